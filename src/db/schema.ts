@@ -31,7 +31,9 @@ export const organizations = pgTable('organizations', {
 /** The unit of isolation: everything below belongs to one project. */
 export const projects = pgTable('projects', {
   id: text('id').primaryKey(), // proj_…
-  organizationId: text('organization_id').notNull().references(() => organizations.id),
+  organizationId: text('organization_id')
+    .notNull()
+    .references(() => organizations.id),
   name: text('name').notNull(),
   createdAt: createdAt(),
 });
@@ -39,7 +41,9 @@ export const projects = pgTable('projects', {
 /** API keys; only the sha256 of the secret is kept, looked up by the key's public id. */
 export const apiKeys = pgTable('api_keys', {
   id: text('id').primaryKey(), // public part of the key, 12 characters
-  projectId: text('project_id').notNull().references(() => projects.id),
+  projectId: text('project_id')
+    .notNull()
+    .references(() => projects.id),
   name: text('name').notNull(),
   secretSha256: text('secret_sha256').notNull(),
   createdAt: createdAt(),
@@ -53,7 +57,9 @@ export const files = pgTable(
   'files',
   {
     id: text('id').notNull(), // file-…
-    projectId: text('project_id').notNull().references(() => projects.id),
+    projectId: text('project_id')
+      .notNull()
+      .references(() => projects.id),
     bytes: bigint('bytes', { mode: 'number' }).notNull(),
     filename: text('filename').notNull(),
     purpose: text('purpose').notNull(),
@@ -87,7 +93,9 @@ export const jobs = pgTable(
   'fine_tuning_jobs',
   {
     id: text('id').notNull(), // ftjob-…
-    projectId: text('project_id').notNull().references(() => projects.id),
+    projectId: text('project_id')
+      .notNull()
+      .references(() => projects.id),
     // asked
     model: text('model').notNull(), // base model id
     startModel: text('start_model'), // ft: id the training continues from
@@ -125,7 +133,9 @@ export const jobs = pgTable(
     primaryKey({ columns: [t.projectId, t.id] }),
     uniqueIndex('fine_tuning_jobs_id').on(t.id),
     index('fine_tuning_jobs_list').on(t.projectId, t.createdAt, t.id),
-    index('fine_tuning_jobs_claim').on(t.priority, t.createdAt, t.id).where(sql`status in ('validating_files', 'queued', 'running')`),
+    index('fine_tuning_jobs_claim')
+      .on(t.priority, t.createdAt, t.id)
+      .where(sql`status in ('validating_files', 'queued', 'running')`),
     foreignKey({ columns: [t.projectId, t.trainingFile], foreignColumns: [files.projectId, files.id] }),
     foreignKey({ columns: [t.projectId, t.validationFile], foreignColumns: [files.projectId, files.id] }),
   ],
@@ -189,9 +199,13 @@ export const tunedModels = pgTable(
   'tuned_models',
   {
     id: text('id').primaryKey(), // ft:base:org:suffix:xxxxxxxx[:ckpt-step-N]
-    projectId: text('project_id').notNull().references(() => projects.id),
+    projectId: text('project_id')
+      .notNull()
+      .references(() => projects.id),
     jobId: text('job_id').notNull(),
-    baseModel: text('base_model').notNull().references(() => baseModels.id),
+    baseModel: text('base_model')
+      .notNull()
+      .references(() => baseModels.id),
     kind: text('kind').notNull(), // adapter | full
     ownedBy: text('owned_by').notNull(),
     step: integer('step').notNull(),

@@ -1,0 +1,324 @@
+/**
+ * Every setting of the service: its environment variable, meaning, range and default. The only reader of the process
+ * environment. A bad value stops the start with a sentence that names it.
+ */
+import { randomBytes } from 'node:crypto';
+import { availableParallelism } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { z } from 'zod';
+
+type Environment = Record<string, string | undefined>;
+
+/** Folder of the project (where package.json lies). */
+export const PROJECT_ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+
+/** Thrown with one line per bad setting. */
+export class ConfigError extends Error {
+  override name = 'ConfigError';
+}
+
+const text = () => z.string();
+const flag = () =>
+  z
+    .enum(['0', '1', 'false', 'true'], { error: 'expected true or false' })
+    .transform((v) => v === '1' || v === 'true');
+const integer = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^-?\d+$/, `expected a whole number from ${min} to ${max}`)
+    .transform(Number)
+    .refine((n) => n >= min && n <= max, `expected a whole number from ${min} to ${max}`);
+const url = (protocols: string[]) =>
+  z.string().refine(
+    (value) => {
+      return URL.canParse(value) && protocols.includes(new URL(value).protocol);
+    },
+    `expected a URL that starts with ${protocols.map((p) => `${p}//`).join(' or ')}`,
+  );
+const seconds = (list: z.ZodString) =>
+  list
+    .regex(/^\d+(\.\d+)?(,\d+(\.\d+)?)*$/, 'expected seconds separated by commas, such as 1,10,60')
+    .transform((v) => v.split(',').map(Number));
+
+interface Entry<S extends z.ZodType = z.ZodType> {
+  env: string;
+  doc: string;
+  schema: S;
+  default: z.output<S> | null;
+}
+
+const entry = <S extends z.ZodType, D extends z.output<S> | null>(
+  env: string,
+  doc: string,
+  schema: S,
+  fallback: D,
+) => ({
+  env,
+  doc,
+  schema,
+  default: fallback as D extends null ? z.output<S> | null : z.output<S>,
+});
+
+/** One line per setting; the configuration page is made from this table. */
+export const SETTINGS = {
+  host: entry('HOST', 'Address the API listens on.', text(), '127.0.0.1'),
+  port: entry('PORT', 'Port of the API; 0 takes any free one.', integer(0, 65535), 8080),
+  home: entry('LATHE_HOME', 'Folder of all local state.', text(), path.join(PROJECT_ROOT, '.lathe')),
+  logLevel: entry(
+    'LOG_LEVEL',
+    'Least severe level written.',
+    z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
+    'info',
+  ),
+  databaseUrl: entry(
+    'DATABASE_URL',
+    'Postgres to use; unset starts the embedded one.',
+    url(['postgres:', 'postgresql:']),
+    null,
+  ),
+  databasePool: entry('LATHE_DATABASE_POOL', 'Connections per process, leases apart.', integer(1, 200), 10),
+  storageDir: entry('LATHE_STORAGE_DIR', 'Folder of disk storage; <home>/storage unless set.', text(), null),
+  s3Bucket: entry('S3_BUCKET', 'Bucket; when set, objects go to S3 instead of the disk.', text(), null),
+  s3Endpoint: entry(
+    'S3_ENDPOINT',
+    'URL of an S3-compatible server; unset means AWS.',
+    url(['http:', 'https:']),
+    null,
+  ),
+  s3Region: entry('S3_REGION', 'Region that requests are signed for.', text(), 'us-east-1'),
+  s3AccessKeyId: entry('S3_ACCESS_KEY_ID', 'Access key.', text(), null),
+  s3SecretAccessKey: entry('S3_SECRET_ACCESS_KEY', 'Secret key.', text(), null),
+  s3Prefix: entry('S3_PREFIX', 'Put before every key in the bucket.', text(), ''),
+  s3Checksums: entry(
+    'S3_CHECKSUMS',
+    "The SDK's own CRC: 'required' only where S3 insists, 'supported' wherever it can.",
+    z.enum(['required', 'supported']),
+    'required',
+  ),
+  maxFileBytes: entry('LATHE_MAX_FILE_BYTES', 'Largest upload.', integer(1, 2 ** 43), 512 * 1024 * 1024),
+  maxBodyBytes: entry('LATHE_MAX_BODY_BYTES', 'Largest JSON body.', integer(1024, 2 ** 30), 10 * 1024 * 1024),
+  drainSeconds: entry('LATHE_DRAIN_SECONDS', 'Time for open requests after SIGTERM.', integer(0, 3600), 30),
+  baseModelList: entry(
+    'LATHE_BASE_MODELS',
+    'Base models as folder or id=folder, separated by commas; unset means models/lathe-tiny and all pulled ones.',
+    text(),
+    null,
+  ),
+  device: entry('LATHE_DEVICE', 'Where tensors live.', z.enum(['auto', 'cpu', 'cuda']), 'auto'),
+  threads: entry('LATHE_THREADS', 'Threads of the CPU backend.', integer(1, 1024), availableParallelism()),
+  workerToken: entry('LATHE_WORKER_TOKEN', 'Secret between API and inference workers.', text().min(16), null),
+  inferenceModel: entry(
+    'LATHE_INFERENCE_MODEL',
+    'Id of the base model this inference worker holds.',
+    text(),
+    null,
+  ),
+  inferenceHost: entry('LATHE_INFERENCE_HOST', 'Address inference listens on.', text(), '127.0.0.1'),
+  inferencePort: entry(
+    'LATHE_INFERENCE_PORT',
+    'Port of inference; 0 takes any free one.',
+    integer(0, 65535),
+    0,
+  ),
+  inferenceUrl: entry(
+    'LATHE_INFERENCE_URL',
+    'Address the API reaches this inference worker at; made from host and port unless set.',
+    url(['http:', 'https:']),
+    null,
+  ),
+  kvCacheBytes: entry('LATHE_KV_CACHE_BYTES', 'Memory of the KV cache; 0 chooses.', integer(0, 2 ** 43), 0),
+  maxRunning: entry('LATHE_MAX_RUNNING', 'Sequences generated together.', integer(1, 4096), 32),
+  maxWaiting: entry('LATHE_MAX_WAITING', 'Requests that may wait; more get 429.', integer(0, 65536), 256),
+  maxAdapters: entry('LATHE_MAX_ADAPTERS', 'Adapters held in memory.', integer(1, 4096), 16),
+  scratchDir: entry(
+    'LATHE_SCRATCH_DIR',
+    'Working files of attempts; <home>/scratch unless set.',
+    text(),
+    null,
+  ),
+  leaseSeconds: entry(
+    'LATHE_LEASE_SECONDS',
+    'How long a claimed job belongs to a worker.',
+    integer(2, 3600),
+    30,
+  ),
+  heartbeatSeconds: entry('LATHE_HEARTBEAT_SECONDS', 'How often the lease is renewed.', integer(1, 600), 5),
+  pollMilliseconds: entry(
+    'LATHE_POLL_MS',
+    'How often an idle trainer looks for a job.',
+    integer(10, 60000),
+    1000,
+  ),
+  stallSeconds: entry(
+    'LATHE_STALL_SECONDS',
+    'No step for this long: the attempt is killed.',
+    integer(1, 86400),
+    120,
+  ),
+  crashBudget: entry(
+    'LATHE_CRASH_BUDGET',
+    'Crashes without a new checkpoint that fail a job.',
+    integer(1, 100),
+    3,
+  ),
+  crashBackoffSeconds: entry(
+    'LATHE_CRASH_BACKOFF_SECONDS',
+    'Wait after each crash of a job.',
+    seconds(z.string()),
+    [1, 10, 60],
+  ),
+  once: entry('LATHE_TRAINER_ONCE', 'The trainer ends when the queue is empty.', flag(), false),
+} satisfies Record<string, Entry>;
+
+export type StorageConfig =
+  | { kind: 'disk'; dir: string }
+  | {
+      kind: 's3';
+      bucket: string;
+      endpoint: string | null;
+      region: string;
+      accessKeyId: string | null;
+      secretAccessKey: string | null;
+      prefix: string;
+      checksums: 'required' | 'supported';
+    };
+
+/** A base model on this machine's disk, in Hugging Face's folder layout. */
+export interface BaseModelSource {
+  id: string;
+  location: string;
+}
+
+type Scalars = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K]['default'] };
+type Derived = 'storageDir' | 'scratchDir' | 'workerToken' | `s3${string}`;
+
+export interface Config extends Readonly<Omit<Scalars, Derived>> {
+  readonly storage: StorageConfig;
+  /** Folders given by LATHE_BASE_MODELS; null = the shipped model and everything under <home>/models. */
+  readonly baseModels: readonly BaseModelSource[] | null;
+  readonly scratchDir: string;
+  /** Random for this process unless set. */
+  readonly workerToken: string;
+}
+
+function parseSettings(env: Environment): Scalars {
+  const problems: string[] = [];
+  const values: Record<string, unknown> = {};
+  for (const [name, setting] of Object.entries(SETTINGS) as [string, Entry][]) {
+    const given = env[setting.env]?.trim();
+    if (given === undefined || given === '') {
+      values[name] = setting.default;
+      continue;
+    }
+    const parsed = setting.schema.safeParse(given);
+    if (parsed.success) values[name] = parsed.data;
+    else {
+      const secret = /TOKEN|SECRET|KEY|DATABASE_URL/.test(setting.env);
+      const why = parsed.error.issues.map((issue) => issue.message).join('; ');
+      problems.push(`${setting.env}=${secret ? '(hidden)' : given} is not valid: ${why}. ${setting.doc}`);
+    }
+  }
+  if (problems.length > 0) throw new ConfigError(problems.join('\n'));
+  return values as Scalars;
+}
+
+function storageConfig(s: Scalars, home: string): StorageConfig {
+  if (s.s3Bucket === null) {
+    const stray = (['s3Endpoint', 's3AccessKeyId', 's3SecretAccessKey'] as const).find(
+      (name) => s[name] !== null,
+    );
+    if (stray)
+      throw new ConfigError(`${SETTINGS[stray].env} is set but S3_BUCKET is not: name the bucket to use S3.`);
+    return {
+      kind: 'disk',
+      dir: s.storageDir === null ? path.join(home, 'storage') : path.resolve(s.storageDir),
+    };
+  }
+  if ((s.s3AccessKeyId === null) !== (s.s3SecretAccessKey === null)) {
+    throw new ConfigError('S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together: only one of them is set.');
+  }
+  return {
+    kind: 's3',
+    bucket: s.s3Bucket,
+    endpoint: s.s3Endpoint,
+    region: s.s3Region,
+    accessKeyId: s.s3AccessKeyId,
+    secretAccessKey: s.s3SecretAccessKey,
+    prefix: s.s3Prefix,
+    checksums: s.s3Checksums,
+  };
+}
+
+function baseModelSources(list: string | null): BaseModelSource[] | null {
+  if (list === null) return null;
+  const sources = list.split(',').map((item) => {
+    const [id, folder] = item.includes('=') ? item.split('=', 2) : [path.basename(item.trim()), item];
+    if (!id?.trim() || !folder?.trim()) {
+      throw new ConfigError(
+        `LATHE_BASE_MODELS=${list} is not valid: '${item}' is neither a folder nor id=folder.`,
+      );
+    }
+    return { id: id.trim(), location: path.resolve(folder.trim()) };
+  });
+  const twice = sources.find((a, i) => sources.findIndex((b) => b.id === a.id) !== i);
+  if (twice) throw new ConfigError(`LATHE_BASE_MODELS=${list} is not valid: '${twice.id}' is named twice.`);
+  return sources;
+}
+
+/**
+ * Reads the settings from `env`, lays `overrides` over the result (tests, command-line flags) and freezes it.
+ * Throws ConfigError with one line per bad value.
+ */
+export function loadConfig(env: Environment = process.env, overrides: Partial<Config> = {}): Config {
+  const s = parseSettings(env);
+  const home = path.resolve(overrides.home ?? s.home);
+  const {
+    storageDir,
+    s3Bucket,
+    s3Endpoint,
+    s3Region,
+    s3AccessKeyId,
+    s3SecretAccessKey,
+    s3Prefix,
+    s3Checksums,
+    ...rest
+  } = s;
+  return Object.freeze({
+    ...rest,
+    storage: storageConfig(s, home),
+    baseModels: baseModelSources(s.baseModelList),
+    scratchDir: s.scratchDir === null ? path.join(home, 'scratch') : path.resolve(s.scratchDir),
+    workerToken: s.workerToken ?? randomBytes(24).toString('base64url'),
+    ...overrides,
+    home,
+  });
+}
+
+/** The environment of a child process that must see exactly this configuration; `changes` go on top. */
+export function childEnvironment(
+  config: Config,
+  changes: Record<string, string> = {},
+): Record<string, string> {
+  const env: Record<string, string> = {};
+  const ours = new Set<string>(Object.values(SETTINGS).map((setting) => setting.env));
+  for (const [name, value] of Object.entries(process.env))
+    if (value !== undefined && !ours.has(name)) env[name] = value;
+  const { storage, baseModels, ...scalars } = config;
+  for (const [name, value] of Object.entries(scalars)) {
+    const setting = (SETTINGS as Record<string, Entry>)[name];
+    if (setting && value !== null && value !== '') env[setting.env] = String(value);
+  }
+  if (storage.kind === 'disk') env[SETTINGS.storageDir.env] = storage.dir;
+  else {
+    env[SETTINGS.s3Bucket.env] = storage.bucket;
+    env[SETTINGS.s3Region.env] = storage.region;
+    env[SETTINGS.s3Checksums.env] = storage.checksums;
+    if (storage.prefix !== '') env[SETTINGS.s3Prefix.env] = storage.prefix;
+    if (storage.endpoint !== null) env[SETTINGS.s3Endpoint.env] = storage.endpoint;
+    if (storage.accessKeyId !== null) env[SETTINGS.s3AccessKeyId.env] = storage.accessKeyId;
+    if (storage.secretAccessKey !== null) env[SETTINGS.s3SecretAccessKey.env] = storage.secretAccessKey;
+  }
+  if (baseModels) env[SETTINGS.baseModelList.env] = baseModels.map((m) => `${m.id}=${m.location}`).join(',');
+  return { ...env, ...changes };
+}

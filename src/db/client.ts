@@ -1,0 +1,59 @@
+/**
+ * Connections to Postgres: one pool for requests and a small one for leases, so that a flood of requests can never
+ * stop a heartbeat. Knows no table's meaning.
+ */
+import { drizzle, type NodePgDatabase } from 'drizzle-orm/node-postgres';
+import { Pool, type PoolConfig } from 'pg';
+import * as schema from './schema.ts';
+
+export type Drizzle = NodePgDatabase<typeof schema>;
+export type Transaction = Parameters<Parameters<Drizzle['transaction']>[0]>[0];
+/** What a query needs: the database or an open transaction. */
+export type Queryable = Drizzle | Transaction;
+
+export interface Database {
+  readonly url: string;
+  readonly db: Drizzle;
+  readonly pool: Pool;
+  /** Two connections of their own, for claims, heartbeats and releases. */
+  readonly leases: Drizzle;
+  /** Runs `work` in one transaction: all of it or nothing; an error rolls back and is thrown on. */
+  transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T>;
+  close(): Promise<void>;
+}
+
+export interface DatabaseOptions {
+  /** Connections for ordinary queries. */
+  connections?: number;
+  /** Shown in pg_stat_activity. */
+  name?: string;
+  /** Called when an idle connection breaks; the pool replaces it by itself. */
+  onConnectionError?: (error: Error) => void;
+}
+
+/** Opens the pools; nothing is connected before the first query. `url` may carry `options=-c search_path=…`. */
+export function openDatabase(url: string, options: DatabaseOptions = {}): Database {
+  const shared: PoolConfig = {
+    connectionString: url,
+    application_name: options.name ?? 'lathe',
+    connectionTimeoutMillis: 5_000,
+    idleTimeoutMillis: 30_000,
+    statement_timeout: 30_000,
+    lock_timeout: 10_000,
+    idle_in_transaction_session_timeout: 30_000,
+  };
+  const pool = new Pool({ ...shared, max: options.connections ?? 10 });
+  const leasePool = new Pool({ ...shared, max: 2, statement_timeout: 10_000 });
+  for (const each of [pool, leasePool]) each.on('error', (error) => options.onConnectionError?.(error));
+  const db = drizzle(pool, { schema });
+  return {
+    url,
+    db,
+    pool,
+    leases: drizzle(leasePool, { schema }),
+    transaction: (work) => db.transaction(work),
+    close: async () => {
+      await Promise.all([pool.end(), leasePool.end()]);
+    },
+  };
+}

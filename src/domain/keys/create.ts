@@ -1,0 +1,68 @@
+/**
+ * Makes, lists and revokes API keys, and the default project of a first start. A key is shown once; only the sha256 of
+ * its secret is stored (256 random bits need no slow hash).
+ */
+import { createHash } from 'node:crypto';
+import type { Database } from '../../db/client.ts';
+import { newId, randomBase62 } from '../../ids.ts';
+import {
+  findFirstProject,
+  insertKey,
+  insertProject,
+  listKeyRows,
+  lockFirstStart,
+  type ProjectRecord,
+  revokeKeyRow,
+} from './repository.ts';
+
+const ID_LENGTH = 12;
+const SECRET_LENGTH = 43; // 43 · log2(62) = 256 bits
+
+export interface NewKey {
+  id: string;
+  /** `sk-lathe-<id>-<secret>`; never seen again. */
+  key: string;
+}
+
+export const sha256Hex = (text: string) => createHash('sha256').update(text).digest('hex');
+
+/** Creates a key of the project. `expiresAt` null means it never ends. */
+export async function createKey(
+  database: Pick<Database, 'db'>,
+  projectId: string,
+  name: string,
+  expiresAt: Date | null = null,
+): Promise<NewKey> {
+  const id = randomBase62(ID_LENGTH);
+  const secret = randomBase62(SECRET_LENGTH);
+  await insertKey(database.db, { id, projectId, name, secretSha256: sha256Hex(secret), expiresAt });
+  return { id, key: `sk-lathe-${id}-${secret}` };
+}
+
+/** The project's keys, oldest first, without anything secret. */
+export function listKeys(database: Pick<Database, 'db'>, projectId: string) {
+  return listKeyRows(database.db, projectId);
+}
+
+/** True when the key was live and is now revoked; other processes notice within 5 s. */
+export function revokeKey(database: Pick<Database, 'db'>, projectId: string, id: string): Promise<boolean> {
+  return revokeKeyRow(database.db, projectId, id);
+}
+
+/** The default organization and project, made when there is none; `created` tells which of several starters made it. */
+export async function ensureDefaultProject(
+  database: Database,
+): Promise<{ project: ProjectRecord; created: boolean }> {
+  return database.transaction(async (tx) => {
+    await lockFirstStart(tx);
+    const found = await findFirstProject(tx);
+    if (found) return { project: found, created: false };
+    const project = {
+      id: newId('proj_'),
+      name: 'Default project',
+      organization: { id: newId('org-'), slug: 'lathe' },
+    };
+    await insertProject(tx, project, 'Default organization');
+    return { project, created: true };
+  });
+}
