@@ -1,0 +1,297 @@
+/**
+ * The embedded Postgres: a real server on loopback, with a password only this installation knows, its data under
+ * LATHE_HOME. Starting finds whatever an earlier life left: a server still running is used, a dead one's lock removed.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import {
+  chownSync,
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
+import path from 'node:path';
+import { Client } from 'pg';
+import { type Account, choosePlace, makePrivateFolder, type Place } from './account.ts';
+import { type Binaries, findBinaries } from './binaries.ts';
+import { clearStaleLock, isPostmasterOf, readPostmaster, stopPostmaster } from './postmaster.ts';
+
+export interface EmbeddedPostgres {
+  /** Connection URL of the database `lathe`, password included. */
+  url: string;
+  pid: number;
+  /** True when it was already running, left over from a parent that died. */
+  adopted: boolean;
+  logFile: string;
+  /** One line for the user about where the data lies, if that is a surprise. */
+  note: string | null;
+  /** Resolves when the server has ended for whatever reason. */
+  ended: Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface EmbeddedOptions {
+  home: string;
+  /** Postgres settings on top of ours; tests turn fsync off here. */
+  settings?: Record<string, string>;
+}
+
+const SUPERUSER = 'lathe';
+const DATABASE = 'lathe';
+const START_ATTEMPTS = 5;
+const LOG_BYTES_MAX = 10 * 1024 * 1024;
+
+/** Starts (or adopts) the server of `home` and waits until it answers. The caller holds the home's lock. */
+export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
+  const place = choosePlace(path.resolve(options.home));
+  const data = path.join(place.folder, 'data');
+  const binaries = findBinaries(place.account, place.copies);
+  const password = readPassword(place.folder);
+  if (!existsSync(data)) initialize(place, binaries, data, password);
+  checkVersion(data, binaries);
+
+  const running = await adopt(data, password);
+  const server = running ?? (await launch(place, binaries, data, password, options.settings ?? {}));
+  const watcher = watchParent(server.pid, data);
+  return {
+    url: urlOf(server.port, password, DATABASE),
+    pid: server.pid,
+    adopted: running !== null,
+    logFile: path.join(place.folder, 'log'),
+    note: place.note,
+    ended: server.ended,
+    stop: async () => {
+      await stopPostmaster(server.pid, data);
+      await server.ended;
+      watcher.kill('SIGKILL');
+    },
+  };
+}
+
+interface Server {
+  pid: number;
+  port: number;
+  ended: Promise<void>;
+}
+
+/** The server an earlier parent left running, if it still answers; one that does not is stopped. */
+async function adopt(data: string, password: string): Promise<Server | null> {
+  const found = readPostmaster(data);
+  if (!found) return null;
+  if (isPostmasterOf(found.pid, data)) {
+    const answers = await prepareDatabase(found.port, password).then(
+      () => true,
+      () => false,
+    );
+    if (answers) return { ...found, ended: untilGone(found.pid, data) };
+    await stopPostmaster(found.pid, data);
+  }
+  clearStaleLock(data);
+  return null;
+}
+
+async function untilGone(pid: number, data: string): Promise<void> {
+  while (isPostmasterOf(pid, data)) await new Promise((resolve) => setTimeout(resolve, 250).unref());
+}
+
+/** Creates a new cluster beside its final place and moves it there, so a half-made one is never mistaken for data. */
+function initialize(place: Place, binaries: Binaries, data: string, password: string): void {
+  const staging = path.join(place.folder, `new-${randomBytes(6).toString('hex')}`);
+  makePrivateFolder(staging, place.account);
+  const passwordFile = path.join(staging, 'password');
+  writeOwned(passwordFile, password, place.account);
+  try {
+    const answer = spawnSync(
+      binaries.initdb,
+      [
+        `--pgdata=${path.join(staging, 'data')}`,
+        `--username=${SUPERUSER}`,
+        `--pwfile=${passwordFile}`,
+        '--auth=scram-sha-256',
+        '--encoding=UTF8',
+        '--locale-provider=builtin',
+        '--locale=C.UTF-8',
+        '--no-instructions',
+      ],
+      { cwd: staging, env: { LC_ALL: 'C', TZ: 'UTC' }, encoding: 'utf8', ...place.account.spawn },
+    );
+    if (answer.status !== 0) {
+      const reason = answer.error?.message ?? `${answer.stdout}\n${answer.stderr}`.trim();
+      throw new Error(`initdb could not create ${data}: ${reason}`);
+    }
+    renameSync(path.join(staging, 'data'), data);
+  } finally {
+    rmSync(staging, { recursive: true, force: true });
+  }
+}
+
+function checkVersion(data: string, binaries: Binaries): void {
+  const file = path.join(data, 'PG_VERSION');
+  let found: string;
+  try {
+    found = readFileSync(file, 'utf8').trim();
+  } catch (cause) {
+    throw new Error(`Cannot read the database in ${data}: ${(cause as Error).message}`, { cause });
+  }
+  if (found !== binaries.major) {
+    throw new Error(
+      `The database in ${data} was made by Postgres ${found}, but this version of Lathe brings Postgres ` +
+        `${binaries.major}. Dump and restore it, or set DATABASE_URL.`,
+    );
+  }
+}
+
+async function launch(
+  place: Place,
+  binaries: Binaries,
+  data: string,
+  password: string,
+  settings: Record<string, string>,
+): Promise<Server> {
+  for (let attempt = 1; ; attempt++) {
+    const port = await freePort();
+    const child = spawnServer(place, binaries, data, { ...settings, port: String(port) });
+    const ended = new Promise<void>((resolve) =>
+      child.once('exit', () => resolve()).once('error', () => resolve()),
+    );
+    if (child.pid !== undefined && (await becomesReady(child, data))) {
+      await prepareDatabase(port, password);
+      return { pid: child.pid, port, ended };
+    }
+    // The port was taken meanwhile, or workers of a killed server have not noticed its death yet.
+    if (attempt === START_ATTEMPTS) {
+      throw new Error(
+        `The embedded Postgres does not start. Its log, ${logFile(place)}, ends with:\n${logTail(place)}`,
+      );
+    }
+    await new Promise((resolve) => setTimeout(resolve, 300 * attempt));
+  }
+}
+
+function spawnServer(
+  place: Place,
+  binaries: Binaries,
+  data: string,
+  settings: Record<string, string>,
+): ChildProcess {
+  const all = {
+    listen_addresses: '127.0.0.1',
+    unix_socket_directories: '',
+    max_connections: '200',
+    password_encryption: 'scram-sha-256',
+    cluster_name: 'lathe',
+    timezone: 'UTC',
+    log_timezone: 'UTC',
+    ...settings,
+  };
+  const flags = Object.entries(all).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
+  const log = openLog(place);
+  try {
+    // A session of its own: Ctrl-C in a terminal must reach us first and Postgres last.
+    return spawn(binaries.postgres, ['-D', data, ...flags], {
+      cwd: place.folder,
+      env: { LC_ALL: 'C', TZ: 'UTC' },
+      detached: true,
+      stdio: ['ignore', log, log],
+      ...place.account.spawn,
+    });
+  } finally {
+    closeSync(log);
+  }
+}
+
+async function becomesReady(child: ChildProcess, data: string): Promise<boolean> {
+  let failed = false;
+  child.once('exit', () => (failed = true)).once('error', () => (failed = true));
+  while (!failed) {
+    const found = readPostmaster(data);
+    if (found?.pid === child.pid && found?.ready) return true;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  return false;
+}
+
+/**
+ * A shell that waits for our end of a pipe to close and then stops the server: when this process is killed outright,
+ * nothing of ours can run, but the kernel still closes the pipe. It checks the lock file so as never to signal a stranger.
+ */
+function watchParent(pid: number, data: string): ChildProcess {
+  const script =
+    'read -r _; if [ "$(head -n 1 "$2/postmaster.pid" 2>/dev/null)" = "$1" ]; then kill -INT "$1"; fi';
+  const watcher = spawn('/bin/sh', ['-c', script, 'sh', String(pid), data], {
+    cwd: '/',
+    env: { PATH: '/usr/bin:/bin' },
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  watcher.unref();
+  (watcher.stdin as unknown as { unref(): void }).unref();
+  return watcher;
+}
+
+/** Connects (so the server is known to answer) and creates our database on the first start. */
+async function prepareDatabase(port: number, password: string): Promise<void> {
+  const client = new Client({
+    connectionString: urlOf(port, password, 'postgres'),
+    connectionTimeoutMillis: 10_000,
+  });
+  client.on('error', () => {}); // reported by the query that meets it
+  await client.connect();
+  try {
+    const found = await client.query('select 1 from pg_database where datname = $1', [DATABASE]);
+    if (found.rowCount === 0) await client.query(`create database ${DATABASE}`);
+  } finally {
+    await client.end();
+  }
+}
+
+function urlOf(port: number, password: string, database: string): string {
+  return `postgres://${SUPERUSER}:${password}@127.0.0.1:${port}/${database}`;
+}
+
+function readPassword(folder: string): string {
+  const file = path.join(folder, 'password');
+  if (existsSync(file)) return readFileSync(file, 'utf8').trim();
+  if (existsSync(path.join(folder, 'data')))
+    throw new Error(`The database's password file ${file} is missing.`);
+  const password = randomBytes(24).toString('hex');
+  writeFileSync(file, `${password}\n`, { mode: 0o600, flag: 'wx' });
+  return password;
+}
+
+function writeOwned(file: string, text: string, account: Account): void {
+  writeFileSync(file, text, { mode: 0o600 });
+  if (account.spawn.uid !== undefined)
+    chownSync(file, account.spawn.uid, account.spawn.gid ?? account.spawn.uid);
+}
+
+const logFile = (place: Place) => path.join(place.folder, 'log');
+
+function openLog(place: Place): number {
+  const file = logFile(place);
+  if (existsSync(file) && statSync(file).size > LOG_BYTES_MAX) renameSync(file, `${file}.1`);
+  return openSync(file, 'a', 0o600);
+}
+
+function logTail(place: Place): string {
+  return readFileSync(logFile(place), 'utf8').split('\n').slice(-12).join('\n').trim();
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() =>
+        address && typeof address === 'object' ? resolve(address.port) : reject(new Error('no port')),
+      );
+    });
+  });
+}
