@@ -1,0 +1,78 @@
+// The same models with bf16 weights and activations. The yardstick is the f32 reference, and the error that
+// transformers' own bf16 makes against it: ours may not be more than twice as far off.
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { openDevice } from '../../workers/engine/device.ts';
+import { accumulateGradients, evaluate } from '../../workers/engine/losses/supervised.ts';
+import type { Model } from '../../workers/engine/models/model.ts';
+import { openModel } from '../../workers/engine/models/open-model.ts';
+import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
+import {
+  CASES,
+  type CaseName,
+  caseFolder,
+  everyRow,
+  pack,
+  readReference,
+  readTensors,
+} from '../golden/read.ts';
+import { expectClose, reportFigures, TOLERANCE } from '../helpers/tolerance.ts';
+
+const device = openDevice({ kind: 'cpu' });
+const open: { dispose(): void }[] = [];
+
+reportFigures();
+afterEach(() => {
+  for (const thing of open.splice(0).reverse()) thing.dispose();
+});
+
+function openCase(name: CaseName): Model {
+  const model = openModel(caseFolder(name), device, { dtype: 'bf16' });
+  open.push(model);
+  return model;
+}
+
+for (const name of CASES) {
+  describe(`${name} in bf16`, () => {
+    const reference = readReference(name);
+    const tensors = readTensors(name);
+    const batch = pack(reference.batch);
+    const stored = (key: string) => tensors.get(key)!.values;
+
+    it('gives the logits of f32, and those of transformers in bf16', () => {
+      const logits = openCase(name).logits(batch, everyRow(batch, 1));
+      const limit = Math.min(TOLERANCE.modelBf16, 2 * reference.bf16.logits_error_vs_fp32);
+      expectClose(`${name} logits bf16 against f32`, 'logits', logits, stored('logits.base'), limit);
+      const theirs = stored('logits.bf16');
+      expectClose(`${name} logits bf16 against bf16`, 'logits', logits, theirs, TOLERANCE.modelBf16);
+    });
+
+    it('gives the loss of f32 and of transformers in bf16', () => {
+      const { lossSum, labelled } = evaluate(openCase(name), batch);
+      const loss = [lossSum / labelled];
+      expectClose(`${name} loss bf16 against f32`, 'loss', loss, [reference.base.loss], TOLERANCE.modelBf16);
+      expectClose(`${name} loss bf16 against bf16`, 'loss', loss, [reference.bf16.loss], TOLERANCE.modelBf16);
+    });
+
+    it('gives LoRA gradients no further from f32 than twice PEFT’s own', () => {
+      const model = openCase(name);
+      const adapter = LoraAdapter.load(join(caseFolder(name), 'adapter_init'), model);
+      open.push(adapter);
+      model.attach(adapter);
+      const labelledTotal = reference.base.labelled;
+      accumulateGradients(model, batch, { labelledTotal, seed: 0, step: 0, microBatch: 0 });
+      const limit = 2 * reference.bf16.lora_grad_error_vs_fp32_max;
+      for (const [key, parameter] of adapter.parameters()) {
+        expect(parameter.dtype).toBe('f32');
+        const grad = parameter.grad!.toFloat32();
+        expectClose(
+          `${name} LoRA gradients bf16`,
+          `gradient of ${key}`,
+          grad,
+          stored(`lora_grad.${key}`),
+          limit,
+        );
+      }
+    });
+  });
+}

@@ -1,0 +1,120 @@
+// Twenty optimizer steps against torch.optim.AdamW under PEFT and transformers: two micro-batches a step with the loss
+// normalised over the step's labelled tokens, linear schedule with warmup, clip at norm 1, decoupled weight decay.
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { openDevice } from '../../workers/engine/device.ts';
+import { accumulateGradients } from '../../workers/engine/losses/supervised.ts';
+import type { Model } from '../../workers/engine/models/model.ts';
+import { openModel } from '../../workers/engine/models/open-model.ts';
+import { AdamW } from '../../workers/engine/optim/adamw.ts';
+import { learningRateAt } from '../../workers/engine/optim/schedule.ts';
+import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
+import {
+  CASES,
+  caseFolder,
+  everyRow,
+  labelledTokens,
+  pack,
+  type Reference,
+  readReference,
+  readSafetensors,
+  readTensors,
+  type StepLog,
+} from '../golden/read.ts';
+import { expectClose, reportFigures, TOLERANCE } from '../helpers/tolerance.ts';
+
+const device = openDevice({ kind: 'cpu' });
+const open: { dispose(): void }[] = [];
+
+reportFigures();
+afterEach(() => {
+  for (const thing of open.splice(0).reverse()) thing.dispose();
+});
+
+/** Runs the recorded steps on whatever is trainable in `model`, with our own schedule. */
+function train(model: Model, reference: Reference, learningRate: number, steps: number): StepLog[] {
+  const { micro_batches: pool, optimizer: o } = reference;
+  const optimizer = new AdamW(model.trainableParameters(), {
+    betas: [o.beta1, o.beta2],
+    eps: o.epsilon,
+    weightDecay: o.weight_decay,
+  });
+  open.push(optimizer);
+  return Array.from({ length: steps }, (_, step) => {
+    const microBatches = [0, 1].map((m) => pool[(2 * step + m) % pool.length]!);
+    const labelledTotal = labelledTokens(microBatches.flat());
+    let lossSum = 0;
+    microBatches.forEach((sequences, microBatch) => {
+      const at = { labelledTotal, seed: 0, step, microBatch };
+      lossSum += accumulateGradients(model, pack(sequences), at).lossSum;
+    });
+    const schedule = {
+      type: 'linear',
+      learningRate,
+      warmupSteps: o.warmup_steps,
+      totalSteps: steps,
+    } as const;
+    const rate = learningRateAt(step, schedule);
+    const { gradNorm, applied } = optimizer.step(rate, { maxGradNorm: o.max_grad_norm });
+    expect(applied).toBe(true);
+    optimizer.zeroGrad();
+    return { loss: lossSum / labelledTotal, learning_rate: rate, grad_norm: gradNorm };
+  });
+}
+
+function expectSameRun(kind: string, ours: StepLog[], theirs: StepLog[]): void {
+  const column = (log: StepLog[], key: keyof StepLog) => log.map((entry) => entry[key]);
+  const rates = [column(ours, 'learning_rate'), column(theirs, 'learning_rate')] as const;
+  expectClose(`${kind} learning rates`, 'learning rates', ...rates, 1e-12);
+  for (const [step, entry] of theirs.entries()) {
+    const what = `loss of step ${step}`;
+    expectClose(`${kind} step losses f32`, what, [ours[step]!.loss], [entry.loss], TOLERANCE.stepLossF32);
+    const norm = `gradient norm of step ${step}`;
+    expectClose(
+      `${kind} step norms f32`,
+      norm,
+      [ours[step]!.grad_norm],
+      [entry.grad_norm],
+      TOLERANCE.stepLossF32,
+    );
+  }
+  expect(theirs[theirs.length - 1]!.loss).toBeLessThan(theirs[0]!.loss - 0.5);
+}
+
+for (const name of CASES) {
+  describe(`${name}: twenty steps`, () => {
+    const reference = readReference(name);
+    const tensors = readTensors(name);
+
+    it('of LoRA give the losses and the adapter of PEFT', () => {
+      const model = openModel(caseFolder(name), device, { dtype: 'f32' });
+      open.push(model);
+      const adapter = LoraAdapter.load(join(caseFolder(name), 'adapter_init'), model);
+      open.push(adapter);
+      model.attach(adapter);
+      const { log } = reference.steps;
+      expectSameRun(
+        `${name} LoRA`,
+        train(model, reference, reference.optimizer.learning_rate, log.length),
+        log,
+      );
+
+      const trained = readSafetensors(join(caseFolder(name), 'adapter_final', 'adapter_model.safetensors'));
+      for (const [key, parameter] of adapter.parameters()) {
+        const ours = parameter.toFloat32();
+        expectClose(`${name} final adapter f32`, key, ours, trained.get(key)!.values, TOLERANCE.stepLossF32);
+      }
+      const batch = pack(reference.batch);
+      const logits = model.logits(batch, everyRow(batch, 3));
+      const expected = tensors.get('logits.adapter_final')!.values;
+      expectClose(`${name} logits after 20 steps`, 'logits', logits, expected, TOLERANCE.stepLossF32);
+    });
+
+    it('of full fine-tuning give the losses of transformers', () => {
+      const model = openModel(caseFolder(name), device, { dtype: 'f32', trainable: true });
+      open.push(model);
+      const { learning_rate: rate, log } = reference.full_steps;
+      expectSameRun(`${name} full`, train(model, reference, rate, log.length), log);
+    });
+  });
+}

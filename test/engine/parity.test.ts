@@ -1,0 +1,155 @@
+// One forward and one backward against transformers and PEFT, f32: logits, loss, every gradient. The golden files are
+// made per sequence; here the sequences are packed, so packing is proven with it.
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { openDevice } from '../../workers/engine/device.ts';
+import { accumulateGradients, evaluate } from '../../workers/engine/losses/supervised.ts';
+import { readModelConfig } from '../../workers/engine/models/config.ts';
+import type { Model } from '../../workers/engine/models/model.ts';
+import { openModel } from '../../workers/engine/models/open-model.ts';
+import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
+import {
+  CASES,
+  type CaseName,
+  caseFolder,
+  everyRow,
+  pack,
+  readJson,
+  readReference,
+  readTensors,
+} from '../golden/read.ts';
+import { expectClose, reportFigures, TOLERANCE } from '../helpers/tolerance.ts';
+
+const device = openDevice({ kind: 'cpu' });
+const open: { dispose(): void }[] = [];
+
+reportFigures();
+afterEach(() => {
+  for (const thing of open.splice(0).reverse()) thing.dispose();
+});
+
+function openCase(name: CaseName, options: { trainable?: boolean } = {}): Model {
+  const model = openModel(caseFolder(name), device, { dtype: 'f32', ...options });
+  open.push(model);
+  return model;
+}
+
+function attachAdapter(model: Model, name: CaseName, folder: string): LoraAdapter {
+  const adapter = LoraAdapter.load(join(caseFolder(name), folder), model);
+  open.push(adapter);
+  model.attach(adapter);
+  return adapter;
+}
+
+const PLAIN = { seed: 0, step: 0, microBatch: 0 };
+
+for (const name of CASES) {
+  describe(`${name} against transformers`, () => {
+    const reference = readReference(name);
+    const tensors = readTensors(name);
+    const batch = pack(reference.batch);
+    const stored = (key: string) => tensors.get(key)!.values;
+
+    it('reads the same model from either form of config.json', () => {
+      const [v5, v4] = ['config.json', 'config.v4.json'].map((file) => {
+        const { raw, ...config } = readModelConfig(readJson(caseFolder(name), file));
+        expect(raw).toBeTypeOf('object');
+        return config;
+      });
+      expect(v4).toEqual(v5);
+    });
+
+    it('gives the logits and the loss of the base', () => {
+      const model = openCase(name);
+      const logits = model.logits(batch, everyRow(batch, 1));
+      expectClose(`${name} logits f32`, 'base logits', logits, stored('logits.base'), TOLERANCE.logitsF32);
+      const { lossSum, labelled, correct } = evaluate(model, batch);
+      expect({ labelled, correct }).toEqual({
+        labelled: reference.base.labelled,
+        correct: reference.base.correct,
+      });
+      expectClose(`${name} loss f32`, 'loss', [lossSum / labelled], [reference.base.loss], TOLERANCE.lossF32);
+    });
+
+    it('gives the logits, the loss and every LoRA gradient of PEFT', () => {
+      const model = openCase(name);
+      const adapter = attachAdapter(model, name, 'adapter_init');
+      const logits = model.logits(batch, everyRow(batch, 3));
+      const expected = stored('logits.adapter_init');
+      expectClose(`${name} logits f32`, 'logits with adapter', logits, expected, TOLERANCE.logitsF32);
+
+      const { labelled } = reference.base;
+      const { lossSum } = accumulateGradients(model, batch, { labelledTotal: labelled, ...PLAIN });
+      const loss = reference.adapter_init.loss;
+      expectClose(`${name} loss f32`, 'loss with adapter', [lossSum / labelled], [loss], TOLERANCE.lossF32);
+
+      const keys = [...tensors.keys()].filter((key) => key.startsWith('lora_grad.'));
+      expect([...adapter.parameters().keys()].map((key) => `lora_grad.${key}`).sort()).toEqual(keys.sort());
+      for (const [key, parameter] of adapter.parameters()) {
+        const grad = parameter.grad!.toFloat32();
+        const what = `gradient of ${key}`;
+        expectClose(
+          `${name} LoRA gradients f32`,
+          what,
+          grad,
+          stored(`lora_grad.${key}`),
+          TOLERANCE.gradientF32,
+        );
+      }
+    });
+
+    it('gives the same gradient bytes when blocks are recomputed', () => {
+      const grads = [false, true].map((recompute) => {
+        const model = openCase(name);
+        const adapter = attachAdapter(model, name, 'adapter_init');
+        accumulateGradients(model, batch, { labelledTotal: reference.base.labelled, ...PLAIN, recompute });
+        return [...adapter.parameters()].map(([key, { grad }]) => [key, grad!.toBytes()]);
+      });
+      expect(grads[1]).toEqual(grads[0]);
+    });
+
+    it('gives the gradients of full fine-tuning', () => {
+      const model = openCase(name, { trainable: true });
+      accumulateGradients(model, batch, { labelledTotal: reference.base.labelled, ...PLAIN });
+      const parameters = model.trainableParameters();
+      const keys = [...tensors.keys()].filter((key) => key.startsWith('grad.'));
+      if (name === 'qwen3-tied') {
+        expect([...parameters.keys()].map((key) => `grad.${key}`).sort()).toEqual(keys.sort());
+      }
+      for (const key of keys) {
+        const grad = parameters.get(key.slice('grad.'.length))!.grad!.toFloat32();
+        expectClose(`${name} full gradients f32`, key, grad, stored(key), TOLERANCE.gradientF32);
+      }
+    });
+  });
+}
+
+/** The folder of a case with some keys of config.json replaced. */
+function variant(name: CaseName, keys: Record<string, unknown>): string {
+  const folder = mkdtempSync(join(tmpdir(), 'lathe-golden-'));
+  open.push({ dispose: () => rmSync(folder, { recursive: true }) });
+  cpSync(caseFolder(name), folder, { recursive: true });
+  const json = { ...readJson<object>(folder, 'config.json'), ...keys };
+  writeFileSync(join(folder, 'config.json'), JSON.stringify(json));
+  return folder;
+}
+
+describe('sliding window against transformers', () => {
+  it('sees the last `sliding_window` tokens, the own one included', () => {
+    const reference = readReference('qwen3-tied');
+    const batch = pack(reference.batch);
+    const folder = variant('qwen3-tied', {
+      use_sliding_window: true,
+      sliding_window: reference.sliding_window,
+      max_window_layers: 0,
+      layer_types: ['sliding_attention', 'sliding_attention'],
+    });
+    const model = openModel(folder, device, { dtype: 'f32' });
+    open.push(model);
+    const logits = model.logits(batch, everyRow(batch, 3));
+    const expected = readTensors('qwen3-tied').get('logits.sliding_window')!.values;
+    expectClose('sliding window logits f32', 'logits', logits, expected, TOLERANCE.logitsF32);
+  });
+});
