@@ -1,0 +1,227 @@
+/**
+ * The local copy of adapters: one folder per digest under the cache directory, fetched from object storage once,
+ * every file checked against its sha256 before the folder gets its name. Bounded in bytes, least recently used folder
+ * removed first. Knows storage and disks; must not know tensors, models or requests.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
+import path from 'node:path';
+import { type Readable, Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { WireAdapter } from '../../src/inference/protocol.ts';
+
+/** The part of object storage that is needed here. */
+export interface AdapterSource {
+  get(key: string): Promise<Readable>;
+}
+
+export interface AdapterFilesOptions {
+  storage: AdapterSource;
+  directory: string;
+  /** Bytes of all folders at most; the ones in use stay even beyond it. */
+  maxBytes: number;
+  /** How long a failed fetch is remembered. */
+  retryAfterMilliseconds: number;
+  /** A fetch that brings no byte for this long has failed. */
+  idleTimeoutMilliseconds: number;
+  now?: () => number;
+}
+
+/** The adapter's files cannot be had, or are not the ones that were published. */
+export class AdapterFilesError extends Error {
+  override name = 'AdapterFilesError';
+  readonly retryAfterSeconds: number;
+
+  constructor(message: string, retryAfterSeconds: number) {
+    super(message);
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+}
+
+/** A folder in use: it is not removed before `release`. */
+export interface AdapterFolder {
+  directory: string;
+  release(): void;
+}
+
+/** What serving reads; other files of the prefix (metrics, optimizer state) are not fetched. */
+const SERVED = /^(adapter_config\.json|adapter_model\.safetensors)$/;
+const DIGEST = /^[0-9a-f]{64}$/;
+
+export class AdapterFiles {
+  readonly #options: AdapterFilesOptions;
+  readonly #now: () => number;
+  readonly #fetching = new Map<string, Promise<void>>();
+  /** Folders on disk, least recently used first; those of an earlier process are checked before their first use. */
+  readonly #folders = new Map<string, { bytes: number; verified: boolean }>();
+  readonly #users = new Map<string, number>();
+  readonly #failures = new Map<string, { message: string; until: number }>();
+  #temporary = 0;
+
+  constructor(options: AdapterFilesOptions) {
+    this.#options = options;
+    this.#now = options.now ?? Date.now;
+  }
+
+  /** Takes over the folders of an earlier process and removes half-fetched ones. Call once, before any acquire. */
+  async open(): Promise<void> {
+    await mkdir(this.#options.directory, { recursive: true });
+    const found: { digest: string; bytes: number; usedAt: number }[] = [];
+    for (const name of await readdir(this.#options.directory)) {
+      const folder = path.join(this.#options.directory, name);
+      if (!DIGEST.test(name)) {
+        await rm(folder, { recursive: true, force: true });
+        continue;
+      }
+      let bytes = 0;
+      for (const file of await readdir(folder)) bytes += (await stat(path.join(folder, file))).size;
+      found.push({ digest: name, bytes, usedAt: (await stat(folder)).mtimeMs });
+    }
+    found.sort((a, b) => a.usedAt - b.usedAt);
+    for (const { digest, bytes } of found) this.#folders.set(digest, { bytes, verified: false });
+  }
+
+  /**
+   * The local folder of an adapter; concurrent calls for one digest share one fetch.
+   * @throws AdapterFilesError when it cannot be fetched, a file differs from its sha256, or that was so a moment ago.
+   */
+  async acquire(adapter: WireAdapter): Promise<AdapterFolder> {
+    const { digest } = adapter;
+    this.#users.set(digest, (this.#users.get(digest) ?? 0) + 1);
+    let released = false;
+    const release = (): void => {
+      if (released) return;
+      released = true;
+      const users = this.#users.get(digest)! - 1;
+      if (users === 0) this.#users.delete(digest);
+      else this.#users.set(digest, users);
+    };
+    try {
+      await this.#ensure(adapter);
+      return { directory: this.#folder(digest), release };
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  async #ensure(adapter: WireAdapter): Promise<void> {
+    const { digest } = adapter;
+    const known = this.#folders.get(digest);
+    if (known?.verified) {
+      this.#folders.delete(digest); // now the most recently used
+      this.#folders.set(digest, known);
+      return;
+    }
+    this.#refuseRecentFailure(digest);
+    let fetching = this.#fetching.get(digest);
+    if (!fetching) {
+      fetching = this.#fetchOrRemember(adapter).finally(() => this.#fetching.delete(digest));
+      this.#fetching.set(digest, fetching);
+    }
+    await fetching;
+  }
+
+  async #fetchOrRemember(adapter: WireAdapter): Promise<void> {
+    try {
+      const files = adapter.files.filter((file) => SERVED.test(file.name));
+      if (files.length !== 2) throw new Error('it is not a PEFT adapter folder');
+      const target = this.#folder(adapter.digest);
+      if (!(await this.#isIntact(target, files))) await this.#fetch(adapter, files, target);
+      const time = new Date(this.#now());
+      await utimes(target, time, time);
+      const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+      this.#folders.delete(adapter.digest);
+      this.#folders.set(adapter.digest, { bytes, verified: true });
+      await this.#removeOld(adapter.digest);
+    } catch (cause) {
+      const message = cause instanceof Error ? cause.message : String(cause);
+      const wait = this.#options.retryAfterMilliseconds;
+      if (this.#failures.size >= 1024) this.#failures.clear(); // bounded; forgetting only costs another fetch
+      this.#failures.set(adapter.digest, { message, until: this.#now() + wait });
+      throw new AdapterFilesError(message, Math.ceil(wait / 1000));
+    }
+  }
+
+  #refuseRecentFailure(digest: string): void {
+    const failure = this.#failures.get(digest);
+    if (!failure) return;
+    const left = failure.until - this.#now();
+    if (left > 0) throw new AdapterFilesError(failure.message, Math.ceil(left / 1000));
+    this.#failures.delete(digest);
+  }
+
+  async #fetch(adapter: WireAdapter, files: WireAdapter['files'], target: string): Promise<void> {
+    const temporary = path.join(this.#options.directory, `tmp-${process.pid}-${this.#temporary++}`);
+    await mkdir(temporary, { recursive: true });
+    try {
+      const prefix = adapter.storage_prefix.replace(/\/+$/, '');
+      for (const file of files) {
+        const source = await this.#options.storage.get(`${prefix}/${file.name}`);
+        await this.#receive(source, path.join(temporary, file.name), file);
+      }
+      await rm(target, { recursive: true, force: true });
+      await rename(temporary, target);
+    } finally {
+      await rm(temporary, { recursive: true, force: true });
+    }
+  }
+
+  /** Streams one file to disk; fails on the first byte too many, at the end on one too few or a wrong sha256. */
+  async #receive(source: Readable, target: string, file: WireAdapter['files'][number]): Promise<void> {
+    const hash = createHash('sha256');
+    let bytes = 0;
+    const idle = new AbortController();
+    const timer = setTimeout(
+      () => idle.abort(new Error(`${file.name} stopped arriving from storage`)),
+      this.#options.idleTimeoutMilliseconds,
+    );
+    const check = new Transform({
+      transform(chunk: Buffer, _encoding, done) {
+        timer.refresh();
+        bytes += chunk.length;
+        hash.update(chunk);
+        done(bytes > file.bytes ? new Error(`${file.name} is longer than published`) : null, chunk);
+      },
+    });
+    try {
+      await pipeline(source, check, createWriteStream(target, { flags: 'wx' }), { signal: idle.signal });
+    } catch (error) {
+      throw idle.signal.aborted ? idle.signal.reason : error;
+    } finally {
+      clearTimeout(timer);
+    }
+    if (bytes !== file.bytes) throw new Error(`${file.name} has ${bytes} bytes instead of ${file.bytes}`);
+    if (hash.digest('hex') !== file.sha256) throw new Error(`${file.name} differs from its sha256`);
+  }
+
+  /** Whether a folder of an earlier process still holds exactly the published bytes. */
+  async #isIntact(folder: string, files: WireAdapter['files']): Promise<boolean> {
+    for (const file of files) {
+      const location = path.join(folder, file.name);
+      const found = await stat(location).catch(() => null);
+      if (found?.size !== file.bytes) return false;
+      const hash = createHash('sha256');
+      for await (const chunk of createReadStream(location)) hash.update(chunk);
+      if (hash.digest('hex') !== file.sha256) return false;
+    }
+    return true;
+  }
+
+  async #removeOld(keep: string): Promise<void> {
+    let total = 0;
+    for (const { bytes } of this.#folders.values()) total += bytes;
+    for (const [digest, { bytes }] of this.#folders) {
+      if (total <= this.#options.maxBytes) return;
+      if (digest === keep || this.#users.has(digest)) continue;
+      this.#folders.delete(digest);
+      total -= bytes;
+      await rm(this.#folder(digest), { recursive: true, force: true });
+    }
+  }
+
+  #folder(digest: string): string {
+    return path.join(this.#options.directory, digest);
+  }
+}

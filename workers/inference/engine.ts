@@ -1,0 +1,158 @@
+/**
+ * The engine as the HTTP side sees it: a worker thread that takes requests and sends events, so that native calls
+ * never block a socket. Knows the messages between the two threads; must not know HTTP or tensors.
+ */
+import { Worker } from 'node:worker_threads';
+import type { GenerateEvent, WorkerError } from '../../src/inference/protocol.ts';
+import type { EngineEvent, GenerationRequest } from './engine-loop.ts';
+
+export interface EngineOptions {
+  modelDirectory: string;
+  device: 'auto' | 'cpu' | 'cuda';
+  threads: number;
+  /** Memory of the key/value cache; 0 chooses by model and limits. */
+  kvCacheBytes: number;
+  blockSize: number;
+  prefixCache: boolean;
+  maxRunning: number;
+  maxAdapters: number;
+  /** Tokens run in one step at most. */
+  tokenBudget: number;
+}
+
+/** What the engine turned out to be once the model was loaded. */
+export interface EngineInfo {
+  /** Prompt + completion tokens of one sequence; the model's, or what the cache holds if that is less. */
+  contextLength: number;
+  vocabSize: number;
+  device: string;
+  kvBlocks: number;
+  kvBytes: number;
+}
+
+export interface EngineStats {
+  running: number;
+  waiting: number;
+  adapters: string[];
+  freeBlocks: number;
+  preemptions: number;
+}
+
+export type ToEngine = { type: 'generate'; request: GenerationRequest } | { type: 'cancel'; id: number };
+export type FromEngine =
+  | { type: 'ready'; info: EngineInfo }
+  | { type: 'events'; events: EngineEvent[] }
+  | { type: 'stats'; stats: EngineStats };
+
+export type EngineRequest = Omit<GenerationRequest, 'id'>;
+
+/** One running generation. */
+export interface Ticket {
+  cancel(): void;
+}
+
+/** What the server needs of an engine. */
+export interface Generator {
+  readonly info: EngineInfo;
+  readonly stats: EngineStats;
+  /** Starts a generation; `onEvent` gets its events in order, `done` or `error` being the last. */
+  generate(request: EngineRequest, onEvent: (event: GenerateEvent) => void): Ticket;
+}
+
+export class Engine implements Generator {
+  readonly info: EngineInfo;
+  stats: EngineStats;
+  readonly #thread: Worker;
+  readonly #listeners = new Map<number, (event: GenerateEvent) => void>();
+  #nextId = 1;
+  #closed = false;
+
+  private constructor(thread: Worker, info: EngineInfo, onCrash: (error: Error) => void) {
+    this.info = info;
+    this.stats = { running: 0, waiting: 0, adapters: [], freeBlocks: info.kvBlocks, preemptions: 0 };
+    this.#thread = thread;
+    thread.on('message', (message: FromEngine) => this.#receive(message));
+    let crash: Error | null = null;
+    thread.on('error', (error: Error) => {
+      crash = error;
+    });
+    thread.on('exit', (code) => {
+      if (this.#closed) return;
+      this.#closed = true;
+      this.#endAll();
+      onCrash(crash ?? new Error(`the engine thread ended with code ${code}`));
+    });
+  }
+
+  /**
+   * Loads the model in a new thread and resolves when it can generate; rejects with the reason when it cannot.
+   * `onCrash` is called once if the thread ends later by itself: the process must then end too.
+   */
+  static async start(options: EngineOptions, onCrash: (error: Error) => void): Promise<Engine> {
+    const thread = new Worker(new URL('./engine-thread.ts', import.meta.url), { workerData: options });
+    const info = await new Promise<EngineInfo>((resolve, reject) => {
+      thread.once('message', (message: FromEngine) => {
+        if (message.type === 'ready') resolve(message.info);
+        else reject(new Error(`the engine sent ${message.type} before it was ready`));
+      });
+      thread.once('error', reject);
+      thread.once('exit', (code) =>
+        reject(new Error(`the engine thread ended with code ${code} while loading`)),
+      );
+    });
+    thread.removeAllListeners();
+    return new Engine(thread, info, onCrash);
+  }
+
+  generate(request: EngineRequest, onEvent: (event: GenerateEvent) => void): Ticket {
+    if (this.#closed) {
+      onEvent({ type: 'error', error: engineLost() });
+      return { cancel: () => undefined };
+    }
+    const id = this.#nextId++;
+    this.#listeners.set(id, onEvent);
+    this.#send({ type: 'generate', request: { ...request, id } });
+    return {
+      cancel: () => {
+        if (this.#listeners.delete(id)) this.#send({ type: 'cancel', id });
+      },
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#endAll();
+    await this.#thread.terminate();
+  }
+
+  #receive(message: FromEngine): void {
+    if (message.type === 'stats') this.stats = message.stats;
+    if (message.type !== 'events') return;
+    for (const [id, event] of message.events) {
+      const listener = this.#listeners.get(id); // gone when cancelled a moment ago
+      if (event.type === 'done' || event.type === 'error') this.#listeners.delete(id);
+      listener?.(event);
+    }
+  }
+
+  #send(message: ToEngine): void {
+    this.#thread.postMessage(message);
+  }
+
+  #endAll(): void {
+    const listeners = [...this.#listeners.values()];
+    this.#listeners.clear();
+    for (const listener of listeners) listener({ type: 'error', error: engineLost() });
+  }
+}
+
+function engineLost(): WorkerError {
+  return {
+    status: 503,
+    type: 'service_unavailable_error',
+    code: 'worker_lost',
+    param: null,
+    message: 'The worker that was generating this answer has stopped. Please try again.',
+    retry_after_seconds: 1,
+  };
+}

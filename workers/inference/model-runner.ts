@@ -1,0 +1,112 @@
+/**
+ * One step of the model over many sequences: lays their tokens end to end with each adapter's rows together, runs the
+ * paged forward, samples. Knows batches, the model and its cache; must not know the queue or who asked.
+ */
+import type { KvCache, LoraAdapter, Model, PagedBatch } from '../engine/models/index.ts';
+import type { Sample, Sampler } from './sampling.ts';
+
+/** Tokens of one sequence to run in this step. */
+export interface RunItem<A> {
+  /** The tokens themselves, at positions start, start + 1, … */
+  tokens: Int32Array;
+  start: number;
+  /** Block table of the sequence; covers position start + tokens.length - 1. */
+  blocks: readonly number[];
+  /** Items with equal keys run through one adapter; null is the base model. */
+  adapterKey: string | null;
+  adapter: A | null;
+  /** Set when the last token's logits are to be sampled. */
+  sampler: Sampler | null;
+}
+
+export interface Runner<A> {
+  /** Runs all items in one step; the sample of each item, or null where none was asked for. */
+  run(items: readonly RunItem<A>[]): (Sample | 'not-finite' | null)[];
+}
+
+export class ModelRunner implements Runner<LoraAdapter> {
+  readonly #model: Model;
+  readonly #cache: KvCache;
+  readonly #blockSize: number;
+
+  constructor(model: Model, cache: KvCache, blockSize: number) {
+    this.#model = model;
+    this.#cache = cache;
+    this.#blockSize = blockSize;
+  }
+
+  run(items: readonly RunItem<LoraAdapter>[]): (Sample | 'not-finite' | null)[] {
+    const order = byAdapter(items);
+    const batch = layOut(items, order, this.#blockSize);
+    const logits = this.#model.forwardPaged(batch, this.#cache);
+    const samples = new Array<Sample | 'not-finite' | null>(items.length).fill(null);
+    const vocabSize = this.#model.config.vocabSize;
+    let row = 0;
+    for (const index of order) {
+      const { sampler } = items[index]!;
+      if (!sampler) continue;
+      samples[index] = sampler.sample(logits.subarray(row * vocabSize, (row + 1) * vocabSize));
+      row++;
+    }
+    return samples;
+  }
+}
+
+/** Item numbers with equal adapters next to each other, otherwise in the given order. */
+export function byAdapter(items: readonly RunItem<unknown>[]): number[] {
+  const groups = new Map<string | null, number[]>();
+  items.forEach(({ adapterKey }, index) => {
+    const group = groups.get(adapterKey);
+    if (group) group.push(index);
+    else groups.set(adapterKey, [index]);
+  });
+  return [...groups.values()].flat();
+}
+
+/** The packed batch of `items` in `order`; slot = row of the cache = block · blockSize + offset. */
+export function layOut<A>(
+  items: readonly RunItem<A>[],
+  order: readonly number[],
+  blockSize: number,
+): Omit<PagedBatch, 'adapters'> & { adapters: { adapter: A | null; start: number; end: number }[] } {
+  const total = items.reduce((sum, item) => sum + item.tokens.length, 0);
+  const maxBlocks = items.reduce((most, item) => Math.max(most, item.blocks.length), 1);
+  const ids = new Int32Array(total);
+  const positions = new Int32Array(total);
+  const slots = new Int32Array(total);
+  const cuSeqlensQ = new Int32Array(items.length + 1);
+  const contextLens = new Int32Array(items.length);
+  const blockTables = new Int32Array(items.length * maxBlocks);
+  const logitRows: number[] = [];
+  const adapters: { adapter: A | null; start: number; end: number }[] = [];
+  let at = 0;
+  let lastKey: string | null | undefined;
+  order.forEach((index, s) => {
+    const { tokens, start, blocks, adapterKey, adapter, sampler } = items[index]!;
+    if (adapterKey === lastKey) adapters.at(-1)!.end = at + tokens.length;
+    else adapters.push({ adapter, start: at, end: at + tokens.length });
+    lastKey = adapterKey;
+    ids.set(tokens, at);
+    for (let i = 0; i < tokens.length; i++) {
+      const position = start + i;
+      positions[at + i] = position;
+      slots[at + i] = blocks[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
+    }
+    blockTables.set(blocks, s * maxBlocks);
+    at += tokens.length;
+    cuSeqlensQ[s + 1] = at;
+    contextLens[s] = start + tokens.length;
+    if (sampler) logitRows.push(at - 1);
+  });
+  return {
+    ids,
+    positions,
+    slots,
+    cuSeqlensQ,
+    contextLens,
+    blockTables,
+    maxBlocks,
+    logitRows: Int32Array.from(logitRows),
+    adapters,
+  };
+}

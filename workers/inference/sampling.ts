@@ -1,0 +1,156 @@
+/**
+ * From a row of logits to the next token of one choice: bias and penalties, log-probabilities, temperature, nucleus.
+ * Keeps only what the choice itself has said, so the result does not depend on what else is in the batch.
+ *
+ * Reported log-probabilities are log softmax of the logits after logit_bias and penalties at temperature 1: what the
+ * model believes about the token it was allowed to say, not the sharpened distribution it was drawn from.
+ */
+import { createHash } from 'node:crypto';
+import type { WireSampling } from '../../src/inference/protocol.ts';
+
+export interface Sample {
+  token: number;
+  logprob: number;
+  /** The most likely tokens with their log-probabilities, best first; as many as `top_logprobs` asks for. */
+  top: [token: number, logprob: number][];
+}
+
+export class Sampler {
+  readonly #sampling: WireSampling;
+  readonly #seed: bigint;
+  readonly #choice: number;
+  readonly #bias: [token: number, bias: number][];
+  /** How often each token was sampled so far. */
+  readonly #counts = new Map<number, number>();
+  #step = 0;
+
+  /** Draws are a function of (seed, choice, number of tokens sampled before) alone. */
+  constructor(sampling: WireSampling, seed: bigint, choice: number) {
+    this.#sampling = sampling;
+    this.#seed = seed;
+    this.#choice = choice;
+    this.#bias = Object.entries(sampling.logit_bias).map(([token, bias]) => [Number(token), bias]);
+  }
+
+  /** Samples from `logits` [V], which it changes. 'not-finite' when they hold a NaN or no finite peak. */
+  sample(logits: Float32Array): Sample | 'not-finite' {
+    this.#adjust(logits);
+    const { temperature, top_p, logprobs, top_logprobs } = this.#sampling;
+    const best = argmax(logits);
+    const peak = logits[best] ?? Number.NaN;
+    if (!Number.isFinite(peak)) return 'not-finite';
+    const greedy = temperature === 0 || top_p === 0;
+    let logTotal = 0;
+    if (logprobs) {
+      let total = 0;
+      for (let i = 0; i < logits.length; i++) total += Math.exp(logits[i]! - peak);
+      logTotal = peak + Math.log(total);
+    }
+    const step = this.#step++;
+    const token = greedy
+      ? best
+      : draw(logits, peak, temperature, top_p, uniform(this.#seed, this.#choice, step));
+    this.#counts.set(token, (this.#counts.get(token) ?? 0) + 1);
+    if (!logprobs) return { token, logprob: 0, top: [] };
+    return { token, logprob: logits[token]! - logTotal, top: largest(logits, top_logprobs, logTotal) };
+  }
+
+  /** logit -= count·frequency_penalty + [count > 0]·presence_penalty; logit += bias (OpenAI's API reference). */
+  #adjust(logits: Float32Array): void {
+    const { frequency_penalty: frequency, presence_penalty: presence } = this.#sampling;
+    if (frequency !== 0 || presence !== 0) {
+      for (const [token, count] of this.#counts) logits[token]! -= count * frequency + presence;
+    }
+    for (const [token, bias] of this.#bias) logits[token]! += bias;
+  }
+}
+
+/** The lowest index of the largest value; -1 when there is a NaN. */
+function argmax(values: Float32Array): number {
+  let best = 0;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]!;
+    if (value > values[best]!) best = i;
+    else if (Number.isNaN(value)) return -1;
+  }
+  return best;
+}
+
+/** A draw from softmax(logits / temperature) cut to the smallest set of best tokens that holds `topP`. u in [0, 1). */
+function draw(logits: Float32Array, peak: number, temperature: number, topP: number, u: number): number {
+  const weight = (token: number): number => Math.exp((logits[token]! - peak) / temperature);
+  let total = 0;
+  for (let i = 0; i < logits.length; i++) total += weight(i);
+  const nucleus = topP >= 1 ? null : nucleusOf(logits, peak, temperature, topP * total);
+  if (!nucleus) return pick(logits.length, (i) => i, weight, u * total);
+  let kept = 0;
+  for (const token of nucleus) kept += weight(token);
+  return pick(nucleus.length, (i) => nucleus[i]!, weight, u * kept);
+}
+
+/** Walks the weights until they sum to more than `target`. */
+function pick(
+  count: number,
+  tokenAt: (i: number) => number,
+  weight: (token: number) => number,
+  target: number,
+): number {
+  let sum = 0;
+  let last = tokenAt(0);
+  for (let i = 0; i < count; i++) {
+    const w = weight(tokenAt(i));
+    if (w === 0) continue; // a token of no weight is never drawn, not even by rounding
+    sum += w;
+    last = tokenAt(i);
+    if (sum > target) break;
+  }
+  return last;
+}
+
+/**
+ * The most likely tokens, best first (ties: lower id), until their weights reach `mass`. Sorts only the tokens near
+ * the peak: a threshold is lowered until enough mass lies above it, and whatever lies above it is exactly a prefix.
+ */
+function nucleusOf(logits: Float32Array, peak: number, temperature: number, mass: number): number[] {
+  for (let depth = 8 * temperature; ; depth *= 2) {
+    const candidates: number[] = [];
+    let sum = 0;
+    for (let i = 0; i < logits.length; i++) {
+      if (logits[i]! < peak - depth) continue;
+      candidates.push(i);
+      sum += Math.exp((logits[i]! - peak) / temperature);
+    }
+    if (sum < mass && candidates.length < logits.length && depth < 1e6) continue;
+    candidates.sort((a, b) => logits[b]! - logits[a]! || a - b);
+    let kept = 0;
+    let length = 0;
+    while (length < candidates.length && (kept < mass || length === 0)) {
+      kept += Math.exp((logits[candidates[length++]!]! - peak) / temperature);
+    }
+    return candidates.slice(0, length);
+  }
+}
+
+/** The `count` largest logits as log-probabilities, best first (ties: lower id). */
+function largest(logits: Float32Array, count: number, logTotal: number): [number, number][] {
+  const best: number[] = [];
+  for (let i = 0; i < logits.length && count > 0; i++) {
+    const value = logits[i]!;
+    if (best.length === count && !(value > logits[best[count - 1]!]!)) continue;
+    let at = best.length === count ? count - 1 : best.length;
+    while (at > 0 && value > logits[best[at - 1]!]!) at--;
+    best.splice(at, 0, i);
+    if (best.length > count) best.pop();
+  }
+  return best.map((token) => [token, logits[token]! - logTotal]);
+}
+
+/** A number in [0, 1) that depends on nothing but its arguments: 53 bits of a hash. */
+function uniform(seed: bigint, choice: number, step: number): number {
+  const input = Buffer.alloc(16);
+  input.writeBigUInt64LE(seed, 0);
+  input.writeUInt32LE(choice, 8);
+  input.writeUInt32LE(step, 12);
+  const digest = createHash('sha256').update(input).digest();
+  return (digest.readUInt32LE(0) * 2 ** 21 + (digest.readUInt32LE(4) >>> 11)) / 2 ** 53;
+}
