@@ -22,17 +22,11 @@ const chatTemplate = `{%- if tools %}
     {{- '<|im_end|>\\n' }}
 {%- endif %}
 {%- for message in messages %}
-    {{- '<|im_start|>' + ('system' if message.role == 'developer' else message.role) + '\\n' }}
-    {%- if message.content is string %}
-        {{- message.content }}
-    {%- elif message.content %}
-        {%- for part in message.content %}
-            {{- part.text }}
-        {%- endfor %}
-    {%- endif %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {{- message.content }}
     {%- if message.tool_calls %}
         {%- for call in message.tool_calls %}
-            {{- 'call ' + call.function.name + ' ' + call.function.arguments }}
+            {{- 'call ' + call.function.name + ' ' + (call.function.arguments | tojson) }}
             {%- if not loop.last %}{{- '\\n' }}{%- endif %}
         {%- endfor %}
     {%- endif %}
