@@ -168,6 +168,13 @@ export const SETTINGS = {
     seconds(z.string()),
     [1, 10, 60],
   ),
+  hubUrl: entry(
+    'HF_ENDPOINT',
+    'Where models are pulled from.',
+    url(['http:', 'https:']),
+    'https://huggingface.co',
+  ),
+  hubToken: entry('HF_TOKEN', 'Token for gated models.', text(), null),
   once: entry('LATHE_TRAINER_ONCE', 'The trainer ends when the queue is empty.', flag(), false),
 } satisfies Record<string, Entry>;
 
@@ -191,15 +198,17 @@ export interface BaseModelSource {
 }
 
 type Scalars = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K]['default'] };
-type Derived = 'storageDir' | 'scratchDir' | 'workerToken' | `s3${string}`;
+type Derived = 'baseModelList' | 'storageDir' | 'scratchDir' | 'workerToken' | `s3${string}`;
 
 export interface Config extends Readonly<Omit<Scalars, Derived>> {
   readonly storage: StorageConfig;
   /** Folders given by LATHE_BASE_MODELS; null = the shipped model and everything under <home>/models. */
   readonly baseModels: readonly BaseModelSource[] | null;
   readonly scratchDir: string;
-  /** Random for this process unless set. */
+  /** Secret between the API and inference workers; random for this process unless set. */
   readonly workerToken: string;
+  /** True when the token was given, so that other processes can know it too. */
+  readonly workerTokenShared: boolean;
 }
 
 function parseSettings(env: Environment): Scalars {
@@ -274,6 +283,7 @@ export function loadConfig(env: Environment = process.env, overrides: Partial<Co
   const s = parseSettings(env);
   const home = path.resolve(overrides.home ?? s.home);
   const {
+    baseModelList,
     storageDir,
     s3Bucket,
     s3Endpoint,
@@ -287,9 +297,10 @@ export function loadConfig(env: Environment = process.env, overrides: Partial<Co
   return Object.freeze({
     ...rest,
     storage: storageConfig(s, home),
-    baseModels: baseModelSources(s.baseModelList),
+    baseModels: baseModelSources(baseModelList),
     scratchDir: s.scratchDir === null ? path.join(home, 'scratch') : path.resolve(s.scratchDir),
     workerToken: s.workerToken ?? randomBytes(24).toString('base64url'),
+    workerTokenShared: s.workerToken !== null,
     ...overrides,
     home,
   });

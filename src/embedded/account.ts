@@ -40,7 +40,8 @@ export function choosePlace(home: string): Place {
   if (process.getuid?.() !== 0) return place({ spawn: {} }, wanted, wanted, null);
 
   const account: Account = { spawn: accountOf(wanted) };
-  if (canReach(account, wanted)) return place(account, wanted, wanted, null);
+  const movedBefore = existsSync(path.join(wanted, 'place'));
+  if (!movedBefore && canReach(account, wanted)) return place(account, wanted, wanted, null);
   const folder = path.join(FALLBACK, fallbackName(wanted));
   makeFolder(FALLBACK, 0o755);
   makeFolder(folder, 0o711);
@@ -58,6 +59,14 @@ export function choosePlace(home: string): Place {
 
 function place(account: Account, folder: string, copies: string, note: string | null): Place {
   return { account, folder: realpathSync(folder), copies, note };
+}
+
+/** The folder that choosePlace made for `home` earlier, or null; makes nothing. */
+export function existingFolder(home: string): string | null {
+  const wanted = path.join(home, 'postgres');
+  const elsewhere = path.join(wanted, 'place');
+  const folder = existsSync(elsewhere) ? path.join(FALLBACK, readFileSync(elsewhere, 'utf8').trim()) : wanted;
+  return existsSync(path.join(folder, 'data')) ? realpathSync(folder) : null;
 }
 
 /** The owner of an existing data folder, else the account `postgres`, else `nobody`. */

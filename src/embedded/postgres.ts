@@ -2,24 +2,21 @@
  * The embedded Postgres: a real server on loopback, with a password only this installation knows, its data under
  * LATHE_HOME. Starting finds whatever an earlier life left: a server still running is used, a dead one's lock removed.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
-import {
-  chownSync,
-  closeSync,
-  existsSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
-import { createServer } from 'node:net';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
 import path from 'node:path';
-import { Client } from 'pg';
-import { type Account, choosePlace, makePrivateFolder, type Place } from './account.ts';
+import { choosePlace, existingFolder, type Place } from './account.ts';
 import { type Binaries, findBinaries } from './binaries.ts';
+import {
+  checkVersion,
+  choosePort,
+  initialize,
+  lastPort,
+  prepareDatabase,
+  readPassword,
+  savePort,
+  urlOf,
+} from './cluster.ts';
 import { clearStaleLock, isPostmasterOf, readPostmaster, stopPostmaster } from './postmaster.ts';
 
 export interface EmbeddedPostgres {
@@ -42,8 +39,6 @@ export interface EmbeddedOptions {
   settings?: Record<string, string>;
 }
 
-const SUPERUSER = 'lathe';
-const DATABASE = 'lathe';
 const START_ATTEMPTS = 5;
 const LOG_BYTES_MAX = 10 * 1024 * 1024;
 
@@ -52,15 +47,15 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
   const place = choosePlace(path.resolve(options.home));
   const data = path.join(place.folder, 'data');
   const binaries = findBinaries(place.account, place.copies);
-  const password = readPassword(place.folder);
-  if (!existsSync(data)) initialize(place, binaries, data, password);
+  if (!existsSync(data)) initialize(place, binaries, data);
   checkVersion(data, binaries);
+  const password = readPassword(place.folder);
 
   const running = await adopt(data, password);
   const server = running ?? (await launch(place, binaries, data, password, options.settings ?? {}));
   const watcher = watchParent(server.pid, data);
   return {
-    url: urlOf(server.port, password, DATABASE),
+    url: urlOf(server.port, password),
     pid: server.pid,
     adopted: running !== null,
     logFile: path.join(place.folder, 'log'),
@@ -72,6 +67,16 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
       watcher.kill('SIGKILL');
     },
   };
+}
+
+/** The URL of the server that runs for `home` at this moment, or null. Starts nothing. */
+export function runningPostgresUrl(home: string): string | null {
+  const folder = existingFolder(path.resolve(home));
+  if (folder === null) return null;
+  const data = path.join(folder, 'data');
+  const found = readPostmaster(data);
+  if (!found?.ready || !isPostmasterOf(found.pid, data)) return null;
+  return urlOf(found.port, readPassword(folder));
 }
 
 interface Server {
@@ -100,53 +105,6 @@ async function untilGone(pid: number, data: string): Promise<void> {
   while (isPostmasterOf(pid, data)) await new Promise((resolve) => setTimeout(resolve, 250).unref());
 }
 
-/** Creates a new cluster beside its final place and moves it there, so a half-made one is never mistaken for data. */
-function initialize(place: Place, binaries: Binaries, data: string, password: string): void {
-  const staging = path.join(place.folder, `new-${randomBytes(6).toString('hex')}`);
-  makePrivateFolder(staging, place.account);
-  const passwordFile = path.join(staging, 'password');
-  writeOwned(passwordFile, password, place.account);
-  try {
-    const answer = spawnSync(
-      binaries.initdb,
-      [
-        `--pgdata=${path.join(staging, 'data')}`,
-        `--username=${SUPERUSER}`,
-        `--pwfile=${passwordFile}`,
-        '--auth=scram-sha-256',
-        '--encoding=UTF8',
-        '--locale-provider=builtin',
-        '--locale=C.UTF-8',
-        '--no-instructions',
-      ],
-      { cwd: staging, env: { LC_ALL: 'C', TZ: 'UTC' }, encoding: 'utf8', ...place.account.spawn },
-    );
-    if (answer.status !== 0) {
-      const reason = answer.error?.message ?? `${answer.stdout}\n${answer.stderr}`.trim();
-      throw new Error(`initdb could not create ${data}: ${reason}`);
-    }
-    renameSync(path.join(staging, 'data'), data);
-  } finally {
-    rmSync(staging, { recursive: true, force: true });
-  }
-}
-
-function checkVersion(data: string, binaries: Binaries): void {
-  const file = path.join(data, 'PG_VERSION');
-  let found: string;
-  try {
-    found = readFileSync(file, 'utf8').trim();
-  } catch (cause) {
-    throw new Error(`Cannot read the database in ${data}: ${(cause as Error).message}`, { cause });
-  }
-  if (found !== binaries.major) {
-    throw new Error(
-      `The database in ${data} was made by Postgres ${found}, but this version of Lathe brings Postgres ` +
-        `${binaries.major}. Dump and restore it, or set DATABASE_URL.`,
-    );
-  }
-}
-
 async function launch(
   place: Place,
   binaries: Binaries,
@@ -155,13 +113,14 @@ async function launch(
   settings: Record<string, string>,
 ): Promise<Server> {
   for (let attempt = 1; ; attempt++) {
-    const port = await freePort();
+    const port = await choosePort(attempt === 1 ? lastPort(place.folder) : 0);
     const child = spawnServer(place, binaries, data, { ...settings, port: String(port) });
     const ended = new Promise<void>((resolve) =>
       child.once('exit', () => resolve()).once('error', () => resolve()),
     );
     if (child.pid !== undefined && (await becomesReady(child, data))) {
       await prepareDatabase(port, password);
+      savePort(place.folder, port);
       return { pid: child.pid, port, ended };
     }
     // The port was taken meanwhile, or workers of a killed server have not noticed its death yet.
@@ -235,42 +194,6 @@ function watchParent(pid: number, data: string): ChildProcess {
   return watcher;
 }
 
-/** Connects (so the server is known to answer) and creates our database on the first start. */
-async function prepareDatabase(port: number, password: string): Promise<void> {
-  const client = new Client({
-    connectionString: urlOf(port, password, 'postgres'),
-    connectionTimeoutMillis: 10_000,
-  });
-  client.on('error', () => {}); // reported by the query that meets it
-  await client.connect();
-  try {
-    const found = await client.query('select 1 from pg_database where datname = $1', [DATABASE]);
-    if (found.rowCount === 0) await client.query(`create database ${DATABASE}`);
-  } finally {
-    await client.end();
-  }
-}
-
-function urlOf(port: number, password: string, database: string): string {
-  return `postgres://${SUPERUSER}:${password}@127.0.0.1:${port}/${database}`;
-}
-
-function readPassword(folder: string): string {
-  const file = path.join(folder, 'password');
-  if (existsSync(file)) return readFileSync(file, 'utf8').trim();
-  if (existsSync(path.join(folder, 'data')))
-    throw new Error(`The database's password file ${file} is missing.`);
-  const password = randomBytes(24).toString('hex');
-  writeFileSync(file, `${password}\n`, { mode: 0o600, flag: 'wx' });
-  return password;
-}
-
-function writeOwned(file: string, text: string, account: Account): void {
-  writeFileSync(file, text, { mode: 0o600 });
-  if (account.spawn.uid !== undefined)
-    chownSync(file, account.spawn.uid, account.spawn.gid ?? account.spawn.uid);
-}
-
 const logFile = (place: Place) => path.join(place.folder, 'log');
 
 function openLog(place: Place): number {
@@ -281,17 +204,4 @@ function openLog(place: Place): number {
 
 function logTail(place: Place): string {
   return readFileSync(logFile(place), 'utf8').split('\n').slice(-12).join('\n').trim();
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() =>
-        address && typeof address === 'object' ? resolve(address.port) : reject(new Error('no port')),
-      );
-    });
-  });
 }

@@ -1,0 +1,33 @@
+/** Log lines: one JSON object each, and no secret in any of them. */
+import { describe, expect, it } from 'vitest';
+import { createLog } from '../../src/log.ts';
+
+function capture(write: (log: ReturnType<typeof createLog>) => void): string {
+  let out = '';
+  write(createLog({ level: 'debug', name: 'test' }, { write: (line) => (out += line) }));
+  return out;
+}
+
+const KEY = `sk-lathe-AbCdEfGhIjKl-${'Z'.repeat(43)}`;
+
+describe('the log', () => {
+  it('writes one JSON object a line with level, time, name and the bound fields', () => {
+    const line = JSON.parse(capture((log) => log.child({ request_id: 'req_1' }).info({ n: 1 }, 'hello')));
+    expect(line).toMatchObject({ level: 30, name: 'test', request_id: 'req_1', n: 1, msg: 'hello' });
+    expect(Date.parse(line.time)).toBeGreaterThan(0);
+  });
+
+  it('never holds a key, a bearer token or a password, wherever it stood', () => {
+    const out = capture((log) => {
+      log.info({ headers: { authorization: `Bearer ${KEY}`, cookie: 'c=secret1' } }, 'request');
+      log.info({ authorization: 'Bearer secret2' }, `called with ${KEY}`);
+      log.error(new Error(`bad key ${KEY} for postgres://lathe:secret3@127.0.0.1/lathe`));
+      log.info({ deep: { text: `Authorization: Bearer secret4` }, workerToken: 'secret5' });
+    });
+    expect(out.trim().split('\n')).toHaveLength(4);
+    for (const line of out.trim().split('\n')) JSON.parse(line);
+    expect(out).not.toContain('ZZZZ');
+    expect(out).not.toMatch(/secret\d/);
+    expect(out).toContain('sk-[redacted]');
+  });
+});

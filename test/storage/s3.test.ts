@@ -1,0 +1,90 @@
+/**
+ * Storage on S3: the common suite against the server that LATHE_TEST_S3_ENDPOINT names (.ci/run starts one), and what
+ * the client sends, seen by a small server of our own that is always there.
+ */
+import { createServer, type IncomingMessage } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, expect, it } from 'vitest';
+import { openS3Storage } from '../../src/storage/s3.ts';
+import { storageSuite } from './storage.suite.ts';
+
+const endpoint = process.env.LATHE_TEST_S3_ENDPOINT;
+const common = { kind: 's3', region: 'us-east-1', prefix: 'lathe/', checksums: 'required' } as const;
+
+if (endpoint) {
+  const [accessKeyId = '', secretAccessKey = ''] = (process.env.LATHE_TEST_S3_KEYS ?? '').split(' ');
+  const bucket = process.env.LATHE_TEST_S3_BUCKET ?? 'lathe-test';
+  storageSuite(`S3 (${endpoint})`, async () =>
+    openS3Storage({ ...common, bucket, endpoint, accessKeyId, secretAccessKey }),
+  );
+}
+
+/** Answers every request with `answer` and keeps what came in. */
+async function recorder(answer: (request: IncomingMessage) => { status: number; body?: string }) {
+  const seen: { method: string; url: string; headers: IncomingMessage['headers']; body: string }[] = [];
+  const server = createServer(async (request, response) => {
+    let body = '';
+    for await (const chunk of request) body += chunk;
+    seen.push({ method: request.method!, url: request.url!, headers: request.headers, body });
+    const { status, body: text } = answer(request);
+    response.writeHead(status, { 'content-type': 'application/xml', etag: '"0"' }).end(text);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  const storage = openS3Storage({
+    ...common,
+    bucket: 'bucket',
+    endpoint: `http://127.0.0.1:${port}`,
+    accessKeyId: 'key',
+    secretAccessKey: 'secret',
+  });
+  return { seen, storage, close: () => server.close() };
+}
+
+describe('S3 storage on the wire', () => {
+  it('sends a stream as a plain body: path style, prefix, no aws-chunked framing, no trailer', async () => {
+    const { seen, storage, close } = await recorder(() => ({ status: 200 }));
+    await storage.put(
+      'projects/p/files/f',
+      (async function* () {
+        yield Buffer.from('hello ');
+        yield Buffer.from('there');
+      })(),
+    );
+    close();
+    expect(seen).toHaveLength(1);
+    expect(seen[0]).toMatchObject({ method: 'PUT', body: 'hello there' });
+    expect(seen[0]!.url).toMatch(/^\/bucket\/lathe\/projects\/p\/files\/f/);
+    expect(seen[0]!.headers).not.toHaveProperty('x-amz-trailer');
+    expect(seen[0]!.headers['content-encoding'] ?? '').not.toContain('aws-chunked');
+  });
+
+  it('aborts the multipart upload when the source fails', async () => {
+    const started = '<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>';
+    const { seen, storage, close } = await recorder((request) => ({
+      status: 200,
+      body: request.url!.includes('uploads') ? `<?xml version="1.0"?>${started}` : '',
+    }));
+    const part = Buffer.alloc(9 * 1024 * 1024);
+    async function* broken() {
+      yield part;
+      yield part;
+      throw new Error('the client left');
+    }
+    await expect(storage.put('big', broken())).rejects.toThrow('the client left');
+    close();
+    const verbs = seen.map(({ method, url }) => `${method} ${url.includes('uploadId=u1')}`);
+    expect(verbs).toContain('DELETE true');
+    expect(seen.some(({ method, url }) => method === 'POST' && url.includes('uploadId'))).toBe(false);
+  });
+
+  it('passes refusals on with their code instead of calling the object missing', async () => {
+    const { storage, close } = await recorder(() => ({
+      status: 403,
+      body: '<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>no</Message></Error>',
+    }));
+    await expect(storage.get('secret')).rejects.toMatchObject({ name: 'AccessDenied' });
+    await expect(storage.head('secret')).rejects.toMatchObject({ $metadata: { httpStatusCode: 403 } });
+    close();
+  });
+});
