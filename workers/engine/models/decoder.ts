@@ -1,0 +1,75 @@
+/**
+ * The one decoder: embedding, blocks of attention and SwiGLU, residual stream. Training, evaluation, prefill and decode
+ * all run this function; a Strategy supplies what differs (how a linear is computed, what attention reads).
+ * It knows neither losses nor caches.
+ */
+import { recomputed, type Tape } from '../autograd.ts';
+import type { AttentionShape } from '../ops/attention.ts';
+import { add } from '../ops/elementwise.ts';
+import { embedding } from '../ops/embedding.ts';
+import { addRmsNorm, rmsNorm } from '../ops/norm.ts';
+import { normRotary, type RotaryTable } from '../ops/rotary.ts';
+import { swiglu } from '../ops/swiglu.ts';
+import { release, scope, type Tensor } from '../tensor.ts';
+import type { ModelConfig } from './config.ts';
+import type { Block, DecoderWeights, Linear } from './weights.ts';
+
+export interface Strategy {
+  /** y = linear(x) with whatever adapters apply. x [T, in] → [T, out]. */
+  linear(tape: Tape | null, x: Tensor, layer: Linear): Tensor;
+  /** Causal attention of layer `layer`; q [T, Hq·D], k and v [T, Hkv·D] → [T, Hq·D]. */
+  attend(tape: Tape | null, q: Tensor, k: Tensor, v: Tensor, layer: number, shape: AttentionShape): Tensor;
+}
+
+export interface DecoderInput {
+  /** i32 [T] */
+  ids: Tensor;
+  /** i32 [T], each below the rotary table's rows. */
+  positions: Tensor;
+  rotary: RotaryTable;
+}
+
+/** Returns the residual stream after the last block, [T, C], before the final norm. */
+export function decoderForward(
+  config: ModelConfig,
+  weights: DecoderWeights,
+  input: DecoderInput,
+  strategy: Strategy,
+  options: { tape: Tape | null; recompute?: boolean },
+): Tensor {
+  const { tape, recompute = false } = options;
+  let x = embedding(tape, weights.embedding, input.ids);
+  for (const block of weights.blocks) {
+    const run = (blockTape: Tape | null, blockInput: Tensor) =>
+      blockForward(config, block, blockInput, input, strategy, blockTape);
+    const out = recompute ? recomputed(tape, x, run) : scope(() => run(tape, x));
+    release(x);
+    x = out;
+  }
+  return x;
+}
+
+/** x → x + attention(norm(x)) → … + mlp(norm(…)). */
+function blockForward(
+  config: ModelConfig,
+  block: Block,
+  x: Tensor,
+  input: DecoderInput,
+  strategy: Strategy,
+  tape: Tape | null,
+): Tensor {
+  const { rmsNormEps: eps, headDim } = config;
+  const { positions, rotary } = input;
+  const shape = { headDim, scale: headDim ** -0.5, window: config.layerWindows[block.index] ?? 0 };
+
+  const normed = rmsNorm(tape, x, block.inputNorm, eps);
+  const q = normRotary(tape, strategy.linear(tape, normed, block.q), block.qNorm, rotary, positions, headDim, eps);
+  const k = normRotary(tape, strategy.linear(tape, normed, block.k), block.kNorm, rotary, positions, headDim, eps);
+  const v = strategy.linear(tape, normed, block.v);
+  const attended = strategy.attend(tape, q, k, v, block.index, shape);
+  const delta = strategy.linear(tape, attended, block.o);
+  const { y, z } = addRmsNorm(tape, x, delta, block.postNorm, eps);
+
+  const hidden = swiglu(tape, strategy.linear(tape, y, block.gate), strategy.linear(tape, y, block.up));
+  return add(tape, z, strategy.linear(tape, hidden, block.down));
+}

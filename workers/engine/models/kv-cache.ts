@@ -1,0 +1,43 @@
+/** Memory of the paged key/value cache. It knows tensors; which sequence owns which block it does not. */
+import { keep, Tensor } from '../tensor.ts';
+import type { Model } from './model.ts';
+
+/** Keys and values of all layers in blocks of `blockSize` tokens; who owns which block is the scheduler's business. */
+export class KvCache {
+  readonly blocks: number;
+  readonly blockSize: number;
+  /** Per layer, [blocks·blockSize, Hkv·D] in the model's dtype. */
+  readonly keys: Tensor[] = [];
+  readonly values: Tensor[] = [];
+
+  /** @throws code LATHE_OUT_OF_MEMORY; nothing stays allocated then */
+  constructor(model: Model, options: { blocks: number; blockSize?: number }) {
+    this.blocks = options.blocks;
+    this.blockSize = options.blockSize ?? 16;
+    const { layers, kvHeads, headDim } = model.config;
+    const shape = [this.blocks * this.blockSize, kvHeads * headDim];
+    try {
+      for (let layer = 0; layer < layers; layer++) {
+        this.keys.push(keep(Tensor.empty(model.device, shape, model.dtype)));
+        this.values.push(keep(Tensor.empty(model.device, shape, model.dtype)));
+      }
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
+  }
+
+  /** Bytes that one block takes over all layers, for sizing a cache before it is made. */
+  static bytesPerBlock(model: Model, blockSize = 16): number {
+    const { layers, kvHeads, headDim } = model.config;
+    return 2 * layers * blockSize * kvHeads * headDim * (model.dtype === 'f32' ? 4 : 2);
+  }
+
+  get bytes(): number {
+    return [...this.keys, ...this.values].reduce((sum, tensor) => sum + tensor.bytes, 0);
+  }
+
+  dispose(): void {
+    for (const tensor of [...this.keys, ...this.values]) tensor.dispose();
+  }
+}

@@ -1,0 +1,206 @@
+/**
+ * LoRA (arXiv:2106.09685) and rsLoRA: W' = W + s·B·A on chosen linears, A [R, in] and B [out, R] in f32.
+ * Verbs: create or load, attach to a model (the forward is in ops/linear.ts), merge, save in PEFT's format.
+ */
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Device } from '../device.ts';
+import { writeJson } from '../io/atomic-write.ts';
+import { openSafetensors, type SafetensorsFile, SafetensorsError, writeSafetensors } from '../io/safetensors.ts';
+import type { Model } from '../models/model.ts';
+import type { Linear } from '../models/weights.ts';
+import type { LowRankBranch } from '../ops/linear.ts';
+import { streamOf } from '../rng.ts';
+import { keep, scope, Tensor } from '../tensor.ts';
+import { checkLoraConfig, type LoraConfig, loraScale, readLoraConfig, writeLoraConfig } from './lora-config.ts';
+import { matchTargets, patternValue, shortNames } from './targets.ts';
+
+export { type LoraConfig, LoraConfigError, LORA_DEFAULTS } from './lora-config.ts';
+
+interface AdaptedLinear {
+  layer: Linear;
+  r: number;
+  branch: LowRankBranch;
+}
+
+const WEIGHTS_FILE = 'adapter_model.safetensors';
+const CONFIG_FILE = 'adapter_config.json';
+
+export class LoraAdapter {
+  readonly config: LoraConfig;
+  readonly #layers: AdaptedLinear[];
+  readonly #branches: (LowRankBranch | undefined)[] = [];
+  readonly #parameters = new Map<string, Tensor>();
+
+  private constructor(config: LoraConfig, layers: AdaptedLinear[]) {
+    this.config = config;
+    this.#layers = layers;
+    for (const { layer, branch } of layers) {
+      this.#branches[layer.index] = branch;
+      this.#parameters.set(keyOf(layer, 'A'), branch.a);
+      this.#parameters.set(keyOf(layer, 'B'), branch.b);
+      branch.a.requiresGrad = true;
+      branch.b.requiresGrad = true;
+    }
+  }
+
+  /**
+   * A fresh adapter for `model`: A uniform in ±1/√in (Kaiming with a = √5, as PEFT), B zero, so the first forward
+   * equals the base. Drawn by Philox from (seed, tensor name): the same seed gives the same bytes on every machine.
+   * @throws LoraConfigError
+   */
+  static create(model: Model, config: LoraConfig, seed: number): LoraAdapter {
+    checkLoraConfig(config);
+    return LoraAdapter.#build(model, config, (layer, r) => ({
+      a: initialiseA(model.device, layer, r, config.init_lora_weights ?? true, seed),
+      b: initialiseB(model.device, layer, r, config.init_lora_weights ?? true, seed),
+    }));
+  }
+
+  /**
+   * Reads a PEFT folder. Weights stored in half precision widen to f32.
+   * @throws LoraConfigError or SafetensorsError naming what does not fit the model or is not supported
+   */
+  static load(dir: string, model: Model): LoraAdapter {
+    const path = join(dir, WEIGHTS_FILE);
+    if (!existsSync(path)) {
+      throw new SafetensorsError(path, 'does not exist (adapters stored as pickle, .bin, are not read)');
+    }
+    const config = readLoraConfig(JSON.parse(readFileSync(join(dir, CONFIG_FILE), 'utf8')));
+    const file = openSafetensors(path);
+    const unused = new Set(file.tensors.keys());
+    const take = (layer: Linear, which: 'A' | 'B', shape: readonly number[]) => {
+      unused.delete(keyOf(layer, which));
+      return loadFactor(model.device, file, keyOf(layer, which), shape);
+    };
+    const adapter = LoraAdapter.#build(model, config, (layer, r) => ({
+      a: take(layer, 'A', [r, layer.inFeatures]),
+      b: take(layer, 'B', [layer.outFeatures, r]),
+    }));
+    const [extra] = unused;
+    if (extra === undefined) return adapter;
+    adapter.dispose();
+    throw new SafetensorsError(path, `holds ${extra}, which adapter_config.json does not target`);
+  }
+
+  static #build(
+    model: Model,
+    config: LoraConfig,
+    factors: (layer: Linear, r: number) => { a: Tensor; b: Tensor },
+  ): LoraAdapter {
+    const linears = model.linears();
+    const names = linears.map((layer) => layer.name);
+    const targets = new Set(matchTargets(names, config));
+    const layers: AdaptedLinear[] = [];
+    try {
+      for (const layer of linears.filter(({ name }) => targets.has(name))) {
+        const r = patternValue(config.rank_pattern, layer.name, config.r);
+        const alpha = patternValue(config.alpha_pattern, layer.name, config.lora_alpha);
+        const scale = loraScale(r, alpha, config.use_rslora);
+        layers.push({ layer, r, branch: { ...factors(layer, r), scale, dropout: null } });
+      }
+    } catch (error) {
+      for (const { branch } of layers) disposeBranch(branch);
+      throw error;
+    }
+    return new LoraAdapter(config, layers);
+  }
+
+  /** The low-rank branch of the linear with this index, without dropout; null when it is not adapted. */
+  branch(linearIndex: number): LowRankBranch | null {
+    return this.#branches[linearIndex] ?? null;
+  }
+
+  /** A and B of every adapted linear under PEFT's keys. */
+  parameters(): ReadonlyMap<string, Tensor> {
+    return this.#parameters;
+  }
+
+  get trainableCount(): number {
+    return this.#layers.reduce((sum, { layer, r }) => sum + r * (layer.inFeatures + layer.outFeatures), 0);
+  }
+
+  /** Writes adapter_model.safetensors and adapter_config.json; the same adapter always gives the same bytes. */
+  async save(dir: string, options: { baseModelName: string }): Promise<void> {
+    mkdirSync(dir, { recursive: true });
+    writeSafetensors(join(dir, WEIGHTS_FILE), this.#parameters);
+    const { target_modules: given } = this.config;
+    const targets = given === 'all-linear' ? shortNames(this.#layers.map(({ layer }) => layer.name)) : given;
+    writeJson(join(dir, CONFIG_FILE), writeLoraConfig(this.config, { ...options, targets }));
+  }
+
+  /**
+   * W ← W + s·B·A for every adapted linear, computed in f32 and rounded once. The adapter stays as it is and must not
+   * be attached.
+   * @throws when a merged weight would not be finite (nothing is changed), or for a model opened for serving
+   */
+  mergeInto(model: Model): void {
+    if (model.adapter === this) throw new Error('detach() the adapter before merging: it would count twice');
+    for (const { layer, branch } of this.#layers) {
+      scope(() => {
+        if (model.device.native.hasNonFinite(mergedWeight(model, layer, branch).handle)) {
+          throw new Error(`merging would make ${layer.name} non-finite`);
+        }
+      });
+    }
+    for (const { layer, branch } of this.#layers) {
+      scope(() => model.replaceWeight(layer.index, mergedWeight(model, layer, branch).cast(model.dtype)));
+    }
+  }
+
+  dispose(): void {
+    for (const { branch } of this.#layers) disposeBranch(branch);
+  }
+}
+
+function keyOf(layer: Linear, which: 'A' | 'B'): string {
+  return `base_model.model.${layer.name}.lora_${which}.weight`;
+}
+
+function disposeBranch(branch: LowRankBranch): void {
+  branch.a.dispose();
+  branch.b.dispose();
+}
+
+/** f32 W + s·B·A of this model's weight with the adapter's factors. */
+function mergedWeight(model: Model, { index }: Linear, { a, b, scale }: LowRankBranch): Tensor {
+  const weight = model.linears()[index]?.weight;
+  if (!weight) throw new Error('a model opened for serving keeps no plain weights to merge into');
+  const merged = weight.cast('f32');
+  model.device.native.gemm(merged.handle, b.handle, a.handle, false, false, scale, 1);
+  return merged;
+}
+
+type Init = boolean | 'gaussian';
+
+function initialiseA(device: Device, layer: Linear, r: number, init: Init, seed: number): Tensor {
+  const a = keep(Tensor.empty(device, [r, layer.inFeatures]));
+  const stream = streamOf(keyOf(layer, 'A'));
+  const bound = 1 / Math.sqrt(layer.inFeatures);
+  if (init === 'gaussian') device.native.randomNormal(a.handle, 0, 1 / r, seed, stream);
+  else device.native.randomUniform(a.handle, -bound, bound, seed, stream);
+  return a;
+}
+
+function initialiseB(device: Device, layer: Linear, r: number, init: Init, seed: number): Tensor {
+  const shape = [layer.outFeatures, r];
+  if (init !== false) return keep(Tensor.zeros(device, shape));
+  const b = keep(Tensor.empty(device, shape));
+  const bound = 1 / Math.sqrt(r);
+  device.native.randomUniform(b.handle, -bound, bound, seed, streamOf(keyOf(layer, 'B')));
+  return b;
+}
+
+/** A factor as own f32 memory, checked for shape and finite values. */
+function loadFactor(device: Device, file: SafetensorsFile, key: string, shape: readonly number[]): Tensor {
+  const stored = file.tensors.get(key);
+  if (stored === undefined) throw new SafetensorsError(file.path, `lacks ${key}`);
+  if (stored.shape.join() !== shape.join()) {
+    throw new SafetensorsError(file.path, `${key} has shape [${stored.shape}], the model needs [${shape}]`);
+  }
+  return scope(() => {
+    const factor = file.load(device, key, 'f32');
+    if (device.native.hasNonFinite(factor.handle)) throw new SafetensorsError(file.path, `${key} is not finite`);
+    return keep(stored.dtype === 'F32' ? factor.clone() : factor);
+  });
+}
