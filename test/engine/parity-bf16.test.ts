@@ -15,7 +15,9 @@ import {
   pack,
   readReference,
   readTensors,
+  type StepLog,
 } from '../golden/read.ts';
+import { trainRecordedSteps } from '../golden/steps.ts';
 import { expectClose, reportFigures, TOLERANCE } from '../helpers/tolerance.ts';
 
 const device = openDevice({ kind: 'cpu' });
@@ -26,8 +28,8 @@ afterEach(() => {
   for (const thing of open.splice(0).reverse()) thing.dispose();
 });
 
-function openCase(name: CaseName): Model {
-  const model = openModel(caseFolder(name), device, { dtype: 'bf16' });
+function openCase(name: CaseName, trainable = false): Model {
+  const model = openModel(caseFolder(name), device, { dtype: 'bf16', trainable });
   open.push(model);
   return model;
 }
@@ -74,5 +76,35 @@ for (const name of CASES) {
         );
       }
     });
+
+    it('follows the losses of f32 for twenty LoRA steps', () => {
+      const model = openCase(name);
+      const adapter = LoraAdapter.load(join(caseFolder(name), 'adapter_init'), model);
+      open.push(adapter);
+      model.attach(adapter);
+      expectLosses(
+        'LoRA',
+        trainRecordedSteps(model, reference, reference.optimizer.learning_rate, 20),
+        reference.steps,
+      );
+    });
+
+    it('follows the losses of f32 for twenty steps of full fine-tuning with f32 masters', () => {
+      const log = trainRecordedSteps(openCase(name, true), reference, reference.full_steps.learning_rate, 20);
+      expectLosses('full', log, reference.full_steps);
+    });
+
+    function expectLosses(kind: string, ours: StepLog[], theirs: { log: StepLog[] }): void {
+      for (const [step, { loss }] of theirs.log.entries()) {
+        const what = `loss of step ${step}`;
+        expectClose(
+          `${name} ${kind} step losses bf16`,
+          what,
+          [ours[step]!.loss],
+          [loss],
+          TOLERANCE.modelBf16,
+        );
+      }
+    }
   });
 }

@@ -3,24 +3,19 @@
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
-import { accumulateGradients } from '../../workers/engine/losses/supervised.ts';
-import type { Model } from '../../workers/engine/models/model.ts';
 import { openModel } from '../../workers/engine/models/open-model.ts';
-import { AdamW } from '../../workers/engine/optim/adamw.ts';
-import { learningRateAt } from '../../workers/engine/optim/schedule.ts';
 import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import {
   CASES,
   caseFolder,
   everyRow,
-  labelledTokens,
   pack,
-  type Reference,
   readReference,
   readSafetensors,
   readTensors,
   type StepLog,
 } from '../golden/read.ts';
+import { trainRecordedSteps } from '../golden/steps.ts';
 import { expectClose, reportFigures, TOLERANCE } from '../helpers/tolerance.ts';
 
 const device = openDevice({ kind: 'cpu' });
@@ -30,37 +25,6 @@ reportFigures();
 afterEach(() => {
   for (const thing of open.splice(0).reverse()) thing.dispose();
 });
-
-/** Runs the recorded steps on whatever is trainable in `model`, with our own schedule. */
-function train(model: Model, reference: Reference, learningRate: number, steps: number): StepLog[] {
-  const { micro_batches: pool, optimizer: o } = reference;
-  const optimizer = new AdamW(model.trainableParameters(), {
-    betas: [o.beta1, o.beta2],
-    eps: o.epsilon,
-    weightDecay: o.weight_decay,
-  });
-  open.push(optimizer);
-  return Array.from({ length: steps }, (_, step) => {
-    const microBatches = [0, 1].map((m) => pool[(2 * step + m) % pool.length]!);
-    const labelledTotal = labelledTokens(microBatches.flat());
-    let lossSum = 0;
-    microBatches.forEach((sequences, microBatch) => {
-      const at = { labelledTotal, seed: 0, step, microBatch };
-      lossSum += accumulateGradients(model, pack(sequences), at).lossSum;
-    });
-    const schedule = {
-      type: 'linear',
-      learningRate,
-      warmupSteps: o.warmup_steps,
-      totalSteps: steps,
-    } as const;
-    const rate = learningRateAt(step, schedule);
-    const { gradNorm, applied } = optimizer.step(rate, { maxGradNorm: o.max_grad_norm });
-    expect(applied).toBe(true);
-    optimizer.zeroGrad();
-    return { loss: lossSum / labelledTotal, learning_rate: rate, grad_norm: gradNorm };
-  });
-}
 
 function expectSameRun(kind: string, ours: StepLog[], theirs: StepLog[]): void {
   const column = (log: StepLog[], key: keyof StepLog) => log.map((entry) => entry[key]);
@@ -95,7 +59,7 @@ for (const name of CASES) {
       const { log } = reference.steps;
       expectSameRun(
         `${name} LoRA`,
-        train(model, reference, reference.optimizer.learning_rate, log.length),
+        trainRecordedSteps(model, reference, reference.optimizer.learning_rate, log.length),
         log,
       );
 
@@ -114,7 +78,7 @@ for (const name of CASES) {
       const model = openModel(caseFolder(name), device, { dtype: 'f32', trainable: true });
       open.push(model);
       const { learning_rate: rate, log } = reference.full_steps;
-      expectSameRun(`${name} full`, train(model, reference, rate, log.length), log);
+      expectSameRun(`${name} full`, trainRecordedSteps(model, reference, rate, log.length), log);
     });
   });
 }

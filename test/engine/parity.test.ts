@@ -9,6 +9,7 @@ import { accumulateGradients, evaluate } from '../../workers/engine/losses/super
 import { readModelConfig } from '../../workers/engine/models/config.ts';
 import type { Model } from '../../workers/engine/models/model.ts';
 import { openModel } from '../../workers/engine/models/open-model.ts';
+import type { PackedBatch } from '../../workers/engine/models/packed.ts';
 import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import {
   CASES,
@@ -125,6 +126,48 @@ for (const name of CASES) {
     });
   });
 }
+
+describe('LoRA dropout', () => {
+  /** Loss of the batch under the masks of one (seed, step, microBatch), and the gradients. */
+  function lossAndGradients(model: Model, adapter: LoraAdapter, batch: PackedBatch, labelledTotal: number) {
+    for (const parameter of adapter.parameters().values()) {
+      if (parameter.grad !== null) device.native.fill(parameter.grad.handle, 0);
+    }
+    const masks = { seed: 5, step: 3, microBatch: 1 };
+    const { lossSum } = accumulateGradients(model, batch, { labelledTotal, ...masks });
+    const grads = new Map([...adapter.parameters()].map(([key, { grad }]) => [key, grad!.toFloat32()]));
+    return { loss: lossSum / labelledTotal, grads };
+  }
+
+  it('has gradients that match differences of the loss under the same masks', () => {
+    const reference = readReference('qwen3-tied');
+    const batch = pack(reference.batch);
+    const { labelled } = reference.base;
+    const model = openCase('qwen3-tied');
+    const adapter = attachAdapter(model, 'qwen3-tied', 'adapter_init');
+    const dry = lossAndGradients(model, adapter, batch, labelled);
+    adapter.config.lora_dropout = 0.4;
+    const wet = lossAndGradients(model, adapter, batch, labelled);
+    expect(Math.abs(wet.loss - dry.loss)).toBeGreaterThan(1e-3);
+    expect(evaluate(model, batch).lossSum / labelled).toBeCloseTo(dry.loss, 5);
+
+    // along the gradient itself the loss changes by h·‖g‖; f32 losses of 6 carry about 1e-6 of noise
+    const norm = Math.sqrt([...wet.grads.values()].flatMap((g) => [...g]).reduce((sum, v) => sum + v * v, 0));
+    const h = 0.01;
+    const shifted = [h, -h].map((distance) => {
+      const kept = new Map([...adapter.parameters()].map(([key, p]) => [key, p.toFloat32()]));
+      for (const [key, p] of adapter.parameters()) {
+        const moved = kept.get(key)!.map((v, i) => v + (distance * wet.grads.get(key)![i]!) / norm);
+        device.native.tensorWrite(p.handle, moved);
+      }
+      const { loss } = lossAndGradients(model, adapter, batch, labelled);
+      for (const [key, p] of adapter.parameters()) device.native.tensorWrite(p.handle, kept.get(key)!);
+      return loss;
+    });
+    const slope = (shifted[0]! - shifted[1]!) / (2 * h);
+    expectClose('LoRA dropout slope', 'slope along the gradient', [slope], [norm], 1e-3);
+  });
+});
 
 /** The folder of a case with some keys of config.json replaced. */
 function variant(name: CaseName, keys: Record<string, unknown>): string {
