@@ -80,7 +80,9 @@ describe('stop text', () => {
       let piece = '';
       for (let i = 0; i < whole.length; i++) {
         piece += whole[i];
-        if ((cuts >> i) & 1 || i === whole.length - 1) pieces.push(piece), (piece = '');
+        if (((cuts >> i) & 1) === 0 && i < whole.length - 1) continue;
+        pieces.push(piece);
+        piece = '';
       }
       for (const stops of [['bab'], ['\nab', 'abab'], ['zz'], ['c']]) {
         const ends = stops.map((stop) => whole.indexOf(stop)).filter((at) => at >= 0);

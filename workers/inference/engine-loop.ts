@@ -20,7 +20,7 @@ export interface GenerationRequest {
   cacheSalt: string;
   sampling: WireSampling;
   /** Random numbers are a function of (seed, choice, position) alone. */
-  seed: bigint;
+  seed: number;
 }
 
 export type EngineEvent = [id: number, event: GenerateEvent];

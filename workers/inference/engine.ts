@@ -8,6 +8,8 @@ import type { EngineEvent, GenerationRequest } from './engine-loop.ts';
 
 export interface EngineOptions {
   modelDirectory: string;
+  /** The one it was trained in: serving must compute what training computed. */
+  dtype: 'f32' | 'bf16';
   device: 'auto' | 'cpu' | 'cuda';
   threads: number;
   /** Memory of the key/value cache; 0 chooses by model and limits. */
@@ -41,8 +43,7 @@ export interface EngineStats {
 export type ToEngine = { type: 'generate'; request: GenerationRequest } | { type: 'cancel'; id: number };
 export type FromEngine =
   | { type: 'ready'; info: EngineInfo }
-  | { type: 'events'; events: EngineEvent[] }
-  | { type: 'stats'; stats: EngineStats };
+  | { type: 'events'; events: EngineEvent[]; stats: EngineStats };
 
 export type EngineRequest = Omit<GenerationRequest, 'id'>;
 
@@ -126,8 +127,8 @@ export class Engine implements Generator {
   }
 
   #receive(message: FromEngine): void {
-    if (message.type === 'stats') this.stats = message.stats;
     if (message.type !== 'events') return;
+    this.stats = message.stats;
     for (const [id, event] of message.events) {
       const listener = this.#listeners.get(id); // gone when cancelled a moment ago
       if (event.type === 'done' || event.type === 'error') this.#listeners.delete(id);

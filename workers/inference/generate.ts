@@ -146,7 +146,7 @@ function engineRequest({ request, prompt, folder }: Prepared): EngineRequest {
         : null,
     cacheSalt: cacheSalt(request),
     sampling,
-    seed: seed === null ? randomBytes(8).readBigUInt64LE() : BigInt.asUintN(64, BigInt(seed)),
+    seed: seed ?? randomBytes(6).readUIntLE(0, 6),
   };
 }
 

@@ -2,7 +2,8 @@
  * One step of the model over many sequences: lays their tokens end to end with each adapter's rows together, runs the
  * paged forward, samples. Knows batches, the model and its cache; must not know the queue or who asked.
  */
-import type { KvCache, LoraAdapter, Model, PagedBatch } from '../engine/models/index.ts';
+import type { KvCache, Model, PagedBatch } from '../engine/models/index.ts';
+import type { LoraAdapter } from '../engine/peft/lora.ts';
 import type { Sample, Sampler } from './sampling.ts';
 
 /** Tokens of one sequence to run in this step. */
@@ -27,25 +28,26 @@ export interface Runner<A> {
 export class ModelRunner implements Runner<LoraAdapter> {
   readonly #model: Model;
   readonly #cache: KvCache;
-  readonly #blockSize: number;
+  readonly #vocabSize: number;
 
-  constructor(model: Model, cache: KvCache, blockSize: number) {
+  /** `vocabSize`: only the first so many logits are sampled from. */
+  constructor(model: Model, cache: KvCache, vocabSize: number) {
     this.#model = model;
     this.#cache = cache;
-    this.#blockSize = blockSize;
+    this.#vocabSize = vocabSize;
   }
 
   run(items: readonly RunItem<LoraAdapter>[]): (Sample | 'not-finite' | null)[] {
     const order = byAdapter(items);
-    const batch = layOut(items, order, this.#blockSize);
+    const batch = layOut(items, order, this.#cache.blockSize);
     const logits = this.#model.forwardPaged(batch, this.#cache);
     const samples = new Array<Sample | 'not-finite' | null>(items.length).fill(null);
-    const vocabSize = this.#model.config.vocabSize;
+    const stride = this.#model.config.vocabSize;
     let row = 0;
     for (const index of order) {
       const { sampler } = items[index]!;
       if (!sampler) continue;
-      samples[index] = sampler.sample(logits.subarray(row * vocabSize, (row + 1) * vocabSize));
+      samples[index] = sampler.sample(logits.subarray(row * stride, row * stride + this.#vocabSize));
       row++;
     }
     return samples;

@@ -5,8 +5,8 @@
  * Reported log-probabilities are log softmax of the logits after logit_bias and penalties at temperature 1: what the
  * model believes about the token it was allowed to say, not the sharpened distribution it was drawn from.
  */
-import { createHash } from 'node:crypto';
 import type { WireSampling } from '../../src/inference/protocol.ts';
+import { uniformAt } from '../engine/rng.ts';
 
 export interface Sample {
   token: number;
@@ -17,7 +17,7 @@ export interface Sample {
 
 export class Sampler {
   readonly #sampling: WireSampling;
-  readonly #seed: bigint;
+  readonly #seed: number;
   readonly #choice: number;
   readonly #bias: [token: number, bias: number][];
   /** How often each token was sampled so far. */
@@ -25,7 +25,7 @@ export class Sampler {
   #step = 0;
 
   /** Draws are a function of (seed, choice, number of tokens sampled before) alone. */
-  constructor(sampling: WireSampling, seed: bigint, choice: number) {
+  constructor(sampling: WireSampling, seed: number, choice: number) {
     this.#sampling = sampling;
     this.#seed = seed;
     this.#choice = choice;
@@ -49,7 +49,7 @@ export class Sampler {
     const step = this.#step++;
     const token = greedy
       ? best
-      : draw(logits, peak, temperature, top_p, uniform(this.#seed, this.#choice, step));
+      : draw(logits, peak, temperature, top_p, uniformAt(this.#seed, this.#choice, step));
     this.#counts.set(token, (this.#counts.get(token) ?? 0) + 1);
     if (!logprobs) return { token, logprob: 0, top: [] };
     return { token, logprob: logits[token]! - logTotal, top: largest(logits, top_logprobs, logTotal) };
@@ -143,14 +143,4 @@ function largest(logits: Float32Array, count: number, logTotal: number): [number
     if (best.length > count) best.pop();
   }
   return best.map((token) => [token, logits[token]! - logTotal]);
-}
-
-/** A number in [0, 1) that depends on nothing but its arguments: 53 bits of a hash. */
-function uniform(seed: bigint, choice: number, step: number): number {
-  const input = Buffer.alloc(16);
-  input.writeBigUInt64LE(seed, 0);
-  input.writeUInt32LE(choice, 8);
-  input.writeUInt32LE(step, 12);
-  const digest = createHash('sha256').update(input).digest();
-  return (digest.readUInt32LE(0) * 2 ** 21 + (digest.readUInt32LE(4) >>> 11)) / 2 ** 53;
 }

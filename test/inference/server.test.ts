@@ -1,0 +1,404 @@
+/** HTTP of the worker over a scripted engine: token, validation, queue bound, back-pressure, disconnect, drain. */
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, describe, expect, it } from 'vitest';
+import type {
+  GenerateEvent,
+  GenerateRequest,
+  WorkerError,
+  WorkerHealth,
+} from '../../src/inference/protocol.ts';
+import { AdapterFilesError } from '../../workers/inference/adapter-files.ts';
+import { Admission } from '../../workers/inference/admission.ts';
+import type { EngineRequest, Generator } from '../../workers/inference/engine.ts';
+import { InferenceServer, type InferenceServerDeps } from '../../workers/inference/server.ts';
+
+const TOKEN = 'a-token-of-the-worker';
+const servers: InferenceServer[] = [];
+afterEach(async () => {
+  await Promise.all(servers.splice(0).map((server) => server.drain(0)));
+});
+
+interface Running {
+  request: EngineRequest;
+  emit: (event: GenerateEvent) => void;
+  cancelled: boolean;
+}
+
+/** A server whose engine does what the test says; `requests` are the generations it was asked for. */
+async function start(o: Partial<InferenceServerDeps> = {}) {
+  const requests: Running[] = [];
+  const rendered: string[] = [];
+  const engine: Generator = {
+    info: { contextLength: 50, vocabSize: 100, device: 'cpu', kvBlocks: 4, kvBytes: 1 },
+    stats: { running: 0, waiting: 0, adapters: ['d'], freeBlocks: 4, preemptions: 0 },
+    generate: (request, emit) => {
+      const running: Running = { request, emit, cancelled: false };
+      requests.push(running);
+      return {
+        cancel: () => {
+          running.cancelled = true;
+        },
+      };
+    },
+  };
+  const server = new InferenceServer({
+    token: TOKEN,
+    baseModel: 'base',
+    engine,
+    prompts: {
+      render: async (messages) => {
+        rendered.push(messages[0]!.content!);
+        return Int32Array.from({ length: messages[0]!.content!.split(' ').length }, (_, i) => i);
+      },
+    },
+    adapterFiles: {
+      acquire: async () => {
+        throw new AdapterFilesError('the files are gone', 30);
+      },
+    },
+    admission: new Admission({ maxRunning: 1, maxWaiting: 1, maxWaitingTokens: 1000 }),
+    stream: { maxBufferedBytes: 256 * 1024, stallMilliseconds: 30_000 },
+    maxBodyBytes: 100_000,
+    log: { warn: () => undefined, error: (fields) => console.error(fields) },
+    ...o,
+  });
+  servers.push(server);
+  const port = await server.listen('127.0.0.1', 0);
+  const url = `http://127.0.0.1:${port}`;
+  const headers = { authorization: `Bearer ${TOKEN}` };
+  const post = (body: unknown, signal?: AbortSignal): Promise<Response> =>
+    fetch(`${url}/generate`, {
+      method: 'POST',
+      headers,
+      body: typeof body === 'string' ? body : JSON.stringify(body),
+      ...(signal ? { signal } : {}),
+    });
+  const asked = async (count: number): Promise<Running> => {
+    for (let i = 0; requests.length < count; i++) {
+      if (i > 500) throw new Error(`the engine was asked ${requests.length} times, not ${count}`);
+      await sleep(2);
+    }
+    return requests[count - 1]!;
+  };
+  const health = async (): Promise<WorkerHealth> =>
+    (await (await fetch(`${url}/health`, { headers })).json()) as WorkerHealth;
+  return { server, url, port, headers, post, asked, requests, rendered, health };
+}
+
+function body(
+  change: { content?: string; adapter?: boolean } & Partial<GenerateRequest['sampling']> = {},
+): GenerateRequest {
+  const { content = 'one two three', adapter = false, ...sampling } = change;
+  return {
+    request_id: 'req_1',
+    base_model: 'base',
+    adapter: adapter
+      ? { model_id: 'ft:base:acme::12345678', digest: 'a'.repeat(64), storage_prefix: 'p', files: [] }
+      : null,
+    messages: [{ role: 'user', content }],
+    tools: null,
+    sampling: {
+      max_tokens: 10,
+      temperature: 1,
+      top_p: 1,
+      n: 1,
+      stop: [],
+      seed: null,
+      logprobs: false,
+      top_logprobs: 0,
+      presence_penalty: 0,
+      frequency_penalty: 0,
+      logit_bias: {},
+      ...sampling,
+    },
+  };
+}
+
+const startEvent: GenerateEvent = { type: 'start', prompt_tokens: 3, cached_tokens: 0 };
+const doneEvent: GenerateEvent = { type: 'done', prompt_tokens: 3, completion_tokens: 1, cached_tokens: 0 };
+const delta = (text: string): GenerateEvent => ({ type: 'delta', index: 0, text, tokens: [] });
+const errorOf = async (response: Response): Promise<WorkerError> => (await response.json()) as WorkerError;
+const eventsOf = (text: string): GenerateEvent[] =>
+  text
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as GenerateEvent);
+
+describe('inference server', () => {
+  it('streams the events of a generation as lines of JSON', async () => {
+    const { post, asked } = await start();
+    const answer = post(body({ seed: 5 }));
+    const { request, emit } = await asked(1);
+    expect([...request.prompt]).toEqual([0, 1, 2]);
+    expect(request).toMatchObject({ adapter: null, seed: 5 });
+    emit(startEvent);
+    const response = await answer;
+    expect(response.status).toBe(200);
+    expect(response.headers.get('content-type')).toContain('application/x-ndjson');
+    emit(delta('hé'));
+    emit(doneEvent);
+    expect(eventsOf(await response.text())).toEqual([startEvent, delta('hé'), doneEvent]);
+  });
+
+  it('lets nobody in without the token', async () => {
+    const { url, headers, health } = await start();
+    for (const authorization of ['', 'Bearer', `Bearer ${TOKEN}x`, `bearer ${TOKEN}`, TOKEN]) {
+      const response = await fetch(`${url}/health`, { headers: { authorization } });
+      expect(response.status).toBe(401);
+      expect(await errorOf(response)).toMatchObject({ code: 'invalid_api_key' });
+    }
+    expect(await health()).toEqual({
+      state: 'ready',
+      base_model: 'base',
+      device: 'cpu',
+      running: 0,
+      waiting: 0,
+      adapters: ['d'],
+    });
+    expect((await fetch(`${url}/generate`, { headers })).status).toBe(405);
+    expect((await fetch(`${url}/nothing`, { headers })).status).toBe(404);
+  });
+
+  it('refuses bad requests by name before anything is spent on them', async () => {
+    const { post, rendered } = await start();
+    const cases: [unknown, string | null][] = [
+      ['{', null],
+      [[], null],
+      [{ ...body(), extra: 1 }, null],
+      [{ ...body(), messages: [] }, 'messages'],
+      [{ ...body(), messages: [{ role: 'user', content: '\ud800' }] }, 'messages.0.content'],
+      [body({ temperature: 3 }), 'sampling.temperature'],
+      [JSON.stringify(body()).replace('"top_p":1', '"top_p":1e999'), 'sampling.top_p'],
+      [body({ max_tokens: 0 }), 'sampling.max_tokens'],
+      [body({ n: 1.5 }), 'sampling.n'],
+      [body({ stop: [''] }), 'sampling.stop.0'],
+      [body({ stop: ['1', '2', '3', '4', '5'] }), 'sampling.stop'],
+      [body({ top_logprobs: 21 }), 'sampling.top_logprobs'],
+      [body({ logit_bias: { x: 1 } }), 'sampling.logit_bias.x'],
+      [body({ logit_bias: { '1': 101 } }), 'sampling.logit_bias.1'],
+      [body({ logit_bias: { '100': 1 } }), 'logit_bias.100'],
+      [{ ...body(), adapter: { ...body({ adapter: true }).adapter, digest: '../x' } }, 'adapter.digest'],
+    ];
+    for (const [bad, param] of cases) {
+      const response = await post(bad);
+      expect(response.status, String(param)).toBe(400);
+      expect((await errorOf(response)).param).toBe(param);
+    }
+    const foreign = await post({ ...body(), base_model: 'other' });
+    expect([foreign.status, (await errorOf(foreign)).code]).toEqual([404, 'model_not_found']);
+    expect(rendered).toEqual([]);
+  });
+
+  it('refuses a body over the limit without reading all of it', async () => {
+    const { post } = await start();
+    const response = await post(body({ content: 'x'.repeat(200_000) }));
+    expect([response.status, (await errorOf(response)).code]).toEqual([400, 'payload_too_large']);
+  });
+
+  it('says how long the prompt is and how long it may be', async () => {
+    const { post, rendered, requests } = await start();
+    for (const [words, ok] of [
+      [49, true],
+      [50, false],
+      [120, false],
+    ] as const) {
+      const answer = post(body({ content: Array(words).fill('w').join(' ') }));
+      if (ok) {
+        while (requests.length === 0) await sleep(2);
+        requests[0]!.emit(startEvent);
+        requests[0]!.emit(doneEvent);
+      }
+      const response = await answer;
+      if (ok) {
+        expect(response.status).toBe(200);
+        await response.text();
+        continue;
+      }
+      const error = await errorOf(response);
+      expect(error).toMatchObject({ status: 400, code: 'context_length_exceeded', param: 'messages' });
+      expect(error.message).toContain('maximum context length is 50 tokens');
+      expect(error.message).toContain(`resulted in ${words} tokens`);
+    }
+    const before = rendered.length;
+    const huge = await errorOf(await post(body({ content: 'w '.repeat(401) })));
+    expect(huge).toMatchObject({ status: 400, code: 'context_length_exceeded' });
+    expect(huge.message).toMatch(/50 tokens.*806 bytes/);
+    expect(rendered).toHaveLength(before);
+  });
+
+  it('answers 429 with a time at once when the queue is full, and takes the next when it is not', async () => {
+    const { post, asked, rendered, requests } = await start();
+    const first = post(body());
+    const second = post(body());
+    await asked(2);
+    const refused = await post(body());
+    expect(refused.status).toBe(429);
+    expect(refused.headers.get('retry-after')).toBe('1');
+    expect(await errorOf(refused)).toMatchObject({ code: 'rate_limit_exceeded', retry_after_seconds: 1 });
+    expect(rendered).toHaveLength(2); // refused before its text was touched
+    for (const { emit } of requests) {
+      emit(startEvent);
+      emit(doneEvent);
+    }
+    for (const answer of [first, second]) await (await answer).text();
+    const third = post(body());
+    (await asked(3)).emit(startEvent);
+    expect((await third).status).toBe(200);
+  });
+
+  it('answers 503 for an adapter whose files cannot be had, and passes engine errors on', async () => {
+    const { post, asked } = await start();
+    const response = await post(body({ adapter: true }));
+    expect(response.status).toBe(503);
+    expect(await errorOf(response)).toMatchObject({ code: 'model_unavailable', retry_after_seconds: 30 });
+    const answer = post(body());
+    const error: WorkerError = {
+      status: 503,
+      type: 't',
+      code: 'c',
+      param: null,
+      message: 'm',
+      retry_after_seconds: 2,
+    };
+    (await asked(1)).emit({ type: 'error', error });
+    const refused = await answer;
+    expect([refused.status, await errorOf(refused)]).toEqual([503, error]);
+  });
+
+  it('cancels the generation when the client leaves, before and after its start', async () => {
+    const { post, asked } = await start();
+    for (const [i, started] of [false, true].entries()) {
+      const leave = new AbortController();
+      const answer = post(body(), leave.signal);
+      const running = await asked(i + 1);
+      if (started) running.emit(startEvent);
+      if (started) await answer;
+      leave.abort();
+      await answer.then(
+        () => undefined,
+        () => undefined,
+      );
+      while (!running.cancelled) await sleep(2);
+    }
+    const next = post(body());
+    (await asked(3)).emit(startEvent); // the places were given back
+    expect((await next).status).toBe(200);
+  });
+
+  it('gives up a reader that takes nothing, in bounded memory, while others go on', async () => {
+    const { port, asked, post } = await start({
+      admission: new Admission({ maxRunning: 4, maxWaiting: 4, maxWaitingTokens: 1000 }),
+    });
+    const text = JSON.stringify(body());
+    const socket = connect(port, '127.0.0.1');
+    socket.pause();
+    socket.write(
+      `POST /generate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-length: ${text.length}\r\n\r\n${text}`,
+    );
+    const slow = await asked(1);
+    const answer = post(body());
+    const fast = await asked(2);
+    slow.emit(startEvent);
+    fast.emit(startEvent);
+    const response = await answer;
+    let sent = 0;
+    while (!slow.cancelled) {
+      slow.emit(delta('x'.repeat(20_000)));
+      sent += 20_000;
+      if (sent > 50_000_000) throw new Error('a reader that never reads was never given up');
+      if (sent % 200_000 === 0) await sleep(1);
+    }
+    fast.emit(delta('still here'));
+    fast.emit(doneEvent);
+    expect(await response.text()).toContain('still here');
+    socket.destroy();
+  });
+
+  it('gives up a reader whose full buffer does not move for too long', async () => {
+    const { port, asked } = await start({
+      stream: { maxBufferedBytes: 100_000_000, stallMilliseconds: 50 },
+    });
+    const text = JSON.stringify(body());
+    const socket = connect(port, '127.0.0.1');
+    socket.pause();
+    socket.write(
+      `POST /generate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-length: ${text.length}\r\n\r\n${text}`,
+    );
+    const slow = await asked(1);
+    slow.emit(startEvent);
+    slow.emit(delta('x'.repeat(20_000_000)));
+    while (!slow.cancelled) await sleep(5);
+    socket.destroy();
+  });
+
+  it('drains: refuses new work, lets running work end, then closes', async () => {
+    const { server, post, asked, url, headers } = await start();
+    const answer = post(body());
+    const running = await asked(1);
+    running.emit(startEvent);
+    const response = await answer;
+    const drained = server.drain(5000);
+    await expect(fetch(`${url}/health`, { headers })).rejects.toThrow(); // no longer listening
+    expect(server.health.state).toBe('draining');
+    running.emit(delta('to the end'));
+    running.emit(doneEvent);
+    expect(await response.text()).toContain('to the end');
+    expect(await drained).toBe(0);
+  });
+
+  it('answers 503 on a connection that was open before the drain', async () => {
+    const { server, port, asked, post } = await start();
+    const held = post(body());
+    const running = await asked(1);
+    running.emit(startEvent);
+    const text = JSON.stringify(body());
+    const socket = connect(port, '127.0.0.1');
+    await new Promise<void>((resolve) => socket.once('connect', resolve));
+    socket.write(`POST /generate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-le`);
+    await sleep(20);
+    const drained = server.drain(5000);
+    socket.write(`ngth: ${text.length}\r\n\r\n${text}`);
+    const answer = await new Promise<string>((resolve) =>
+      socket.once('data', (data) => resolve(String(data))),
+    );
+    expect(answer).toMatch(/^HTTP\/1.1 503 .*server_is_overloaded/s);
+    expect(answer).toMatch(/retry-after: 1/i);
+    running.emit(doneEvent);
+    await (await held).text();
+    expect(await drained).toBe(0);
+  });
+
+  it('ends what does not finish in time with an error event, never with a silent cut', async () => {
+    const { server, post, asked } = await start();
+    const answer = post(body());
+    const running = await asked(1);
+    running.emit(startEvent);
+    const response = await answer;
+    expect(await server.drain(30)).toBe(1);
+    expect(eventsOf(await response.text()).at(-1)).toMatchObject({ type: 'error', error: { status: 503 } });
+    expect(running.cancelled).toBe(true);
+  });
+});
+
+describe('admission', () => {
+  it('bounds waiting requests and waiting tokens; what runs does not count', () => {
+    const admission = new Admission({ maxRunning: 2, maxWaiting: 2, maxWaitingTokens: 100 });
+    const places = [1, 2, 3, 4].map(() => admission.reserve(1, 10)!);
+    expect(admission.reserve(1, 10)).toBeNull();
+    places[0]!.started();
+    places[1]!.started();
+    expect(admission.waiting).toBe(2);
+    expect(admission.reserve(1, 10)).toBeNull();
+    places[2]!.started();
+    const long = admission.reserve(1, 90)!;
+    expect(long).not.toBeNull();
+    long.resize(20);
+    long.release();
+    long.release();
+    for (const place of places) place.release();
+    expect([admission.waiting, admission.requests]).toEqual([0, 0]);
+    expect(admission.reserve(1, 500)).not.toBeNull(); // alone, a prompt may be as long as the context
+    expect(admission.reserve(1, 1)).toBeNull();
+  });
+});
