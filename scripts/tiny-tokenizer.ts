@@ -8,7 +8,6 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { byteAlphabet, learnMerges, splitPattern } from './tiny/bpe.ts';
 import { corpus } from './tiny/corpus.ts';
-import { orderRows } from './tiny/orders.ts';
 
 const vocabSize = 2048;
 const sampleCount = 60_000;
@@ -44,8 +43,6 @@ function* corpusTexts(): Generator<string> {
     if ('text' in sample) yield sample.text;
     else for (const message of sample.messages) yield `${message.role}\n${message.content}\n`;
   }
-  const { train } = orderRows({ train: 400, valid: 0, heldout: 0 });
-  for (const row of train) for (const message of row.messages) yield message.content;
 }
 
 function tokenizerJson(): object {

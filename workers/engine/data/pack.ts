@@ -2,18 +2,9 @@
  * Lays examples end to end in packs of limited size, each with restarting positions and its own segment, so that no
  * token sees or predicts one of another example.
  */
+import type { PackedBatch } from '../models/packed.ts';
 
-/** Several sequences in one row of T tokens. Targets are already shifted; -100 where nothing is learned. */
-export interface PackedBatch {
-  /** Int32 [T] */
-  ids: Int32Array;
-  /** Int32 [T], restarting at 0 with every sequence. */
-  positions: Int32Array;
-  /** Int32 [S+1]: where the sequences start, and T. */
-  cuSeqlens: Int32Array;
-  /** Int32 [T] */
-  targets: Int32Array;
-}
+export type { PackedBatch };
 
 export interface PackableExample {
   ids: Int32Array;
