@@ -1,7 +1,7 @@
 // Rows of the op table that work element by element or row by row: no reduction over a matrix product.
 import * as f64 from '../helpers/float64.ts';
 import { roundBf16 } from '../helpers/tolerance.ts';
-import { AWKWARD, type OpCase } from './ops.table.ts';
+import { AWKWARD, matrixDims, type OpCase } from './ops.table.ts';
 
 const ONE_ROUNDING = 'each element is a few f32 operations; bf16 adds one rounding on the way out';
 
@@ -10,8 +10,8 @@ const add: OpCase = {
   covers: ['add'],
   why: ONE_ROUNDING,
   make(random) {
-    const dims = [random.pick(AWKWARD), random.pick(AWKWARD)];
-    const n = dims[0]! * dims[1]!;
+    const dims = matrixDims(random);
+    const n = dims[0] * dims[1];
     return {
       inputs: { a: { values: random.normals(n), dims }, b: { values: random.normals(n), dims } },
       reference: ({ a, b }) => ({ out: a!.map((value, i) => value + b![i]!) }),
@@ -29,7 +29,7 @@ const inPlace: OpCase = {
   covers: ['scale', 'axpy'],
   why: `${ONE_ROUNDING} (here two)`,
   make(random) {
-    const dims = [random.pick(AWKWARD), random.pick(AWKWARD), random.integer(1, 3)];
+    const dims = [...matrixDims(random), random.integer(1, 3)];
     const n = dims[0]! * dims[1]! * dims[2]!;
     const [factor, alpha] = [-0.75, 1.5];
     return {
@@ -50,8 +50,8 @@ const casts: OpCase = {
   why: 'rounding to nearest even and copying move bits only, so the bf16 values must come back exactly',
   tolerance: { f32: 0, bf16: 0 },
   make(random) {
-    const dims = [random.pick(AWKWARD), random.pick(AWKWARD)];
-    const n = dims[0]! * dims[1]!;
+    const dims = matrixDims(random);
+    const n = dims[0] * dims[1];
     return {
       inputs: { x: { values: random.normals(n), dims, dtype: 'f32' } },
       reference: ({ x }) => ({
@@ -105,8 +105,8 @@ const swiglu: OpCase = {
   covers: ['swigluForward', 'swigluBackward'],
   why: 'one exponential of about 1e-7 relative error per element',
   make(random) {
-    const dims = [random.pick(AWKWARD), random.pick(AWKWARD)];
-    const n = dims[0]! * dims[1]!;
+    const dims = matrixDims(random);
+    const n = dims[0] * dims[1];
     return {
       // deviation 4 reaches the flat ends of the sigmoid
       inputs: {
@@ -193,7 +193,7 @@ const adamw: OpCase = {
   why: 'about ten f32 operations per element; the learning rate is large so that the update is not lost in p',
   types: ['f32'],
   make(random) {
-    const n = random.pick([1, 33, 1000, 4099]);
+    const n = random.pick([1, 33, 1000, 100_003]);
     const [dims, step] = [[n], random.integer(1, 50)];
     const o = { lr: 0.05, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.1, step, gradScale: 0.37 };
     return {

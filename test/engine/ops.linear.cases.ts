@@ -52,6 +52,31 @@ function gemmCase(transA: boolean, transB: boolean, [c, a, b]: Mix): OpCase {
   };
 }
 
+/** Sizes beyond any cache block, so that partial blocks in all three directions are met. */
+function largeGemmCase(transA: boolean, transB: boolean): OpCase {
+  return {
+    name: `gemm ${transA ? 'Aᵀ' : 'A'}·${transB ? 'Bᵀ' : 'B'}, larger than its blocks`,
+    covers: ['gemm'],
+    why: 'sums of up to 800 terms in f32; a bf16 result adds its rounding',
+    make(random) {
+      const [M, N, K] = [random.integer(130, 200), random.integer(200, 300), random.integer(520, 800)];
+      const g: f64.GemmShape = { M, N, K, transA, transB, alpha: 1, beta: 1 };
+      return {
+        inputs: {
+          a: { values: random.normals(M * K), dims: transA ? [K, M] : [M, K] },
+          b: { values: random.normals(N * K), dims: transB ? [N, K] : [K, N] },
+          c: { values: random.normals(M * N), dims: [M, N] },
+        },
+        reference: ({ a, b, c }) => ({ out: f64.gemm(g, a!, b!, c!) }),
+        forward(bench, { a, b, c }) {
+          bench.native.gemm(c!, a!, b!, transA, transB, 1, 1);
+          return { out: c! };
+        },
+      };
+    },
+  };
+}
+
 /** y = x·Wᵀ differentiated through the two products that the engine uses: dx = dy·W, dW = dyᵀ·x. */
 const linear: OpCase = {
   name: 'linear forward and backward as gemm',
@@ -107,12 +132,19 @@ const packed: OpCase = {
   },
 };
 
-const crossEntropy: OpCase = {
-  name: 'linearCrossEntropy',
+interface LossSizes {
+  rows: number[];
+  channels: number[];
+  vocabulary: number[];
+  probes: number;
+}
+
+const crossEntropy = (name: string, sizes: LossSizes): OpCase => ({
+  name: `linearCrossEntropy, ${name}`,
   covers: ['linearCrossEntropy'],
-  why: 'log-sum-exp over V ≤ 700 in f32; the backward multiplies softmax − onehot (bf16 once in the bf16 kernel)',
+  why: 'log-sum-exp over V ≤ 1100 in f32; the backward multiplies softmax − onehot (bf16 once in the bf16 kernel)',
   make(random) {
-    const [N, C, V] = [random.pick([1, 3, 17, 70]), random.pick([7, 33, 64]), random.pick([2, 97, 320, 700])];
+    const [N, C, V] = [random.pick(sizes.rows), random.pick(sizes.channels), random.pick(sizes.vocabulary)];
     const targets = Float64Array.from({ length: N }, () => random.integer(0, V - 1));
     const scale = 1 / 37;
     return {
@@ -124,7 +156,7 @@ const crossEntropy: OpCase = {
       reference: ({ x, w }) => ({ ...f64.linearCrossEntropy(x!, w!, targets, C) }),
       through: ['losses'],
       upstream: scale,
-      probes: 40,
+      probes: sizes.probes,
       forward(bench, { x, w, targets: index }) {
         const [losses, correct] = [bench.empty([N], 'f32'), bench.empty([N], 'i32')];
         bench.native.linearCrossEntropy(losses, correct, null, null, x!, w!, index!, scale);
@@ -139,7 +171,10 @@ const crossEntropy: OpCase = {
       },
     };
   },
-};
+});
+
+const SMALL = { rows: [1, 3, 17, 33], channels: [7, 33, 64], vocabulary: [2, 97, 320], probes: 40 };
+const CHUNKED = { rows: [290], channels: [18], vocabulary: [1100], probes: 10 };
 
 const TRANSPOSITIONS = [
   [false, false],
@@ -150,7 +185,9 @@ const TRANSPOSITIONS = [
 
 export const LINEAR_CASES: OpCase[] = [
   ...TRANSPOSITIONS.flatMap(([transA, transB]) => MIXES.map((mix) => gemmCase(transA, transB, mix))),
+  ...TRANSPOSITIONS.map(([transA, transB]) => largeGemmCase(transA, transB)),
   linear,
   packed,
-  crossEntropy,
+  crossEntropy('few rows', SMALL),
+  crossEntropy('several chunks', CHUNKED),
 ];

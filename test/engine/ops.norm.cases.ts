@@ -11,7 +11,7 @@ const rmsNorm: OpCase = {
   covers: ['rmsNormForward', 'rmsNormBackward'],
   why: WHY,
   make(random) {
-    const [T, C] = [random.pick(AWKWARD), random.pick(AWKWARD)];
+    const [T, C] = [random.pick(AWKWARD), random.pick([...AWKWARD, 1030])];
     return {
       inputs: {
         x: { values: random.normals(T * C, 2), dims: [T, C], grad: true },
@@ -40,7 +40,7 @@ const rmsNormResidual: OpCase = {
   covers: ['rmsNormBackward'],
   why: WHY,
   make(random) {
-    const [T, C] = [random.pick(AWKWARD), random.pick(AWKWARD)];
+    const [T, C] = [random.pick(AWKWARD), random.pick([...AWKWARD, 1030])];
     return {
       inputs: {
         x: { values: random.normals(T * C), dims: [T, C], grad: true },
@@ -67,7 +67,7 @@ const addRmsNorm: OpCase = {
   covers: ['addRmsNormForward'],
   why: WHY,
   make(random) {
-    const [T, C] = [random.pick(AWKWARD), random.pick(AWKWARD)];
+    const [T, C] = [random.pick(AWKWARD), random.pick([...AWKWARD, 1030])];
     return {
       inputs: {
         x: { values: random.normals(T * C), dims: [T, C] },

@@ -84,7 +84,7 @@ export class Bench {
   /** A buffer that the op adds into: starts at a known ramp, which `readGradient` takes off again. */
   accumulator(dims: number[], dtype: FloatType = 'f32'): Handle {
     const size = dims.reduce((a, b) => a * b, 1);
-    const start = Float64Array.from({ length: size }, (_, i) => ((i % 7) - 3) / 4);
+    const start = Float64Array.from({ length: size }, (_, i) => ((i % 7) - 3) / 1024);
     const h = this.upload(start, dims, dtype);
     this.#initial.set(h, start);
     return h;
@@ -127,9 +127,16 @@ export class Bench {
   }
 }
 
-/** Random packed boundaries: `count` sequences, each of 1 … longest tokens, one of them of a single token. */
+/** A matrix shape: awkward in both directions, or (one draw in four) long enough to be split among threads. */
+export function matrixDims(random: Random): [number, number] {
+  return random.integer(0, 3) === 0 ? [3, 33_331] : [random.pick(AWKWARD), random.pick(AWKWARD)];
+}
+
+/** Packed boundaries of `count` sequences: the first the longest, the second a single token, the others random. */
 export function cuSeqlens(random: Random, count: number, longest: number): number[] {
   const ends = [0];
-  for (let n = 0; n < count; n++) ends.push(ends[n]! + (n === 1 ? 1 : random.integer(1, longest)));
+  for (let n = 0; n < count; n++) {
+    ends.push(ends[n]! + (n === 0 ? longest : n === 1 ? 1 : random.integer(1, longest)));
+  }
   return ends;
 }

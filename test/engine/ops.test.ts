@@ -116,12 +116,19 @@ for (const row of OP_CASES) {
           try {
             const got = run(bench, prepared());
             for (const [name, values] of Object.entries(expected)) {
-              expectClose(`op values ${type}`, what(name), got.outputs[name]!, values, limit.value);
+              expectClose(
+                `${row.covers[0]} ${type} values, bound ${limit.value}`,
+                what(name),
+                got.outputs[name]!,
+                values,
+                limit.value,
+              );
             }
             expect(Object.keys(got.gradients).sort()).toEqual(Object.keys(gradients).sort());
             for (const [name, { elements, values }] of Object.entries(gradients)) {
               const ours = elements.map((i) => got.gradients[name]![i]!);
-              expectClose(`op gradients ${type}`, what(`gradient of ${name}`), ours, values, limit.gradient);
+              const kind = `${row.covers[0]} ${type} gradients, bound ${limit.gradient}`;
+              expectClose(kind, what(`gradient of ${name}`), ours, values, limit.gradient);
             }
           } finally {
             bench.close();
