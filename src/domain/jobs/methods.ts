@@ -3,6 +3,7 @@
  * range. Strict: an unknown name is an error. Knows no defaults; those are hyperparameters.ts.
  */
 import { z } from 'zod';
+import { integer, strictObject } from './parameters.ts';
 
 /** The linears of every supported decoder block, as `target_modules` may name them. */
 export const LINEAR_MODULES = [
@@ -21,17 +22,17 @@ export const MIN_EXAMPLES = 10;
 const orAuto = <S extends z.ZodType>(schema: S) => z.union([z.literal('auto'), schema]);
 
 /** OpenAI's three numbers; `auto` is resolved when the data is known. */
-export const hyperparametersSchema = z.strictObject({
-  batch_size: orAuto(z.int().min(1).max(256)).optional(),
+export const hyperparametersSchema = strictObject({
+  batch_size: orAuto(integer(1, 256)).optional(),
   learning_rate_multiplier: orAuto(z.number().gt(0).max(1000)).optional(),
-  n_epochs: orAuto(z.int().min(1).max(50)).optional(),
+  n_epochs: orAuto(integer(1, 50)).optional(),
 });
 export type RequestedHyperparameters = z.infer<typeof hyperparametersSchema>;
 
 /** `method` of a job; settings of the types that are not chosen may be present and are ignored. */
-export const methodSchema = z.strictObject({
+export const methodSchema = strictObject({
   type: z.enum(['supervised', 'dpo', 'reinforcement']),
-  supervised: z.strictObject({ hyperparameters: hyperparametersSchema.nullish() }).nullish(),
+  supervised: strictObject({ hyperparameters: hyperparametersSchema.nullish() }).nullish(),
   dpo: z.looseObject({}).nullish(),
   reinforcement: z.looseObject({}).nullish(),
 });
@@ -45,9 +46,9 @@ const moduleName = z
     error: `expected a linear of the decoder block: ${LINEAR_MODULES.join(', ')}`,
   });
 
-const loraSchema = z.strictObject({
+const loraSchema = strictObject({
   peft_type: z.literal('LORA').optional(),
-  r: z.int().min(1).max(256).optional(),
+  r: integer(1, 256).optional(),
   lora_alpha: z.number().gt(0).max(65536).optional(),
   lora_dropout: z.number().min(0).lt(1).optional(),
   target_modules: z.union([z.literal('all-linear'), z.array(moduleName).min(1).max(1024)]).optional(),
@@ -62,30 +63,30 @@ const loraSchema = z.strictObject({
 });
 
 /** Every weight learns; nothing else to say. */
-const fullSchema = z.strictObject({ peft_type: z.literal('FULL') });
+const fullSchema = strictObject({ peft_type: z.literal('FULL') });
 
 /** `adapter` of a job: what is trained beside (LORA) or instead of (FULL) the frozen base. */
-export const adapterSchema = z.union([fullSchema, loraSchema]);
+export const adapterSchema = z.discriminatedUnion('peft_type', [loraSchema, fullSchema]);
 export type RequestedAdapter = z.infer<typeof adapterSchema>;
 
 /** `trainer` of a job: TrainingArguments' names. `-1` and `0` switch off what they switch off there. */
-export const trainerSchema = z.strictObject({
+export const trainerSchema = strictObject({
   learning_rate: z.number().gt(0).max(1).optional(),
   lr_scheduler_type: z.enum(['linear', 'cosine', 'constant']).optional(),
   warmup_ratio: z.number().min(0).max(1).optional(),
-  warmup_steps: z.int().min(0).max(1_000_000).optional(),
-  max_steps: z.int().min(-1).max(1_000_000).optional(),
-  max_length: z.int().min(8).max(1_048_576).optional(),
+  warmup_steps: integer(0, 1_000_000).optional(),
+  max_steps: integer(-1, 1_000_000).optional(),
+  max_length: integer(8, 1_048_576).optional(),
   overlong: z.enum(['truncate', 'drop', 'error']).optional(),
-  max_tokens_per_pack: z.int().min(8).max(1_048_576).optional(),
+  max_tokens_per_pack: integer(8, 1_048_576).optional(),
   weight_decay: z.number().min(0).max(10).optional(),
   adam_beta1: z.number().min(0).lt(1).optional(),
   adam_beta2: z.number().min(0).lt(1).optional(),
   adam_epsilon: z.number().gt(0).max(1).optional(),
   max_grad_norm: z.number().min(0).max(1_000_000).optional(),
-  eval_steps: z.int().min(1).max(1_000_000).nullish(),
-  save_steps: z.int().min(1).max(1_000_000).nullish(),
-  logging_steps: z.int().min(1).max(1_000_000).optional(),
+  eval_steps: integer(1, 1_000_000).nullish(),
+  save_steps: integer(1, 1_000_000).nullish(),
+  logging_steps: integer(1, 1_000_000).optional(),
   bf16: z.boolean().optional(),
 });
 export type RequestedTrainer = z.infer<typeof trainerSchema>;

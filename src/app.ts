@@ -1,0 +1,49 @@
+/**
+ * The API's table of contents: middleware in order, then one line per group of routes. Does not listen.
+ */
+import { OpenAPIHono } from '@hono/zod-openapi';
+import type { Dependencies } from './domain/dependencies.ts';
+import { auth } from './http/auth.ts';
+import { bodyGuard } from './http/body-guard.ts';
+import type { App, AppEnv } from './http/context.ts';
+import { conversation } from './http/conversation.ts';
+import { docsRoutes } from './http/docs.ts';
+import { errorHandler } from './http/error-handler.ts';
+import { createMetrics } from './http/metrics.ts';
+import { notFound } from './http/not-found.ts';
+import { chatCompletionRoutes } from './http/routes/chat-completions.ts';
+import { fileRoutes } from './http/routes/files.ts';
+import { fineTuningEventRoutes } from './http/routes/fine-tuning-events.ts';
+import { fineTuningJobRoutes } from './http/routes/fine-tuning-jobs.ts';
+import { healthRoutes } from './http/routes/health.ts';
+import { modelRoutes } from './http/routes/models.ts';
+import { toApiError } from './http/validation-error.ts';
+
+/** Routes that read their own body as it streams. */
+const STREAMED = new Set(['/v1/files']);
+
+/** The app over these dependencies; nothing is opened or asked before the first request. */
+export function createApp(deps: Dependencies): App {
+  const app = new OpenAPIHono<AppEnv>({
+    defaultHook: (result) => {
+      if (!result.success) throw toApiError(result.error, (result as { data?: unknown }).data);
+    },
+  });
+  const metrics = createMetrics(deps);
+  app.openAPIRegistry.registerComponent('securitySchemes', 'bearer', { type: 'http', scheme: 'bearer' });
+
+  app.use(conversation(deps.log, metrics));
+  app.use(auth(deps));
+  app.use(bodyGuard(deps.config.maxBodyBytes, STREAMED));
+  app.onError(errorHandler);
+  app.notFound(notFound(app));
+
+  healthRoutes(app, deps, metrics);
+  fileRoutes(app, deps);
+  fineTuningJobRoutes(app, deps);
+  fineTuningEventRoutes(app, deps);
+  modelRoutes(app, deps);
+  chatCompletionRoutes(app, deps);
+  docsRoutes(app);
+  return app;
+}

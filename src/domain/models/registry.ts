@@ -1,0 +1,71 @@
+/**
+ * Names that `model` may have: base models, tuned models and their checkpoints. Unknown, foreign and deleted names are
+ * one and the same.
+ */
+import { modelNotFound, permissionDenied } from '../../errors.ts';
+import type { Dependencies } from '../dependencies.ts';
+import {
+  type BaseModelRow,
+  findBaseModel,
+  findTunedModel,
+  listBaseModels,
+  listTunedModels,
+  markModelDeleted,
+  type TunedModelRow,
+} from './repository.ts';
+
+type Deps = Pick<Dependencies, 'database'>;
+
+export interface ListedModel {
+  id: string;
+  created: Date;
+  ownedBy: string;
+}
+
+const listedBase = (row: BaseModelRow): ListedModel => ({
+  id: row.id,
+  created: row.createdAt,
+  ownedBy: 'lathe',
+});
+const listedTuned = (row: TunedModelRow): ListedModel => ({
+  id: row.id,
+  created: row.createdAt,
+  ownedBy: row.ownedBy,
+});
+
+/** Base models first, then the project's own, newest first. */
+export async function listModels({ database }: Deps, projectId: string): Promise<ListedModel[]> {
+  const [bases, tuned] = await Promise.all([
+    listBaseModels(database.db),
+    listTunedModels(database.db, projectId),
+  ]);
+  return [...bases.map(listedBase), ...tuned.map(listedTuned)];
+}
+
+/** The model, or ApiError 404. */
+export async function getModel(deps: Deps, projectId: string, id: string): Promise<ListedModel> {
+  const { base, tuned } = await resolveModel(deps, projectId, id);
+  return tuned ? listedTuned(tuned) : listedBase(base);
+}
+
+/** Deletes a tuned model for its users at once; base models are the operator's. */
+export async function deleteModel({ database }: Deps, projectId: string, id: string): Promise<void> {
+  if (await markModelDeleted(database.db, projectId, id)) return;
+  if (await findBaseModel(database.db, id))
+    throw permissionDenied(`The base model '${id}' cannot be deleted.`);
+  throw modelNotFound(id);
+}
+
+/** The base model behind a name and, for a tuned one, what was learned. ApiError 404 when the project has no such model. */
+export async function resolveModel(
+  { database }: Deps,
+  projectId: string,
+  id: string,
+): Promise<{ base: BaseModelRow; tuned: TunedModelRow | null }> {
+  const base = await findBaseModel(database.db, id);
+  if (base) return { base, tuned: null };
+  const tuned = await findTunedModel(database.db, projectId, id);
+  const itsBase = tuned && (await findBaseModel(database.db, tuned.baseModel));
+  if (!tuned || !itsBase) throw modelNotFound(id);
+  return { base: itsBase, tuned };
+}

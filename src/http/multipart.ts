@@ -1,0 +1,103 @@
+/**
+ * Feeds a multipart form to a sink as it arrives, with back-pressure and bounds: one file, few fields, and every byte
+ * counted. Knows no field by name but `file`.
+ */
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { Busboy, type BusboyFileStream } from '@fastify/busboy';
+import type { UploadSink } from '../domain/files/create.ts';
+import { badRequest, payloadTooLarge, unsupportedMediaType } from '../errors.ts';
+import type { AppContext } from './context.ts';
+
+/** Room for the fields and the headers of the parts, beside the file. */
+const OVERHEAD_BYTES = 64 * 1024;
+const LIMITS = {
+  files: 2,
+  fields: 16,
+  parts: 18,
+  fieldNameSize: 100,
+  fieldSize: 4096,
+  headerPairs: 32,
+  headerSize: 8192,
+};
+
+/**
+ * Reads the request's form into `sink`. Throws ApiError 413 at the first byte over `maxFileBytes`, 400 for a broken
+ * form, and the body's own error when the caller hangs up.
+ */
+export async function readForm(c: AppContext, maxFileBytes: number, sink: UploadSink): Promise<void> {
+  const type = c.req.header('content-type') ?? '';
+  if (!/^multipart\/form-data;.*boundary=/i.test(type)) {
+    throw unsupportedMediaType("Unsupported Content-Type. Send the file as 'multipart/form-data'.");
+  }
+  const limit = maxFileBytes + OVERHEAD_BYTES;
+  if (Number(c.req.header('content-length')) > limit) throw payloadTooLarge(maxFileBytes, 'file');
+  const body = c.req.raw.body;
+  if (!body) throw badRequest('The request has no body.');
+
+  const form = openForm(type, maxFileBytes);
+  const files: Promise<void>[] = [];
+  form.on('file', (name, stream, filename) => {
+    const taken =
+      name === 'file' ? sink.file(filename ?? '', wholeFile(stream, maxFileBytes)) : skip(sink, name, stream);
+    // A failed file ends the form; without this the rest of the body would wait for a reader for ever.
+    taken.catch((error) => form.destroy(error));
+    files.push(taken);
+  });
+  form.on('field', (name, value, _nameTruncated, truncated) => {
+    if (truncated)
+      form.destroy(badRequest(`The field '${name.slice(0, 80)}' is too long.`, name.slice(0, 80)));
+    else sink.field(name, value);
+  });
+  for (const event of ['partsLimit', 'filesLimit', 'fieldsLimit'] as const) {
+    form.on(event, () => form.destroy(badRequest('The form has too many parts.', null, 'too_many_parts')));
+  }
+  try {
+    await pipeline(Readable.fromWeb(body as never), counted(limit, maxFileBytes), form);
+  } catch (error) {
+    await Promise.allSettled(files); // so that what they stored can be removed
+    throw formError(error);
+  }
+  await Promise.all(files);
+}
+
+function openForm(type: string, maxFileBytes: number) {
+  try {
+    return new Busboy({
+      headers: { 'content-type': type },
+      limits: { ...LIMITS, fileSize: maxFileBytes },
+      fileHwm: 1 << 18,
+    });
+  } catch {
+    throw badRequest('The multipart form cannot be read: its Content-Type has no usable boundary.');
+  }
+}
+
+const counted = (limit: number, maxFileBytes: number) =>
+  async function* (chunks: AsyncIterable<Uint8Array>) {
+    let received = 0;
+    for await (const chunk of chunks) {
+      received += chunk.byteLength;
+      if (received > limit) throw payloadTooLarge(maxFileBytes, 'file');
+      yield chunk;
+    }
+  };
+
+/** The stream's bytes; a file cut at the limit is an error, not a shorter file. */
+async function* wholeFile(stream: BusboyFileStream, maxFileBytes: number): AsyncGenerator<Uint8Array> {
+  for await (const chunk of stream) yield chunk;
+  if (stream.truncated) throw payloadTooLarge(maxFileBytes, 'file');
+}
+
+async function skip(sink: UploadSink, name: string, stream: BusboyFileStream): Promise<void> {
+  sink.field(name, '');
+  stream.resume();
+}
+
+/** Busboy's own complaints (a form cut short, a broken header) are the sender's mistake. */
+function formError(error: unknown): unknown {
+  const message = error instanceof Error ? error.message : '';
+  return /Unexpected end of (multipart|form)|Part terminated early|Malformed|Multipart/i.test(message)
+    ? badRequest(`The multipart form cannot be read: ${message}.`)
+    : error;
+}

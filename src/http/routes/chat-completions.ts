@@ -1,0 +1,51 @@
+/** /v1/chat/completions: plain and streamed. */
+import { createRoute, z } from '@hono/zod-openapi';
+import { startCompletion } from '../../domain/chat/complete.ts';
+import type { Dependencies } from '../../domain/dependencies.ts';
+import { completionChunks, wholeCompletion } from '../chat-objects.ts';
+import type { App } from '../context.ts';
+import { toPublicError } from '../error-handler.ts';
+import { completionSchema } from '../schemas/chat-answer.ts';
+import { createCompletionSchema, toChatRequest } from '../schemas/chat-completion.ts';
+import { errors } from '../schemas/error.ts';
+import { eventStream } from '../sse.ts';
+
+const create = createRoute({
+  method: 'post',
+  path: '/v1/chat/completions',
+  tags: ['Chat'],
+  summary: 'Create a chat completion',
+  request: { body: { required: true, content: { 'application/json': { schema: createCompletionSchema } } } },
+  responses: {
+    200: {
+      description: 'The completion; with `stream`, server-sent events of chunks that end with `[DONE]`.',
+      content: {
+        'application/json': { schema: completionSchema },
+        'text/event-stream': { schema: z.string() },
+      },
+    },
+    ...errors(400, 404, 413, 415, 429, 503),
+  },
+});
+
+export function chatCompletionRoutes(app: App, deps: Dependencies): void {
+  app.openapi(create, async (c) => {
+    const body = c.req.valid('json');
+    const left = new AbortController();
+    const signal = AbortSignal.any([c.req.raw.signal, left.signal]);
+    const request = toChatRequest(body);
+    const { n, logprobs } = request.sampling;
+    const completion = await startCompletion(
+      { ...deps, log: c.var.log },
+      c.var.identity.projectId,
+      request,
+      signal,
+    );
+    if (!body.stream) return c.json(await wholeCompletion(completion, n, logprobs), 200);
+    const includeUsage = body.stream_options?.include_usage ?? false;
+    const onFailure = (error: unknown) => toPublicError(error, c);
+    return eventStream(completionChunks(completion, { n, logprobs, includeUsage, onFailure }, signal), () =>
+      left.abort(),
+    );
+  });
+}

@@ -1,0 +1,146 @@
+/**
+ * The request of a chat completion, parameter by parameter: honoured, accepted and ignored, or refused by name; and how
+ * it becomes what a worker understands.
+ */
+import { z } from '@hono/zod-openapi';
+import type { ChatRequest } from '../../domain/chat/complete.ts';
+import { INTEGER_BOUND, integer, strictObject } from '../../domain/jobs/parameters.ts';
+import type { WireMessage } from '../../inference/protocol.ts';
+import { messageSchema, type RequestMessage } from './chat-message.ts';
+import { metadataSchema } from './metadata.ts';
+
+/** Choices of one request; OpenAI's limit is 128. */
+const CHOICES_MAX = 8;
+const MESSAGES_MAX = 2048;
+
+/** A parameter of OpenAI's that this server does not offer: only null (or `allowed`) passes. */
+const refused = (why: string, allowed: (value: unknown) => boolean = () => false) =>
+  z
+    .unknown()
+    .refine((value) => value === null || value === undefined || allowed(value), {
+      message: why,
+      params: { code: 'unsupported_parameter' },
+    })
+    .optional();
+
+const NO_TOOLS = 'tools are not supported by this server.';
+
+const honoured = {
+  model: z.string().min(1).max(512),
+  messages: z.array(messageSchema).min(1).max(MESSAGES_MAX),
+  max_completion_tokens: integer(1, Number.MAX_SAFE_INTEGER).nullish(),
+  max_tokens: integer(1, Number.MAX_SAFE_INTEGER).nullish().openapi({ deprecated: true }),
+  temperature: z.number().min(0).max(2).nullish(),
+  top_p: z.number().min(0).max(1).nullish(),
+  frequency_penalty: z.number().min(-2).max(2).nullish(),
+  presence_penalty: z.number().min(-2).max(2).nullish(),
+  logit_bias: z
+    .record(z.string().regex(/^(0|[1-9]\d{0,8})$/, 'expected a token id'), z.number().min(-100).max(100))
+    .refine((bias) => Object.keys(bias).length <= 1024, 'expected at most 1024 entries.')
+    .nullish(),
+  logprobs: z.boolean().nullish(),
+  top_logprobs: integer(0, 20).nullish(),
+  n: integer(1, CHOICES_MAX).nullish(),
+  stop: z.union([z.string().min(1).max(256), z.array(z.string().min(1).max(256)).max(4)]).nullish(),
+  seed: z
+    .number()
+    .multipleOf(1)
+    .min(-(2 ** 63), INTEGER_BOUND)
+    .max(2 ** 63, INTEGER_BOUND)
+    .nullish(),
+  stream: z.boolean().nullish(),
+  stream_options: strictObject({
+    include_usage: z.boolean().nullish(),
+    include_obfuscation: z.boolean().nullish(),
+  }).nullish(),
+};
+
+const ignored = {
+  user: z.string().nullish(),
+  safety_identifier: z.string().max(128).nullish(),
+  metadata: metadataSchema.nullish(),
+  store: z.boolean().nullish(),
+  service_tier: z.string().max(64).nullish(),
+  prompt_cache_key: z.string().nullish(),
+  prompt_cache_options: z.looseObject({}).nullish(),
+  prompt_cache_retention: z.string().nullish(),
+  prediction: z.looseObject({}).nullish(),
+  reasoning_effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']).nullish(),
+  verbosity: z.enum(['low', 'medium', 'high']).nullish(),
+  parallel_tool_calls: z.boolean().nullish(),
+};
+
+const refusals = {
+  tools: refused(NO_TOOLS),
+  tool_choice: refused(NO_TOOLS, (value) => value === 'none'),
+  functions: refused(NO_TOOLS),
+  function_call: refused(NO_TOOLS, (value) => value === 'none'),
+  response_format: refused(
+    "only {type: 'text'} is supported by this server.",
+    (value) => typeof value === 'object' && (value as { type?: unknown }).type === 'text',
+  ),
+  modalities: refused(
+    "only ['text'] is supported by this server.",
+    (value) => JSON.stringify(value) === '["text"]',
+  ),
+  audio: refused('audio is not supported by this server.'),
+  web_search_options: refused('web search is not supported by this server.'),
+  moderation: refused('moderation is not supported by this server.'),
+};
+
+export const createCompletionSchema = strictObject({ ...honoured, ...ignored, ...refusals })
+  .superRefine((body, context) => {
+    const issue = (path: string, message: string, code = 'invalid_value') =>
+      context.addIssue({ code: 'custom', path: [path], message, params: { code } });
+    const { max_tokens: old, max_completion_tokens: current } = body;
+    if (old && current && old !== current) {
+      issue(
+        'max_tokens',
+        "it contradicts 'max_completion_tokens'. Send one of them.",
+        'conflicting_parameters',
+      );
+    }
+    if (body.stream_options && !body.stream)
+      issue('stream_options', "it is only allowed when 'stream' is true.");
+    if (body.top_logprobs && !body.logprobs)
+      issue('top_logprobs', "it is only allowed when 'logprobs' is true.");
+  })
+  .openapi('CreateChatCompletionRequest');
+
+export type CompletionBody = z.infer<typeof createCompletionSchema>;
+
+/** What the worker gets; absent numbers take OpenAI's defaults. */
+export function toChatRequest(body: CompletionBody): ChatRequest {
+  return {
+    model: body.model,
+    messages: body.messages.map(toWireMessage),
+    sampling: {
+      max_tokens: body.max_completion_tokens ?? body.max_tokens ?? null,
+      temperature: body.temperature ?? 1,
+      top_p: body.top_p ?? 1,
+      n: body.n ?? 1,
+      stop: typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []),
+      seed: body.seed ?? null,
+      logprobs: body.logprobs ?? false,
+      top_logprobs: body.top_logprobs ?? 0,
+      presence_penalty: body.presence_penalty ?? 0,
+      frequency_penalty: body.frequency_penalty ?? 0,
+      logit_bias: body.logit_bias ?? {},
+    },
+  };
+}
+
+/** Text parts become one string; `developer` is what templates call `system`, `function` what they call `tool`. */
+function toWireMessage(message: RequestMessage): WireMessage {
+  const { role, content } = message;
+  const roles: Record<string, string> = { developer: 'system', function: 'tool' };
+  return {
+    role: roles[role] ?? role,
+    content: Array.isArray(content)
+      ? content.map((part) => ('text' in part ? part.text : 'refusal' in part ? part.refusal : '')).join('')
+      : (content ?? null),
+    ...('name' in message && message.name ? { name: message.name } : {}),
+    ...('tool_calls' in message && message.tool_calls ? { tool_calls: message.tool_calls } : {}),
+    ...('tool_call_id' in message ? { tool_call_id: message.tool_call_id } : {}),
+  };
+}

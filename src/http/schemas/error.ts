@@ -1,0 +1,41 @@
+/** OpenAI's error envelope, and the answers every route may give. */
+import { z } from '@hono/zod-openapi';
+
+export const errorSchema = z
+  .object({
+    error: z.object({
+      message: z.string(),
+      type: z.string(),
+      param: z.string().nullable(),
+      code: z.string().nullable(),
+    }),
+  })
+  .openapi('Error');
+
+const answer = (description: string) => ({
+  description,
+  content: { 'application/json': { schema: errorSchema } },
+});
+
+const DESCRIPTIONS = {
+  400: 'The request is not valid; `param` and `code` say where and why.',
+  401: 'The key is missing or not accepted.',
+  403: 'Not allowed.',
+  404: 'Unknown to this project.',
+  413: 'Larger than the server accepts.',
+  415: 'The Content-Type or Content-Encoding is not accepted.',
+  429: 'Too much at once; repeat after `retry-after` seconds.',
+  500: 'The server failed; the message names the request id.',
+  503: 'Cannot be served at the moment; repeat after `retry-after` seconds.',
+} as const;
+
+/** Error answers for a route's `responses`; 401 and 500 are always among them. */
+export function errors(...statuses: (keyof typeof DESCRIPTIONS)[]) {
+  const all = [...new Set([...statuses, 401, 500] as const)].toSorted((a, b) => a - b);
+  return Object.fromEntries(all.map((status) => [status, answer(DESCRIPTIONS[status])]));
+}
+
+/** A 200 with a JSON body. */
+export const ok = <S extends z.ZodType>(schema: S, description = 'OK') => ({
+  200: { description, content: { 'application/json': { schema } } },
+});

@@ -1,0 +1,109 @@
+/** The FineTuningJob object: the create request, and how a row becomes an answer. */
+import { z } from '@hono/zod-openapi';
+import {
+  adapterSchema,
+  hyperparametersSchema,
+  methodSchema,
+  type StoredMethod,
+  trainerSchema,
+} from '../../domain/jobs/methods.ts';
+import { integer, strictObject } from '../../domain/jobs/parameters.ts';
+import type { JobRow } from '../../domain/jobs/repository.ts';
+import { JOB_STATUSES, type JobStatus } from '../../domain/jobs/states.ts';
+import { metadataSchema } from './metadata.ts';
+import { toUnix, toUnixOrNull, unixSeconds } from './time.ts';
+
+const fileId = z.string().min(1).max(200);
+
+const noIntegrations = z
+  .array(z.unknown())
+  .refine((list) => list.length === 0, {
+    message: 'integrations are not supported by this server.',
+    params: { code: 'unsupported_parameter' },
+  })
+  .openapi({ type: 'array', items: {}, maxItems: 0 });
+
+export const createJobSchema = strictObject({
+  model: z.string().min(1).max(512).openapi({ description: 'Id of a base model.' }),
+  training_file: fileId.openapi({ example: 'file-abc123' }),
+  validation_file: fileId.nullish(),
+  suffix: z
+    .string()
+    .min(1)
+    .max(64)
+    .regex(/^[^:/\s]+$/, "expected no ':', '/' or white space")
+    .nullish(),
+  seed: integer(0, 2_147_483_647).nullish(),
+  metadata: metadataSchema.nullish(),
+  integrations: noIntegrations.nullish(),
+  hyperparameters: hyperparametersSchema.nullish().openapi({ deprecated: true }),
+  method: methodSchema.nullish(),
+  adapter: adapterSchema.nullish(),
+  trainer: trainerSchema.nullish(),
+}).openapi('CreateFineTuningJobRequest');
+
+const numberOrAuto = z.union([z.literal('auto'), z.number()]);
+const hyperparameters = z.object({
+  n_epochs: numberOrAuto,
+  batch_size: numberOrAuto,
+  learning_rate_multiplier: numberOrAuto,
+});
+
+export const jobSchema = z
+  .object({
+    object: z.literal('fine_tuning.job'),
+    id: z.string().openapi({ example: 'ftjob-abc123' }),
+    model: z.string(),
+    created_at: unixSeconds,
+    finished_at: unixSeconds.nullable(),
+    fine_tuned_model: z.string().nullable(),
+    organization_id: z.string(),
+    result_files: z.array(z.string()),
+    status: z.enum(JOB_STATUSES),
+    validation_file: z.string().nullable(),
+    training_file: z.string(),
+    hyperparameters,
+    method: z.object({ type: z.literal('supervised'), supervised: z.object({ hyperparameters }) }),
+    adapter: z
+      .record(z.string(), z.unknown())
+      .openapi({ description: "PEFT's names; every value in force once it is known." }),
+    trainer: z
+      .record(z.string(), z.unknown())
+      .openapi({ description: "TrainingArguments' names; likewise." }),
+    trained_tokens: z.int().nullable(),
+    error: z.object({ code: z.string(), message: z.string(), param: z.string().nullable() }).nullable(),
+    user_provided_suffix: z.string().nullable(),
+    seed: z.int(),
+    estimated_finish: unixSeconds.nullable(),
+    integrations: z.array(z.unknown()).openapi({ type: 'array', items: {} }),
+    metadata: z.record(z.string(), z.string()).nullable(),
+  })
+  .openapi('FineTuningJob');
+
+export function presentJob(row: JobRow, organizationId: string): z.infer<typeof jobSchema> {
+  const method = row.method as StoredMethod;
+  return {
+    object: 'fine_tuning.job',
+    id: row.id,
+    model: row.model,
+    created_at: toUnix(row.createdAt),
+    finished_at: toUnixOrNull(row.finishedAt),
+    fine_tuned_model: row.fineTunedModel,
+    organization_id: organizationId,
+    result_files: row.resultFiles,
+    status: row.status as JobStatus,
+    validation_file: row.validationFile,
+    training_file: row.trainingFile,
+    hyperparameters: method.supervised.hyperparameters,
+    method,
+    adapter: row.adapter as Record<string, unknown>,
+    trainer: row.trainer as Record<string, unknown>,
+    trained_tokens: row.trainedTokens,
+    error: row.error ?? null,
+    user_provided_suffix: row.suffix,
+    seed: row.seed,
+    estimated_finish: toUnixOrNull(row.estimatedFinish),
+    integrations: [],
+    metadata: row.metadata ?? null,
+  };
+}

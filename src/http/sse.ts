@@ -1,0 +1,56 @@
+/**
+ * Server-sent events from an async iterator: written as fast as the client reads, kept alive while there is nothing to
+ * say, and ended when the client leaves. Knows nothing of what the events say.
+ */
+
+const KEEP_ALIVE_MS = 15_000;
+const encoder = new TextEncoder();
+
+/**
+ * The response that sends every text of `source` as one `data:` event. `onLeave` is called when the client is gone
+ * before the end. `source` must turn its own errors into events; one that throws cuts the connection.
+ */
+export function eventStream(
+  source: AsyncIterator<string, void>,
+  onLeave: () => void,
+  keepAliveMilliseconds = KEEP_ALIVE_MS,
+): Response {
+  let pending: Promise<IteratorResult<string, void>> | null = null;
+  const body = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      pending ??= source.next();
+      const next = await withinOr(pending, keepAliveMilliseconds);
+      if (next === null) {
+        controller.enqueue(encoder.encode(': keep-alive\n\n'));
+        return;
+      }
+      pending = null;
+      if (next.done) controller.close();
+      else controller.enqueue(encoder.encode(`data: ${next.value}\n\n`));
+    },
+    async cancel() {
+      onLeave();
+      await source.return?.();
+    },
+  });
+  return new Response(body, {
+    headers: {
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-cache, no-transform',
+      'x-accel-buffering': 'no',
+    },
+  });
+}
+
+/** The promise's value, or null when it takes longer. */
+async function withinOr<T>(promise: Promise<T>, milliseconds: number): Promise<T | null> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<null>((resolve) => {
+    timer = setTimeout(resolve, milliseconds, null);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

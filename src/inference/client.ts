@@ -1,0 +1,97 @@
+/**
+ * The API's end of the wire to an inference worker (protocol.ts): opens a generation and reads its events as they come.
+ * One worker, one attempt; who is asked next when it fails is the caller's business.
+ */
+import type { GenerateEvent, GenerateRequest, WorkerError } from './protocol.ts';
+
+/** The worker answered, with an error and no token. */
+export class WorkerRefused extends Error {
+  override name = 'WorkerRefused';
+  readonly error: WorkerError;
+
+  constructor(error: WorkerError) {
+    super(error.message);
+    this.error = error;
+  }
+}
+
+/** The worker could not be reached, broke off, or did not speak the protocol. */
+export class WorkerLost extends Error {
+  override name = 'WorkerLost';
+}
+
+/**
+ * Asks the worker at `url`; resolves when it has begun. The events end with `done` or `error`; leaving the loop (or
+ * aborting `signal`) closes the connection, which cancels the generation. Reading slowly slows the worker down.
+ * @throws WorkerRefused, WorkerLost; the signal's reason when it was aborted.
+ */
+export async function openGeneration(
+  url: string,
+  token: string,
+  request: GenerateRequest,
+  signal: AbortSignal,
+): Promise<AsyncGenerator<GenerateEvent, void>> {
+  const response = await ask(new URL('/generate', url), token, request, signal);
+  if (response.status !== 200 || !response.body) throw await refusal(response);
+  return readEvents(response.body, signal);
+}
+
+async function ask(
+  url: URL,
+  token: string,
+  request: GenerateRequest,
+  signal: AbortSignal,
+): Promise<Response> {
+  try {
+    return await fetch(url, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: JSON.stringify(request),
+      redirect: 'error',
+      signal,
+    });
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new WorkerLost('the worker cannot be reached', { cause: error });
+  }
+}
+
+async function refusal(response: Response): Promise<WorkerRefused | WorkerLost> {
+  try {
+    const error = (await response.json()) as Partial<WorkerError>;
+    if (
+      typeof error.status === 'number' &&
+      typeof error.message === 'string' &&
+      typeof error.type === 'string'
+    ) {
+      return new WorkerRefused({ code: null, param: null, ...error } as WorkerError);
+    }
+  } catch (error) {
+    return new WorkerLost(`the worker answered ${response.status} without a reason`, { cause: error });
+  }
+  return new WorkerLost(`the worker answered ${response.status} without a reason`);
+}
+
+async function* readEvents(
+  body: ReadableStream<Uint8Array>,
+  signal: AbortSignal,
+): AsyncGenerator<GenerateEvent, void> {
+  const decoder = new TextDecoder();
+  let rest = '';
+  try {
+    for await (const chunk of body) {
+      const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) {
+        if (line === '') continue;
+        const event = JSON.parse(line) as GenerateEvent;
+        yield event;
+        if (event.type === 'done' || event.type === 'error') return;
+      }
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new WorkerLost('the worker broke off', { cause: error });
+  }
+  throw new WorkerLost('the worker broke off');
+}
