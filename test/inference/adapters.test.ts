@@ -167,7 +167,7 @@ describe('adapter files', () => {
     adapter.files = adapter.files.filter((file) => file.name !== 'adapter_config.json');
     const { files } = create(new Map());
     await files.open();
-    await expect(files.acquire(adapter)).rejects.toThrow(/not a PEFT adapter/);
+    await expect(files.acquire(adapter)).rejects.toThrow(/neither a PEFT adapter/);
   });
 
   it('gives up a storage that brings nothing', async () => {

@@ -45,8 +45,9 @@ export interface AdapterFolder {
   release(): void;
 }
 
-/** What serving reads; other files of the prefix (metrics, optimizer state) are not fetched. */
-const SERVED = /^(adapter_config\.json|adapter_model\.safetensors)$/;
+/** What serving reads of a PEFT adapter, and of a full model. Other files of the prefix are not fetched. */
+const ADAPTER_FILES = /^(adapter_config\.json|adapter_model\.safetensors)$/;
+const MODEL_FILES = /^((config|generation_config)\.json|model[A-Za-z0-9-]*\.safetensors(\.index\.json)?)$/;
 const DIGEST = /^[0-9a-f]{64}$/;
 
 export class AdapterFiles {
@@ -125,8 +126,7 @@ export class AdapterFiles {
 
   async #fetchOrRemember(adapter: WireAdapter): Promise<void> {
     try {
-      const files = adapter.files.filter((file) => SERVED.test(file.name));
-      if (files.length !== 2) throw new Error('it is not a PEFT adapter folder');
+      const files = servedFiles(adapter.files);
       const target = this.#folder(adapter.digest);
       if (!(await this.#isIntact(target, files))) await this.#fetch(adapter, files, target);
       const time = new Date(this.#now());
@@ -224,4 +224,18 @@ export class AdapterFiles {
   #folder(digest: string): string {
     return path.join(this.#options.directory, digest);
   }
+}
+
+/** True when a folder holds a model of its own instead of an adapter. */
+export function isFullModel(files: WireAdapter['files']): boolean {
+  return (
+    files.some((file) => file.name === 'config.json') && !files.some((file) => ADAPTER_FILES.test(file.name))
+  );
+}
+
+function servedFiles(files: WireAdapter['files']): WireAdapter['files'] {
+  if (isFullModel(files)) return files.filter((file) => MODEL_FILES.test(file.name));
+  const served = files.filter((file) => ADAPTER_FILES.test(file.name));
+  if (served.length !== 2) throw new Error('its files are neither a PEFT adapter nor a model');
+  return served;
 }

@@ -2,7 +2,9 @@
  * The thread behind engine.ts: loads the base model, then runs the engine loop between messages. A cancel that arrives
  * during a step takes effect before the next one. Knows the engine library; must not know HTTP, storage or settings.
  */
+import { readFileSync } from 'node:fs';
 import { freemem } from 'node:os';
+import path from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { openDevice } from '../engine/device.ts';
 import { KvCache, type Model, openModel } from '../engine/models/index.ts';
@@ -24,7 +26,10 @@ const port = parentPort!;
 const send = (message: FromEngine): void => port.postMessage(message);
 
 const device = openDevice({ kind: options.device, threads: options.threads });
-const model = openModel(options.modelDirectory, device, { dtype: options.dtype, forServing: true });
+const model = openModel(options.modelDirectory, device, {
+  dtype: trainingDtype(options.modelDirectory),
+  forServing: true,
+});
 const vocabulary = createVocabulary(loadTokenizer(options.modelDirectory), model.config);
 const cache = new KvCache(model, { blocks: cacheBlocks(model), blockSize: options.blockSize });
 const contextLength = Math.min(model.config.maxPositionEmbeddings, cache.blocks * cache.blockSize);
@@ -84,6 +89,15 @@ function stats(): EngineStats {
     freeBlocks: blocks.free,
     preemptions,
   };
+}
+
+/** The precision that training on this base uses by default; serving computes what training computed. */
+function trainingDtype(directory: string): 'bf16' | 'f32' {
+  const config = JSON.parse(readFileSync(path.join(directory, 'config.json'), 'utf8')) as Record<
+    string,
+    unknown
+  >;
+  return (config.dtype ?? config.torch_dtype) === 'bfloat16' ? 'bf16' : 'f32';
 }
 
 /** As many blocks as the budget holds, but no more than all running sequences at full length could use. */

@@ -8,8 +8,6 @@ import type { EngineEvent, GenerationRequest } from './engine-loop.ts';
 
 export interface EngineOptions {
   modelDirectory: string;
-  /** The one it was trained in: serving must compute what training computed. */
-  dtype: 'f32' | 'bf16';
   device: 'auto' | 'cpu' | 'cuda';
   threads: number;
   /** Memory of the key/value cache; 0 chooses by model and limits. */

@@ -58,17 +58,16 @@ export class InferenceServer {
   }
 
   /**
-   * Refuses new work, waits until the running requests have ended or `milliseconds` have passed, ends the rest with
-   * an error event and closes. Returns how many did not finish.
+   * Refuses new work with 503, waits until the running requests have ended or `milliseconds` have passed, ends the
+   * rest with an error event and closes. Returns how many did not finish.
    */
   async drain(milliseconds: number): Promise<number> {
     this.#draining = true;
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    this.#server.closeIdleConnections();
     await this.#allClosed(milliseconds);
     const unfinished = this.#open.size;
     this.#deadline.abort();
     await this.#allClosed(LAST_WORDS_MILLISECONDS);
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeAllConnections();
     await closed;
     return unfinished;
