@@ -4,15 +4,7 @@
  */
 import { and, desc, eq, isNull } from 'drizzle-orm';
 import type { Database } from '../db/client.ts';
-import {
-  baseModels,
-  files,
-  jobCheckpoints,
-  jobs,
-  organizations,
-  projects,
-  tunedModels,
-} from '../db/schema.ts';
+import { baseModels, files, jobCheckpoints, jobs, organizations, projects } from '../db/schema.ts';
 import { CANCELLED_MESSAGE, cancel as cancelUnheld, transition } from '../domain/jobs/states.ts';
 import { newId } from '../ids.ts';
 import * as statements from './sql.ts';
@@ -52,6 +44,11 @@ export interface CrashPolicy {
 
 /** Checkpoints users see, and training states kept for a resume (two: the newest may turn out damaged). */
 const KEPT = { epochs: 3, states: 2 };
+
+/** Every base model that the service offers, with its folder. */
+export function listBaseModels(database: Database): Promise<{ id: string; location: string }[]> {
+  return database.leases.select({ id: baseModels.id, location: baseModels.location }).from(baseModels);
+}
 
 /** Takes one job that this worker can train, or null. */
 export function claim(
@@ -101,19 +98,10 @@ export async function describe(database: Database, fence: Fence) {
     if (!file) throw new Error(`job ${fence.jobId} names file ${id}, which has no row`);
     return file;
   };
-  const startModel = row.job.startModel
-    ? (
-        await database.db
-          .select()
-          .from(tunedModels)
-          .where(and(eq(tunedModels.projectId, row.job.projectId), eq(tunedModels.id, row.job.startModel)))
-      )[0]
-    : undefined;
   return {
     ...row,
     trainingFile: await fileOf(row.job.trainingFile),
     validationFile: row.job.validationFile ? await fileOf(row.job.validationFile) : null,
-    startModel: startModel ?? null,
   };
 }
 export type ClaimedJob = Awaited<ReturnType<typeof describe>>;
@@ -181,6 +169,14 @@ export function recordCheckpoint(
       await statements.insertEvents(tx, fence, [message('info', text)]);
     }
     return { retired: await statements.retireCheckpoints(tx, fence, KEPT) };
+  });
+}
+
+/** Takes a training state out of the choice: it could not be read back. @throws LeaseLost */
+export function forgetCheckpoint(database: Database, fence: Fence, checkpointId: string): Promise<void> {
+  return database.transaction(async (tx) => {
+    await statements.lockHeld(tx, fence);
+    await statements.deleteCheckpoint(tx, fence, checkpointId);
   });
 }
 

@@ -255,6 +255,13 @@ export async function retireCheckpoints(
   return rows.map((row) => row.storage_prefix);
 }
 
+/** Marks one checkpoint of a locked job as deleted. */
+export async function deleteCheckpoint(tx: Queryable, fence: Fence, checkpointId: string): Promise<void> {
+  await tx.execute(sql`
+    update fine_tuning_job_checkpoints set deleted_at = clock_timestamp()
+    where id = ${checkpointId} and job_id = ${fence.jobId}`);
+}
+
 export interface PublishedFile {
   id: string;
   bytes: number;

@@ -1,0 +1,166 @@
+/**
+ * The training process of one attempt: reads the data, opens the device, runs the loop, writes checkpoint folders. It
+ * knows no database and no storage; it obeys its supervisor over the process channel and leaves when that is gone.
+ */
+import { totalmem } from 'node:os';
+import path from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { type Device, openDevice } from '../engine/device.ts';
+import { commitFolder } from './checkpoint.ts';
+import { type JobData, readJobData } from './dataset.ts';
+import { Failpoints } from './failpoints.ts';
+import { failureOf } from './failures.ts';
+import { estimatedBytes, estimateMemory } from './memory-estimate.ts';
+import { EXIT, type FromChild, type ToChild, type TrainRequest } from './messages.ts';
+import { train } from './train.ts';
+import { openTraining, type Training, writeTraining } from './training-state.ts';
+
+/** Checkpoints waiting for their upload; the loop pauses rather than fill the disk. */
+const SPOOL_MAX = 2;
+/** A crash costs at most about this much training, whatever save_steps says. */
+const SAVE_SECONDS = { adapter: 60, full: 300 };
+/** Above this share of the machine's memory, activations are recomputed instead of kept. */
+const MEMORY_SHARE = 0.6;
+const ALIVE_MS = 1000;
+
+/** The child's end of the channel, and what the supervisor asked for. */
+const channel = {
+  requests: new Map<string, ToChild>(),
+  onRequest: () => {},
+  stopRequested: false,
+  unstored: new Set<number>(),
+  lastSentAt: 0,
+  sent: Promise.resolve(),
+};
+let isTraining = false;
+let memoryBytes: number | null = null;
+
+function tell(message: FromChild): void {
+  channel.lastSentAt = performance.now();
+  channel.sent = new Promise((resolve) => process.send!(message, () => resolve()));
+}
+
+async function request<T extends ToChild['type']>(type: T): Promise<Extract<ToChild, { type: T }>> {
+  while (!channel.requests.has(type)) await new Promise<void>((resolve) => (channel.onRequest = resolve));
+  return channel.requests.get(type) as Extract<ToChild, { type: T }>;
+}
+
+/** Ends the process once the supervisor has every message. */
+async function leave(code: number): Promise<never> {
+  await channel.sent;
+  process.exit(code);
+}
+
+process.on('message', (message: ToChild) => {
+  if (message.type === 'checkpoint_stored') channel.unstored.delete(message.step);
+  else if (message.type === 'stop') {
+    channel.stopRequested = true;
+    if (!isTraining) void leave(EXIT.handedOver);
+  } else channel.requests.set(message.type, message);
+  channel.onRequest();
+});
+// Without its supervisor an attempt must not go on: nobody renews its lease.
+process.on('disconnect', () => process.exit(EXIT.orphaned));
+// A Ctrl-C reaches the whole process group; when to stop is the supervisor's decision.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
+
+/** Lets messages in and out, and shows life during long work. @returns whether to stop at the next step boundary */
+async function turn(): Promise<boolean> {
+  if (performance.now() - channel.lastSentAt > ALIVE_MS) tell({ type: 'alive' });
+  await nextTurn();
+  return channel.stopRequested;
+}
+
+/** Runs `work` while showing life; for work that itself comes back to the event loop now and then. */
+async function showingLife<T>(work: Promise<T>): Promise<T> {
+  const timer = setInterval(() => tell({ type: 'alive' }), ALIVE_MS);
+  return work.finally(() => clearInterval(timer));
+}
+
+function open(job: TrainRequest): { device: Device; training: Training } {
+  let device: Device;
+  try {
+    device = openDevice(job.device);
+  } catch (error) {
+    throw new Error(`the device cannot be opened: ${(error as Error).message}`, { cause: DEVICE });
+  }
+  return { device, training: openTraining(job, device) };
+}
+const DEVICE = Symbol('device');
+
+async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoints): Promise<number> {
+  const isFull = job.adapter.peft_type === 'FULL';
+  const { device, training } = open(job);
+  const { model, state } = training;
+  const counts = model.counts();
+  const estimate = estimateMemory(model.config, job.plan.dtype, counts, isFull, job.plan.maxTokensPerPack);
+  const recompute = estimatedBytes(estimate, false) > MEMORY_SHARE * totalmem();
+  memoryBytes = estimatedBytes(estimate, recompute);
+  const { totalSteps } = job.plan;
+  tell({
+    type: 'started',
+    step: state.step,
+    totalSteps,
+    device: device.name,
+    trainableParameters: counts.trainable,
+    totalParameters: counts.total,
+    estimatedBytes: memoryBytes,
+    recompute,
+  });
+
+  let savedAt = performance.now();
+  const saveMs = 1000 * (isFull ? SAVE_SECONDS.full : SAVE_SECONDS.adapter);
+  const save = async (kind: 'epoch' | 'state', metrics: Record<string, number>) => {
+    while (channel.unstored.size >= SPOOL_MAX)
+      await showingLife(new Promise<void>((resolve) => (channel.onRequest = resolve)));
+    const { step } = state;
+    const dir = path.join(job.checkpointsDir, `ckpt-${step}`);
+    try {
+      await commitFolder(dir, step, (temporary) => writeTraining(temporary, job, training), failpoints);
+    } catch (error) {
+      // The earlier checkpoint still stands; only the last one cannot be done without.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC' || step === totalSteps) throw error;
+      return tell({
+        type: 'warning',
+        message: `The worker's disk is full: the checkpoint of step ${step} was skipped`,
+      });
+    }
+    channel.unstored.add(step);
+    savedAt = performance.now();
+    tell({ type: 'checkpoint', dir, step, kind, isLast: step === totalSteps, metrics });
+  };
+  const end = await train({
+    ...training,
+    ...{ data, plan: job.plan, recompute, failpoints, save, turn },
+    isSaveDue: () => performance.now() - savedAt > saveMs,
+    report: (done) => tell({ type: 'step', totalSteps, ...done }),
+  });
+  if (end === 'stopped') return EXIT.handedOver;
+  tell({ type: 'finished', step: state.step, trainedTokens: state.trainedTokens });
+  return EXIT.done;
+}
+
+async function main(): Promise<number> {
+  const prepare = await request('prepare');
+  const failpoints = new Failpoints(prepare.failpoints, 0);
+  const { data, prepared } = await showingLife(readJobData(prepare));
+  failpoints.hit('child.prepared');
+  tell(prepared);
+  const job = await request('train');
+  isTraining = true;
+  return runTraining(job, data, failpoints);
+}
+
+async function report(error: unknown): Promise<number> {
+  const failure = failureOf(error, memoryBytes);
+  if (failure) {
+    tell({ type: 'failed', error: failure.error, details: [...failure.details] });
+    return EXIT.userError;
+  }
+  console.error(error);
+  return error instanceof Error && error.cause === DEVICE ? EXIT.deviceError : EXIT.crashed;
+}
+
+if (!process.send)
+  throw new Error('child.ts is started by the trainer, which talks to it over a process channel');
+main().catch(report).then(leave);

@@ -1,0 +1,258 @@
+/**
+ * The story of one job, top to bottom, as the supervisor lives it: fetch the inputs, let a child read the data and
+ * train, carry its checkpoints to storage, publish. Every write is fenced; how an attempt can end is in settle().
+ */
+import { mkdir, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { MIN_EXAMPLES } from '../../src/domain/jobs/methods.ts';
+import { newModelTail } from '../../src/ids.ts';
+import type { Log } from '../../src/log.ts';
+import {
+  advance,
+  CancelRequested,
+  type ClaimedJob,
+  cancel,
+  crash,
+  describe,
+  type Fence,
+  fail,
+  forgetCheckpoint,
+  LeaseLost,
+  listCheckpoints,
+  message,
+  release,
+  saveSettings,
+} from '../../src/queue/queue.ts';
+import { type Attempt, retryOf, startChild, type Worker } from './attempt.ts';
+import { Failpoints } from './failpoints.ts';
+import { fetchNewestCheckpoint, fetchObject, StoredObjectDamaged } from './inputs.ts';
+import { holdLease } from './lease.ts';
+import { ChildCrashed, HandedOver, JobFailed } from './outcomes.ts';
+import { ProgressWriter } from './progress.ts';
+import { publishResult } from './publish.ts';
+import { dataOptions, type EffectiveSettings, effectiveSettings, modelName } from './settings.ts';
+import { CheckpointUploader, removeRetired } from './uploads.ts';
+
+export type JobOutcome = 'succeeded' | 'failed' | 'cancelled' | 'handed_over' | 'interrupted' | 'lost';
+
+/**
+ * Runs one claimed job to an end: its result is published, it failed, it was cancelled, or it is back in the queue.
+ * @param claimedAt performance.now() from before the claim was sent
+ */
+export async function runJob(worker: Worker, fence: Fence, claimedAt: number): Promise<JobOutcome> {
+  const log = worker.log.child({ job_id: fence.jobId, epoch: fence.epoch });
+  const stop = new AbortController();
+  const closed = new AbortController();
+  const attempt: Attempt = {
+    worker,
+    fence,
+    log,
+    scratch: path.join(worker.scratch, `${fence.jobId}-e${fence.epoch}`),
+    stop,
+    closed,
+    progress: new ProgressWriter(worker.database, fence, closed.signal, log, (error) => stop.abort(error)),
+    loggingSteps: 1,
+    failpoints: new Failpoints(worker.failpoints, fence.epoch),
+    announced: -1,
+    child: null,
+    uploader: null,
+  };
+  const lease = holdLease(worker.database, fence, claimedAt, worker.config, log, {
+    onLost: (reason) => {
+      closed.abort(reason);
+      stop.abort(reason);
+    },
+    onCancel: () => stop.abort(new CancelRequested(`job ${fence.jobId} is to be cancelled`)),
+  });
+  stop.signal.addEventListener('abort', () => attempt.child?.kill(stop.signal.reason));
+  log.info('job claimed');
+  let outcome: JobOutcome;
+  try {
+    outcome = await tell(attempt).catch((error: unknown) => settle(attempt, error));
+  } finally {
+    lease.stop();
+    closed.abort(new Error('the attempt is over'));
+    attempt.progress.close();
+    await attempt.uploader?.drained().catch(() => {}); // its failure was the attempt's; here it only has to be over
+    await rm(attempt.scratch, { recursive: true, force: true });
+  }
+  log.info({ outcome }, 'attempt ended');
+  return outcome;
+}
+
+/** The story itself. Throws when it ends without a result; settle() knows what that means. */
+async function tell(attempt: Attempt): Promise<JobOutcome> {
+  const { worker, fence, progress, log, failpoints } = attempt;
+  const { database, storage, config } = worker;
+  const retry = retryOf(attempt);
+  const job = await retry(() => describe(database, fence));
+  const prefix = `projects/${job.job.projectId}/jobs/${fence.jobId}/e${fence.epoch}`;
+  attempt.announced = job.job.progress?.step ?? -1;
+
+  if (job.job.status === 'validating_files') progress.add(message('info', validatingText(job)));
+  const files = await fetchDataFiles(attempt, job);
+  const child = startChild(attempt);
+  child.send({
+    type: 'prepare',
+    modelDir: job.base.location,
+    ...files,
+    ...dataOptions(job),
+    minExamples: MIN_EXAMPLES,
+    failpoints: failpoints.armed,
+  });
+  const data = await child.until('prepared');
+  const settings = effectiveSettings(job, data.training.examples);
+  log.info(
+    { training: data.training, validation: data.validation, plan: settings.plan },
+    'the data is valid',
+  );
+  await declareRunning(attempt, job, settings, [
+    ...data.training.warnings,
+    ...(data.validation?.warnings ?? []),
+  ]);
+
+  const resume = await chooseCheckpoint(attempt);
+  const uploader = new CheckpointUploader(
+    {
+      ...{ database, storage, fence, prefix, progress, log, failpoints },
+      nameOf: (step) => modelName(job, newModelTail(), step),
+      signal: attempt.closed.signal,
+      onStored: (step) => child.send({ type: 'checkpoint_stored', step }),
+    },
+    resume,
+  );
+  attempt.uploader = uploader;
+  attempt.loggingSteps = settings.plan.loggingSteps;
+  child.send({
+    type: 'train',
+    device: { kind: config.device, threads: config.threads },
+    modelDir: job.base.location,
+    baseModel: job.job.model,
+    adapter: settings.columns.adapter,
+    plan: settings.plan,
+    checkpointsDir: attempt.scratch,
+    resumeDir: resume?.dir ?? null,
+  });
+  const { type: _, ...started } = await child.until('started');
+  log.info(started, 'training started');
+  const finished = await child.until('finished');
+  await child.exited;
+  await uploader.drained();
+  await progress.flush();
+
+  const checkpoint = uploader.last;
+  if (checkpoint?.step !== finished.step)
+    throw new Error(`there is no checkpoint of the last step, ${finished.step}`);
+  const { retired } = await publishResult({
+    ...{ database, storage, fence, prefix, checkpoint, retry, failpoints },
+    projectId: job.job.projectId,
+    modelName: modelName(job, newModelTail()),
+    trainedTokens: finished.trainedTokens,
+  });
+  await removeRetired(storage, retired, log);
+  return 'succeeded';
+}
+
+function validatingText(job: ClaimedJob): string {
+  const training = `Validating training file: ${job.trainingFile.id}`;
+  return job.validationFile ? `${training} and validation file: ${job.validationFile.id}` : training;
+}
+
+/** Copies the data files next to the child. @throws JobFailed when storage no longer has what was uploaded. */
+async function fetchDataFiles(attempt: Attempt, job: ClaimedJob) {
+  await mkdir(attempt.scratch, { recursive: true });
+  const fetchOne = async (param: 'training_file' | 'validation_file', file: typeof job.trainingFile) => {
+    const target = path.join(attempt.scratch, `${param}.jsonl`);
+    try {
+      await retryOf(attempt)(() => fetchObject(attempt.worker.storage, file.storageKey, target, file));
+    } catch (error) {
+      if (!(error instanceof StoredObjectDamaged)) throw error;
+      const text = `The job failed because file ${file.id} can no longer be read: its content is missing or damaged.`;
+      throw new JobFailed({ code: `invalid_${param}`, message: text, param });
+    }
+    return target;
+  };
+  return {
+    trainingPath: await fetchOne('training_file', job.trainingFile),
+    validationPath: job.validationFile ? await fetchOne('validation_file', job.validationFile) : null,
+  };
+}
+
+/** Writes the effective numbers and walks the job to `running`, with OpenAI's events. */
+async function declareRunning(
+  { worker: { database }, fence, progress }: Attempt,
+  job: ClaimedJob,
+  settings: EffectiveSettings,
+  warnings: readonly string[],
+): Promise<void> {
+  const { status } = job.job;
+  if (status === 'validating_files') {
+    for (const warning of warnings) progress.add(message('warn', warning));
+    await progress.inTurn(() => saveSettings(database, fence, settings.columns));
+    const text = 'Files validated, moving job to queued state';
+    await progress.inTurn(() => advance(database, fence, 'queued', [message('info', text)]));
+  }
+  if (status === 'validating_files' || status === 'queued') {
+    await progress.inTurn(() =>
+      advance(database, fence, 'running', [message('info', 'Fine-tuning job started')]),
+    );
+  }
+}
+
+/** The newest checkpoint that can be read back, told to the user when the job had one. */
+async function chooseCheckpoint(attempt: Attempt) {
+  const { worker, fence, progress } = attempt;
+  const retry = retryOf(attempt);
+  const rows = await retry(() => listCheckpoints(worker.database, fence));
+  const { chosen, damaged } = await retry(() => fetchNewestCheckpoint(worker.storage, rows, attempt.scratch));
+  for (const { row, reason } of damaged) {
+    const text = `The checkpoint of step ${row.step} could not be read back (${reason}); using an earlier one`;
+    progress.add(message('warn', text, { code: 'checkpoint_corrupt', step: row.step }));
+    if (row.kind === 'state') await progress.inTurn(() => forgetCheckpoint(worker.database, fence, row.id));
+  }
+  if (!chosen) return null;
+  progress.add(message('info', `Continuing from the checkpoint of step ${chosen.row.step}`));
+  return { dir: chosen.dir, step: chosen.row.step, files: chosen.row.files };
+}
+
+/** Ends the attempt as `error` demands, after the child is gone and its committed checkpoints are recorded. */
+async function settle(attempt: Attempt, error: unknown): Promise<JobOutcome> {
+  const { worker, fence, log, progress, uploader } = attempt;
+  const { database, config } = worker;
+  const write = retryOf(attempt);
+  attempt.child?.kill(error instanceof Error ? error : new Error(String(error)));
+  await attempt.child?.exited;
+  try {
+    if (error instanceof LeaseLost) throw error;
+    if (error instanceof CancelRequested) {
+      await write(() => cancel(database, fence));
+      return 'cancelled';
+    }
+    // What was committed before the end still counts; where it cannot be kept, the end is told all the same.
+    await uploader?.drained().catch((err: unknown) => logUnlessLost(log, err));
+    await progress.flush().catch((err: unknown) => logUnlessLost(log, err));
+    if (error instanceof JobFailed) {
+      const details = error.details.map((detail) => message('error', detail.message, detail.data));
+      await write(() => fail(database, fence, error.error, details));
+      return 'failed';
+    }
+    if (error instanceof HandedOver) {
+      await write(() => release(database, fence));
+      return 'handed_over';
+    }
+    log.error({ err: error }, 'attempt failed');
+    const reason =
+      error instanceof ChildCrashed ? error.message : `internal error: ${(error as Error).message}`;
+    const outcome = await write(() => crash(database, fence, reason, config));
+    return outcome === 'retried' ? 'interrupted' : outcome;
+  } catch (lost) {
+    if (!(lost instanceof LeaseLost)) throw lost;
+    log.warn('the lease is lost: nothing more is written');
+    return 'lost';
+  }
+}
+
+function logUnlessLost(log: Log, err: unknown): void {
+  if (err instanceof LeaseLost) throw err;
+  log.warn({ err }, 'a write of the ended attempt failed');
+}

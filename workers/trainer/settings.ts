@@ -1,0 +1,61 @@
+/**
+ * From what a job row asks for to what is in force: the bridge between the stored request, the data's size and the
+ * child's numbers. Pure.
+ */
+import {
+  type EffectiveAdapter,
+  type ResolvedHyperparameters,
+  resolveHyperparameters,
+} from '../../src/domain/jobs/hyperparameters.ts';
+import type { RequestedAdapter, RequestedTrainer, StoredMethod } from '../../src/domain/jobs/methods.ts';
+import type { ClaimedJob } from '../../src/queue/queue.ts';
+import { stepsPerEpoch } from '../engine/data/batches.ts';
+import { MAX_STEP_EVENTS, planOf, type TrainingPlan } from './plan.ts';
+
+function resolve(job: ClaimedJob, rows: number): ResolvedHyperparameters {
+  const config = job.base.config as Record<string, unknown>;
+  return resolveHyperparameters({
+    requested: (job.job.method as StoredMethod).supervised.hyperparameters,
+    adapter: job.job.adapter as RequestedAdapter,
+    trainer: job.job.trainer as RequestedTrainer,
+    rows,
+    parameterCount: job.base.parameterCount,
+    contextLength: job.base.contextLength,
+    baseIsBf16: (config.dtype ?? config.torch_dtype) === 'bfloat16',
+  });
+}
+
+/** How rows become examples; these two do not depend on how many there are. */
+export function dataOptions(job: ClaimedJob): { maxLength: number; overlong: 'truncate' | 'drop' | 'error' } {
+  const { max_length: maxLength, overlong } = resolve(job, 1).trainer;
+  return { maxLength, overlong };
+}
+
+export interface EffectiveSettings {
+  /** Written back to the job row. */
+  columns: { method: StoredMethod; adapter: EffectiveAdapter; trainer: ResolvedHyperparameters['trainer'] };
+  plan: TrainingPlan;
+}
+
+/** Every number in force, for a training file with this many usable examples. */
+export function effectiveSettings(job: ClaimedJob, examples: number): EffectiveSettings {
+  const resolved = resolve(job, examples);
+  const plan = planOf(resolved, job.job.seed, stepsPerEpoch(examples, resolved.hyperparameters.batch_size));
+  if ((job.job.trainer as RequestedTrainer).logging_steps === undefined) {
+    plan.loggingSteps = Math.ceil(plan.totalSteps / MAX_STEP_EVENTS);
+  }
+  return {
+    columns: {
+      method: { type: 'supervised', supervised: { hyperparameters: resolved.hyperparameters } },
+      adapter: resolved.adapter,
+      trainer: { ...resolved.trainer, logging_steps: plan.loggingSteps },
+    },
+    plan,
+  };
+}
+
+/** `ft:<base>:<organisation>:<suffix>:<tail>`; a checkpoint adds `:ckpt-step-<step>`. */
+export function modelName(job: ClaimedJob, tail: string, checkpointStep?: number): string {
+  const name = `ft:${job.job.model}:${job.organizationSlug}:${job.job.suffix ?? ''}:${tail}`;
+  return checkpointStep === undefined ? name : `${name}:ckpt-step-${checkpointStep}`;
+}

@@ -1,0 +1,139 @@
+/**
+ * The trainer's life: announce itself, sweep what dead workers left, claim a job, run it, claim the next; leave when
+ * told to. Knows no training and no signals.
+ */
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Config } from '../../src/config.ts';
+import type { Database } from '../../src/db/client.ts';
+import { newId } from '../../src/ids.ts';
+import type { Log } from '../../src/log.ts';
+import { heartbeatWorker, registerWorker, removeWorker, sweepWorkers } from '../../src/queue/processes.ts';
+import { claim, type Fence, hasWork, listBaseModels, reap } from '../../src/queue/queue.ts';
+import type { Storage } from '../../src/storage/storage.ts';
+import type { Worker } from './attempt.ts';
+import type { Failpoint } from './failpoints.ts';
+import { isTransient } from './retry.ts';
+import { runJob } from './run-job.ts';
+
+export interface SupervisorOptions {
+  config: Config;
+  database: Database;
+  storage: Storage;
+  log: Log;
+  /** Return when no job waits for this worker. */
+  once: boolean;
+  /** Finish: hand the running job over and return. */
+  drain: AbortSignal;
+  failpoints?: readonly Failpoint[];
+}
+
+/** A worker's row is removed after this many silent heartbeats; jobs have leases of their own. */
+const SILENT_HEARTBEATS = 12;
+
+/** Runs jobs one after the other. Returns after `drain`, or with `once` when the queue is empty. */
+export async function supervise(options: SupervisorOptions): Promise<void> {
+  const { config, database, log, drain } = options;
+  const registration = {
+    id: newId('worker_'),
+    kind: 'trainer' as const,
+    device: config.device,
+    state: 'ready' as const,
+  };
+  const worker: Worker = {
+    ...options,
+    id: registration.id,
+    log: log.child({ worker_id: registration.id }),
+    failpoints: options.failpoints ?? [],
+    scratch: path.join(config.scratchDir, `${hostname()}-${process.pid}`),
+  };
+  await prepareScratch(config.scratchDir, worker.scratch);
+  await registerWorker(database, registration);
+  const heartbeat = setInterval(() => {
+    heartbeatWorker(database, registration).catch((err) =>
+      worker.log.warn({ err }, 'worker heartbeat failed'),
+    );
+  }, config.heartbeatSeconds * 1000);
+  worker.log.info({ scratch: worker.scratch }, 'trainer ready');
+  try {
+    await work(worker, options.once);
+  } finally {
+    clearInterval(heartbeat);
+    await rm(worker.scratch, { recursive: true, force: true });
+    await removeWorker(database, registration.id).catch((err) =>
+      worker.log.warn({ err }, 'could not sign off'),
+    );
+  }
+  worker.log.info(drain.aborted ? 'trainer drained' : 'the queue is empty');
+}
+
+/** Claims and runs until told to leave. An idle worker looks at half the poll interval first, then at the whole. */
+async function work(worker: Worker, once: boolean): Promise<void> {
+  const { config, database, drain, log } = worker;
+  let idleRounds = 0;
+  let sweptAt = Number.NEGATIVE_INFINITY;
+  while (!drain.aborted) {
+    try {
+      if (performance.now() - sweptAt >= config.heartbeatSeconds * 1000) {
+        await sweep(worker);
+        sweptAt = performance.now();
+      }
+      const models = await modelsHere(database);
+      const claimedAt = performance.now();
+      const fence = await claim(database, worker.id, models, config.leaseSeconds);
+      if (fence) {
+        await runJob(worker, fence, claimedAt);
+        idleRounds = 0;
+        continue;
+      }
+      if (once && !(await hasWork(database, models))) return;
+    } catch (err) {
+      if (!isTransient(err)) throw err;
+      log.warn({ err }, 'the queue cannot be reached; trying again');
+    }
+    const share = idleRounds++ < 2 ? 0.4 : 0.9;
+    await sleep(config.pollMilliseconds * share, undefined, { signal: drain }).catch(() => {}); // woken: the loop ends
+  }
+}
+
+/** Takes back the jobs of workers that are gone, and forgets their rows. */
+async function sweep({ database, config, log }: Worker): Promise<void> {
+  const onError = (err: unknown, fence: Fence) =>
+    log.error({ err, job_id: fence.jobId }, 'a job could not be taken back');
+  for (const fence of await reap(database, config, onError)) {
+    log.warn(
+      { job_id: fence.jobId, epoch: fence.epoch, worker: fence.workerId },
+      'took a job back from a silent worker',
+    );
+  }
+  await sweepWorkers(database, config.heartbeatSeconds * SILENT_HEARTBEATS);
+}
+
+/** Base models whose folder lies on this machine. */
+async function modelsHere(database: Database): Promise<string[]> {
+  const models = await listBaseModels(database);
+  return models.filter(({ location }) => existsSync(path.join(location, 'config.json'))).map(({ id }) => id);
+}
+
+/** Makes this process's folder and removes those of trainers of this machine that were killed. */
+async function prepareScratch(root: string, own: string): Promise<void> {
+  await rm(own, { recursive: true, force: true });
+  await mkdir(own, { recursive: true, mode: 0o700 });
+  for (const name of await readdir(root)) {
+    const match = /^(.+)-(\d+)$/.exec(name);
+    if (match?.[1] !== hostname() || isAlive(Number(match[2]))) continue;
+    await rm(path.join(root, name), { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
