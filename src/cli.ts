@@ -4,13 +4,19 @@
  */
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { EXIT_CONFIG } from './commands/child.ts';
 import { reachableDatabaseUrl, withDatabase } from './commands/database.ts';
 import { HomeInUse } from './commands/home-lock.ts';
 import { createKeyCommand, listKeysCommand, revokeKeyCommand, table } from './commands/keys.ts';
 import { PullError, pullModel } from './commands/pull.ts';
 import { up } from './commands/up.ts';
-import { type Config, ConfigError, childEnvironment, loadConfig, PROJECT_ROOT } from './config.ts';
+import {
+  type Config,
+  ConfigError,
+  childEnvironment,
+  EXIT_CONFIG,
+  loadConfig,
+  PROJECT_ROOT,
+} from './config.ts';
 import { openDatabase } from './db/client.ts';
 import { BaseModelError, describeBaseModel } from './domain/base-models/describe.ts';
 import { registerBaseModels } from './domain/base-models/register.ts';

@@ -13,6 +13,9 @@ type Environment = Record<string, string | undefined>;
 /** Folder of the project (where package.json lies). */
 export const PROJECT_ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 
+/** Exit code that says: a setting is wrong, starting again would not help (sysexits EX_CONFIG). */
+export const EXIT_CONFIG = 78;
+
 /** Thrown with one line per bad setting. */
 export class ConfigError extends Error {
   override name = 'ConfigError';

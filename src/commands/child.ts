@@ -7,7 +7,9 @@ import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } f
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
-import { PROJECT_ROOT } from '../config.ts';
+import { EXIT_CONFIG, PROJECT_ROOT } from '../config.ts';
+
+export { EXIT_CONFIG };
 
 export interface ChildSpec {
   name: string;
@@ -29,8 +31,6 @@ export interface Child {
   kill(): void;
 }
 
-/** Exit code that says: the setting is wrong, starting again would not help (sysexits EX_CONFIG). */
-export const EXIT_CONFIG = 78;
 const PAUSES_MS = [500, 1_000, 2_000, 5_000, 10_000, 30_000];
 /** A child that lived this long starts again with the shortest pause. */
 const HEALTHY_MS = 60_000;

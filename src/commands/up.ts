@@ -5,14 +5,14 @@
  */
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
-import { type Config, childEnvironment } from '../config.ts';
+import { type Config, childEnvironment, EXIT_CONFIG } from '../config.ts';
 import { openDatabase } from '../db/client.ts';
 import { migrate } from '../db/migrate.ts';
 import type { BaseModelDescription } from '../domain/base-models/describe.ts';
 import { registerBaseModels } from '../domain/base-models/register.ts';
-import { createKey, ensureDefaultProject } from '../domain/keys/create.ts';
+import { createFirstKey } from '../domain/keys/create.ts';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../embedded/postgres.ts';
-import { type Child, type ChildSpec, EXIT_CONFIG, lastWords, superviseChild } from './child.ts';
+import { type Child, type ChildSpec, lastWords, superviseChild } from './child.ts';
 import { type HomeLock, lockHome } from './home-lock.ts';
 
 type Say = (line: string) => void;
@@ -51,13 +51,12 @@ export async function up(config: Config, say: Say): Promise<number> {
   }
 }
 
-/** The rows a first start needs. The key is printed here, once, and kept nowhere. */
+/** The rows a first start needs. A key is printed here, once, when none works yet, and kept nowhere. */
 async function prepare(config: Config & { databaseUrl: string }, say: Say): Promise<BaseModelDescription[]> {
   const database = openDatabase(config.databaseUrl, { connections: 2, name: 'lathe up' });
   try {
-    const { project, created } = await ensureDefaultProject(database);
-    if (created) {
-      const { key } = await createKey(database, project.id, 'default');
+    const key = await createFirstKey(database);
+    if (key) {
       say(`API key: ${key}`);
       say(
         'It is shown this once and stored only as a hash; `npm run lathe -- keys create NAME` makes another.',

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { openDatabase } from '../../src/db/client.ts';
 import { apiKeys } from '../../src/db/schema.ts';
 import {
+  createFirstKey,
   createKey,
   ensureDefaultProject,
   listKeys,
@@ -116,5 +117,16 @@ describe('the first start', () => {
     const all = await Promise.all(Array.from({ length: 5 }, () => ensureDefaultProject(held.database)));
     expect(new Set(all.map((a) => a.project.id)).size).toBe(1);
     expect(all.filter((a) => a.created)).toHaveLength(1);
+  });
+
+  it('gives a key while none works, and only then', async () => {
+    await held.database.db.execute(sql`truncate organizations cascade`);
+    const keys = await Promise.all(Array.from({ length: 5 }, () => createFirstKey(held.database)));
+    const [key, ...more] = keys.filter((each) => each !== null);
+    expect(more).toEqual([]);
+    const identity = await authenticate(held.database, bearer(key!));
+    expect(await createFirstKey(held.database)).toBeNull();
+    await revokeKey(held.database, identity!.projectId, identity!.keyId);
+    expect(await createFirstKey(held.database)).not.toBeNull();
   });
 });

@@ -3,9 +3,10 @@
  * its secret is stored (256 random bits need no slow hash).
  */
 import { createHash } from 'node:crypto';
-import type { Database } from '../../db/client.ts';
+import type { Database, Queryable } from '../../db/client.ts';
 import { newId, randomBase62 } from '../../ids.ts';
 import {
+  countLiveKeys,
   findFirstProject,
   insertKey,
   insertProject,
@@ -28,7 +29,7 @@ export const sha256Hex = (text: string) => createHash('sha256').update(text).dig
 
 /** Creates a key of the project. `expiresAt` null means it never ends. */
 export async function createKey(
-  database: Pick<Database, 'db'>,
+  database: { db: Queryable },
   projectId: string,
   name: string,
   expiresAt: Date | null = null,
@@ -47,6 +48,16 @@ export function listKeys(database: Pick<Database, 'db'>, projectId: string) {
 /** True when the key was live and is now revoked; other processes notice within 5 s. */
 export function revokeKey(database: Pick<Database, 'db'>, projectId: string, id: string): Promise<boolean> {
   return revokeKeyRow(database.db, projectId, id);
+}
+
+/** A key for the default project when it has none that works, else null. Several processes may ask at once. */
+export async function createFirstKey(database: Database): Promise<string | null> {
+  const { project } = await ensureDefaultProject(database);
+  return database.transaction(async (tx) => {
+    await lockFirstStart(tx);
+    if ((await countLiveKeys(tx, project.id)) > 0) return null;
+    return (await createKey({ db: tx }, project.id, 'default')).key;
+  });
 }
 
 /** The default organization and project, made when there is none; `created` tells which of several starters made it. */

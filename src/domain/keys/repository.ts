@@ -19,6 +19,16 @@ export async function insertKey(
   await db.insert(apiKeys).values(row);
 }
 
+const isLive = and(
+  isNull(apiKeys.revokedAt),
+  or(isNull(apiKeys.expiresAt), sql`${apiKeys.expiresAt} > clock_timestamp()`),
+);
+
+/** Keys of the project that would be let in at this moment. */
+export async function countLiveKeys(db: Queryable, projectId: string): Promise<number> {
+  return db.$count(apiKeys, and(eq(apiKeys.projectId, projectId), isLive));
+}
+
 /** The key with its project and organization, unless it is unknown, revoked or past its end by the database's clock. */
 export async function findLiveKey(db: Queryable, id: string): Promise<KeyRecord | null> {
   const rows = await db
@@ -31,13 +41,7 @@ export async function findLiveKey(db: Queryable, id: string): Promise<KeyRecord 
     .from(apiKeys)
     .innerJoin(projects, eq(projects.id, apiKeys.projectId))
     .innerJoin(organizations, eq(organizations.id, projects.organizationId))
-    .where(
-      and(
-        eq(apiKeys.id, id),
-        isNull(apiKeys.revokedAt),
-        or(isNull(apiKeys.expiresAt), sql`${apiKeys.expiresAt} > clock_timestamp()`),
-      ),
-    );
+    .where(and(eq(apiKeys.id, id), isLive));
   return rows[0] ?? null;
 }
 
