@@ -1,6 +1,8 @@
 /** One row of logits → a token: determinism, nucleus, penalties, bias, log-probabilities. */
 import { describe, expect, it } from 'vitest';
 import type { WireSampling } from '../../src/inference/protocol.ts';
+import { sampleToken } from '../../workers/engine/generate/sample.ts';
+import { uniformAt } from '../../workers/engine/rng.ts';
 import { type Sample, Sampler } from '../../workers/inference/sampling.ts';
 
 const defaults: WireSampling = {
@@ -114,5 +116,46 @@ describe('sampling', () => {
     expect(create().sample(row([0, Number.POSITIVE_INFINITY]))).toBe('not-finite');
     expect(create().sample(row([Number.NEGATIVE_INFINITY]))).toBe('not-finite');
     expect(draw(create(), [Number.NEGATIVE_INFINITY, 0]).token).toBe(1);
+  });
+
+  it("agrees with the engine library's plain version in every option", () => {
+    let nuclei = 0;
+    for (let seed = 1; seed <= 120; seed++) {
+      const at = (stream: number, index: number): number => uniformAt(seed, stream, index);
+      const temperature = [0, 0.3, 1, 2][seed % 4]!;
+      const top_p = [1, 0.9, 0.5, 0.05][Math.floor(seed / 4) % 4]!;
+      const spread = [0.1, 3, 30][seed % 3]!;
+      const options = {
+        temperature,
+        top_p,
+        top_logprobs: seed % 6,
+        presence_penalty: 0.3,
+        frequency_penalty: 0.2,
+      };
+      const sampler = create({ ...options, logit_bias: { 3: 1.5, 5: -100 } }, seed, 2);
+      const counts = new Map<number, number>();
+      for (let position = 0; position < 8; position++) {
+        const logits = row(Array.from({ length: 200 }, (_, i) => spread * (at(position, i) - 0.5)));
+        const bias = new Map([
+          [3, 1.5],
+          [5, -100],
+        ]);
+        const expected = sampleToken(logits, {
+          ...options,
+          seed,
+          stream: 2,
+          position,
+          counts,
+          logit_bias: bias,
+        });
+        const sample = draw(sampler, [...logits]);
+        expect(sample.token).toBe(expected.token);
+        expect(sample.logprob).toBeCloseTo(expected.logprob, 9);
+        expect(sample.top.map(([token]) => token)).toEqual(expected.top.map(({ token }) => token));
+        counts.set(sample.token, (counts.get(sample.token) ?? 0) + 1);
+        if (temperature > 0 && top_p < 1) nuclei++;
+      }
+    }
+    expect(nuclei).toBeGreaterThan(300);
   });
 });

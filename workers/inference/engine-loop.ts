@@ -6,6 +6,7 @@ import type { GenerateEvent, WireSampling, WireToken, WorkerError } from '../../
 import { AdapterLoadError, type ResidentAdapters } from './adapters.ts';
 import type { KvBlocks } from './kv-blocks.ts';
 import type { Runner } from './model-runner.ts';
+import { modelNotFinite, modelUnavailable } from './refusals.ts';
 import { Sampler } from './sampling.ts';
 import { Scheduler } from './scheduler.ts';
 import { Sequence } from './sequence.ts';
@@ -138,7 +139,7 @@ export class EngineLoop<A extends { dispose(): void }> {
     if (scheduled.length === 0 && refused.length === 0 && this.scheduler.waiting.length > 0) {
       throw new Error('engine-loop: work waits but none runs');
     }
-    for (const [choice, error] of refused) this.#fail(choice.generation, unavailable(choice, error));
+    for (const [choice, error] of refused) this.#refuse(choice, error);
     const runs = scheduled.filter(({ sequence }) => this.#choices.has(sequence)); // a refused request takes all its choices along
     const items = runs.map(({ sequence, start, count, sample }) => {
       const choice = this.#choices.get(sequence)!;
@@ -159,7 +160,8 @@ export class EngineLoop<A extends { dispose(): void }> {
       const choice = this.#choices.get(sequence); // gone when another choice of its request has just failed
       if (!sample || !choice) return;
       this.#release(choice.generation);
-      if (sample === 'not-finite') this.#fail(choice.generation, notFinite(choice));
+      if (sample === 'not-finite')
+        this.#fail(choice.generation, modelNotFinite(choice.generation.request.adapter?.modelId ?? null));
       else this.#advance(choice, sample);
     });
     if (this.#events.length > 0) this.#options.deliver(this.#events.splice(0));
@@ -243,6 +245,10 @@ export class EngineLoop<A extends { dispose(): void }> {
     });
   }
 
+  #refuse({ generation }: Choice, { message, retryAfterSeconds }: AdapterLoadError): void {
+    this.#fail(generation, modelUnavailable(generation.request.adapter!.modelId, message, retryAfterSeconds));
+  }
+
   #fail(generation: Generation, error: WorkerError): void {
     if (!this.#generations.has(generation.request.id)) return;
     this.#close(generation);
@@ -263,28 +269,4 @@ export class EngineLoop<A extends { dispose(): void }> {
   #emit(generation: Generation, event: GenerateEvent): void {
     this.#events.push([generation.request.id, event]);
   }
-}
-
-function unavailable(choice: Choice, cause: AdapterLoadError): WorkerError {
-  const model = choice.generation.request.adapter!.modelId;
-  return {
-    status: 503,
-    type: 'service_unavailable_error',
-    code: 'model_unavailable',
-    param: 'model',
-    message: `The model '${model}' cannot be served at the moment: ${cause.message}`,
-    retry_after_seconds: cause.retryAfterSeconds,
-  };
-}
-
-function notFinite(choice: Choice): WorkerError {
-  const model = choice.generation.request.adapter?.modelId;
-  const what = model === undefined ? 'The model' : `The model '${model}'`;
-  return {
-    status: 500,
-    type: 'server_error',
-    code: 'model_not_finite',
-    param: null,
-    message: `${what} produced numbers that are not finite, so there is no next token.`,
-  };
 }

@@ -3,8 +3,10 @@
  * never block a socket. Knows the messages between the two threads; must not know HTTP or tensors.
  */
 import { Worker } from 'node:worker_threads';
-import type { GenerateEvent, WorkerError } from '../../src/inference/protocol.ts';
+import type { GenerateEvent } from '../../src/inference/protocol.ts';
 import type { EngineEvent, GenerationRequest } from './engine-loop.ts';
+import type { FullModel } from './full-models.ts';
+import { engineLost } from './refusals.ts';
 
 export interface EngineOptions {
   modelDirectory: string;
@@ -38,12 +40,15 @@ export interface EngineStats {
   preemptions: number;
 }
 
-export type ToEngine = { type: 'generate'; request: GenerationRequest } | { type: 'cancel'; id: number };
+export type ToEngine =
+  | { type: 'generate'; request: GenerationRequest; fullModel: FullModel | null }
+  | { type: 'cancel'; id: number };
 export type FromEngine =
   | { type: 'ready'; info: EngineInfo }
   | { type: 'events'; events: EngineEvent[]; stats: EngineStats };
 
-export type EngineRequest = Omit<GenerationRequest, 'id'>;
+/** `fullModel` answers in the base model's place when it is set. */
+export type EngineRequest = Omit<GenerationRequest, 'id'> & { fullModel: FullModel | null };
 
 /** One running generation. */
 export interface Ticket {
@@ -110,7 +115,8 @@ export class Engine implements Generator {
     }
     const id = this.#nextId++;
     this.#listeners.set(id, onEvent);
-    this.#send({ type: 'generate', request: { ...request, id } });
+    const { fullModel, ...generation } = request;
+    this.#send({ type: 'generate', request: { ...generation, id }, fullModel });
     return {
       cancel: () => {
         if (this.#listeners.delete(id)) this.#send({ type: 'cancel', id });
@@ -143,15 +149,4 @@ export class Engine implements Generator {
     this.#listeners.clear();
     for (const listener of listeners) listener({ type: 'error', error: engineLost() });
   }
-}
-
-function engineLost(): WorkerError {
-  return {
-    status: 503,
-    type: 'service_unavailable_error',
-    code: 'worker_lost',
-    param: null,
-    message: 'The worker that was generating this answer has stopped. Please try again.',
-    retry_after_seconds: 1,
-  };
 }

@@ -19,7 +19,7 @@ import type {
   WireAdapter,
   WorkerError,
 } from '../../src/inference/protocol.ts';
-import { type AdapterFiles, AdapterFilesError, type AdapterFolder } from './adapter-files.ts';
+import { type AdapterFiles, AdapterFilesError, type AdapterFolder, isFullModel } from './adapter-files.ts';
 import type { Admission, Place } from './admission.ts';
 import type { EngineRequest, Generator } from './engine.ts';
 import { EventStream, type EventStreamLimits } from './event-stream.ts';
@@ -137,16 +137,18 @@ async function stream(deps: GenerateDeps, prepared: Prepared): Promise<void> {
 
 function engineRequest({ request, prompt, folder }: Prepared): EngineRequest {
   const { adapter, sampling } = request;
-  const { seed } = sampling;
+  const tuned =
+    adapter && folder
+      ? { modelId: adapter.model_id, digest: adapter.digest, directory: folder.directory }
+      : null;
+  const full = adapter !== null && isFullModel(adapter.files);
   return {
     prompt,
-    adapter:
-      adapter && folder
-        ? { modelId: adapter.model_id, digest: adapter.digest, directory: folder.directory }
-        : null,
+    adapter: full ? null : tuned,
+    fullModel: full ? tuned : null,
     cacheSalt: cacheSalt(request),
     sampling,
-    seed: seed ?? randomBytes(6).readUIntLE(0, 6),
+    seed: sampling.seed ?? randomBytes(6).readUIntLE(0, 6),
   };
 }
 
@@ -155,7 +157,7 @@ function engineRequest({ request, prompt, folder }: Prepared): EngineRequest {
  * one tuned model (which belongs to one project) share; requests to the base model carry no owner and share nothing.
  */
 function cacheSalt(request: GenerateRequest): string {
-  if (request.adapter) return `adapter:${request.adapter.model_id}:${request.adapter.digest}`;
+  if (request.adapter) return `model:${request.adapter.model_id}:${request.adapter.digest}`;
   return `request:${randomBytes(16).toString('base64')}`;
 }
 
