@@ -57,7 +57,8 @@ export class Device {
  */
 export function openDevice(options: DeviceOptions = {}): Device {
   const { kind = 'auto', threads, isa, memoryLimitBytes } = options;
-  if (kind === 'cuda') throw new Error('device "cuda" was asked for, but this build of the addon has no CUDA');
+  if (kind === 'cuda')
+    throw new Error('device "cuda" was asked for, but this build of the addon has no CUDA');
   const native = loadNative();
   if (threads !== undefined || isa !== undefined || memoryLimitBytes !== undefined) {
     native.configure({ threads, isa, memoryLimitBytes });

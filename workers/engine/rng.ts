@@ -30,7 +30,7 @@ export function philox4x32(
 /** Upper 32 bits of the unsigned 64-bit product, from 16-bit halves (each partial sum stays below 2⁵³). */
 function multiplyHigh(a: number, b: number): number {
   const [aHigh, aLow, bHigh, bLow] = [a >>> 16, a & 0xffff, (b >>> 16) & 0xffff, b & 0xffff];
-  const middle = aHigh * bLow + ((aLow * bLow) >>> 16) + (aLow * bHigh) % 0x10000;
+  const middle = aHigh * bLow + ((aLow * bLow) >>> 16) + ((aLow * bHigh) % 0x10000);
   return (aHigh * bHigh + Math.floor((aLow * bHigh) / 0x10000) + Math.floor(middle / 0x10000)) | 0;
 }
 
@@ -60,7 +60,9 @@ const MICRO_BATCHES_MAX = 2 ** 13;
 /** The dropout stream of one linear in one micro-batch of one optimizer step; distinct for distinct arguments. */
 export function dropoutStream(step: number, microBatch: number, linear: number): number {
   if (step < 0 || step >= 2 ** 26 || microBatch >= MICRO_BATCHES_MAX || linear >= LAYERS_MAX) {
-    throw new RangeError(`dropout stream (step ${step}, micro-batch ${microBatch}, linear ${linear}) is out of range`);
+    throw new RangeError(
+      `dropout stream (step ${step}, micro-batch ${microBatch}, linear ${linear}) is out of range`,
+    );
   }
   return (step * MICRO_BATCHES_MAX + microBatch) * LAYERS_MAX + linear;
 }

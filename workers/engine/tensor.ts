@@ -76,7 +76,8 @@ export class Tensor {
 
   /** The native handle. @throws after dispose(): using freed memory is a broken invariant. */
   get handle(): Handle {
-    if (this.#handle === null) throw new Error(`tensor ${this.dtype}[${this.shape}] was used after dispose()`);
+    if (this.#handle === null)
+      throw new Error(`tensor ${this.dtype}[${this.shape}] was used after dispose()`);
     return this.#handle;
   }
 
@@ -216,7 +217,11 @@ function moveTo(value: unknown, inner: Set<Tensor>, outer: Set<Tensor> | null): 
     outer?.add(value);
   } else if (Array.isArray(value)) {
     for (const item of value) moveTo(item, inner, outer);
-  } else if (value !== null && typeof value === 'object' && Object.getPrototypeOf(value) === Object.prototype) {
+  } else if (
+    value !== null &&
+    typeof value === 'object' &&
+    Object.getPrototypeOf(value) === Object.prototype
+  ) {
     for (const item of Object.values(value)) moveTo(item, inner, outer);
   } else if (value instanceof Promise) {
     throw new Error('scope() needs a synchronous function: its tensors are freed when it returns');
@@ -224,5 +229,6 @@ function moveTo(value: unknown, inner: Set<Tensor>, outer: Set<Tensor> | null): 
 }
 
 function checkLength(verb: string, length: number, shape: Shape): void {
-  if (length !== elementCount(shape)) throw new Error(`${verb}: ${length} elements do not fill shape [${shape}]`);
+  if (length !== elementCount(shape))
+    throw new Error(`${verb}: ${length} elements do not fill shape [${shape}]`);
 }

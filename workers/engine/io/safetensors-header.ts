@@ -57,7 +57,10 @@ export function readSafetensorsHeader(path: string): SafetensorsHeader {
   if (json.size > TENSORS_MAX) refuse(`${json.size} tensors are more than ${TENSORS_MAX}`);
   const tensors = new Map<string, StoredTensor>();
   for (const [name, entry] of json) {
-    tensors.set(name, readEntry(entry, dataStart, (problem) => refuse(`tensor ${JSON.stringify(name)} ${problem}`)));
+    tensors.set(
+      name,
+      readEntry(entry, dataStart, (problem) => refuse(`tensor ${JSON.stringify(name)} ${problem}`)),
+    );
   }
   checkContiguous(tensors, dataStart, dataBytes, refuse);
   return { tensors, metadata };
@@ -74,13 +77,17 @@ function readHeaderText(path: string): { text: string; dataStart: number; dataBy
     }
     const headerBytes = length.readBigUInt64LE();
     if (headerBytes > BigInt(Math.min(HEADER_BYTES_MAX, stat.size - LENGTH_BYTES))) {
-      throw new SafetensorsError(path, `claims a header of ${headerBytes} bytes, more than the file or the limit allows`);
+      throw new SafetensorsError(
+        path,
+        `claims a header of ${headerBytes} bytes, more than the file or the limit allows`,
+      );
     }
     const header = Buffer.alloc(Number(headerBytes));
     if (readSync(file, header, 0, header.length, LENGTH_BYTES) < header.length) {
       throw new SafetensorsError(path, 'ends within its header');
     }
-    if (header[0] !== '{'.charCodeAt(0)) throw new SafetensorsError(path, 'has a header that does not begin with {');
+    if (header[0] !== '{'.charCodeAt(0))
+      throw new SafetensorsError(path, 'has a header that does not begin with {');
     const dataStart = LENGTH_BYTES + header.length;
     return { text: decodeUtf8(path, header), dataStart, dataBytes: stat.size - dataStart };
   } finally {
@@ -96,7 +103,10 @@ function decodeUtf8(path: string, bytes: Buffer): string {
   }
 }
 
-function readMetadata(value: StrictJson | undefined, refuse: (problem: string) => never): Record<string, string> {
+function readMetadata(
+  value: StrictJson | undefined,
+  refuse: (problem: string) => never,
+): Record<string, string> {
   if (value === undefined) return {};
   if (!(value instanceof Map)) return refuse('__metadata__ must be an object');
   for (const [key, text] of value) {
@@ -108,13 +118,15 @@ function readMetadata(value: StrictJson | undefined, refuse: (problem: string) =
 function readEntry(value: StrictJson, dataStart: number, refuse: (problem: string) => never): StoredTensor {
   if (!(value instanceof Map)) return refuse('must be an object');
   for (const key of value.keys()) {
-    if (!['dtype', 'shape', 'data_offsets'].includes(key)) refuse(`has the unknown key ${JSON.stringify(key)}`);
+    if (!['dtype', 'shape', 'data_offsets'].includes(key))
+      refuse(`has the unknown key ${JSON.stringify(key)}`);
   }
   const [dtype, shape, offsets] = [value.get('dtype'), value.get('shape'), value.get('data_offsets')];
   if (typeof dtype !== 'string' || !Object.hasOwn(BYTES_PER_ELEMENT, dtype)) {
     return refuse(`has the unknown dtype ${JSON.stringify(dtype)}`);
   }
-  if (!isIntegers(shape) || shape.length > RANK_MAX) return refuse(`needs a shape of at most ${RANK_MAX} sizes`);
+  if (!isIntegers(shape) || shape.length > RANK_MAX)
+    return refuse(`needs a shape of at most ${RANK_MAX} sizes`);
   if (!isIntegers(offsets) || offsets.length !== 2) return refuse('needs two data_offsets');
   const elements = shape.reduce((product, size) => product * BigInt(size), 1n);
   if (elements > ELEMENTS_MAX) refuse(`has ${elements} elements, more than ${ELEMENTS_MAX}`);
@@ -141,9 +153,13 @@ function checkContiguous(
   );
   for (const [name, { byteOffset, byteLength }] of byPosition) {
     if (byteOffset !== next) {
-      refuse(`tensor ${JSON.stringify(name)} begins at byte ${byteOffset}, not at ${next}: a hole or an overlap`);
+      refuse(
+        `tensor ${JSON.stringify(name)} begins at byte ${byteOffset}, not at ${next}: a hole or an overlap`,
+      );
     }
     next += byteLength;
   }
-  if (next !== dataStart + dataBytes) refuse(`holds ${dataStart + dataBytes - next} bytes that no tensor covers`);
+  const rest = dataStart + dataBytes - next;
+  if (rest < 0) refuse(`ends ${-rest} bytes before its tensors do`);
+  if (rest > 0) refuse(`holds ${rest} bytes that no tensor covers`);
 }

@@ -44,14 +44,23 @@ export function openSafetensors(path: string): SafetensorsFile {
   };
 }
 
-function loadStored(file: Tensor, path: string, name: string, stored: StoredTensor, dtype?: FloatDType): Tensor {
+function loadStored(
+  file: Tensor,
+  path: string,
+  name: string,
+  stored: StoredTensor,
+  dtype?: FloatDType,
+): Tensor {
   const { device } = file;
   const shape = stored.shape.length === 0 ? [1] : stored.shape;
   const source = FLOAT_DTYPES[stored.dtype];
   const raw = () => device.native.tensorView(file.handle, stored.byteOffset, [stored.byteLength], 'u8');
   if (source === undefined) {
     if (stored.dtype !== 'F16') {
-      throw new SafetensorsError(path, `tensor ${JSON.stringify(name)} has dtype ${stored.dtype}, not a usable float`);
+      throw new SafetensorsError(
+        path,
+        `tensor ${JSON.stringify(name)} has dtype ${stored.dtype}, not a usable float`,
+      );
     }
     const bits = new Uint16Array(stored.byteLength / 2);
     device.native.tensorRead(raw(), bits);
@@ -65,12 +74,22 @@ function loadStored(file: Tensor, path: string, name: string, stored: StoredTens
 }
 
 /** A view where the data is aligned for its dtype (the format does not promise it), else a copy. */
-function alignedView(file: Tensor, stored: StoredTensor, shape: readonly number[], dtype: FloatDType): Tensor {
+function alignedView(
+  file: Tensor,
+  stored: StoredTensor,
+  shape: readonly number[],
+  dtype: FloatDType,
+): Tensor {
   const { device } = file;
   const { native } = device;
   const elementBytes = dtype === 'f32' ? 4 : 2;
   if (stored.byteOffset % elementBytes === 0) {
-    return new Tensor(device, native.tensorView(file.handle, stored.byteOffset, shape as number[], dtype), shape, dtype);
+    return new Tensor(
+      device,
+      native.tensorView(file.handle, stored.byteOffset, shape as number[], dtype),
+      shape,
+      dtype,
+    );
   }
   const bytes = new Uint8Array(stored.byteLength);
   native.tensorRead(native.tensorView(file.handle, stored.byteOffset, [stored.byteLength], 'u8'), bytes);

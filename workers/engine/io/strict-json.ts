@@ -24,7 +24,8 @@ export function parseStrictJson(text: string, depthMax: number): StrictJson {
     if (depth > depthMax) fail(`nesting deeper than ${depthMax}`);
     skipSpace();
     const first = text[at];
-    const result = first === '{' ? object(depth) : first === '[' ? array(depth) : first === '"' ? string() : integer();
+    const result =
+      first === '{' ? object(depth) : first === '[' ? array(depth) : first === '"' ? string() : integer();
     skipSpace();
     return result;
   }
@@ -71,7 +72,8 @@ export function parseStrictJson(text: string, depthMax: number): StrictJson {
 
   function integer(): number {
     const digits = /^(?:0|[1-9]\d{0,15})(?![\d.eE])/.exec(text.slice(at, at + 18))?.[0];
-    if (digits === undefined || !Number.isSafeInteger(Number(digits))) fail('expected a non-negative integer');
+    if (digits === undefined || !Number.isSafeInteger(Number(digits)))
+      fail('expected a non-negative integer');
     at += digits!.length;
     return Number(digits);
   }

@@ -29,7 +29,9 @@ export function openWeightFiles(dir: string): WeightFiles {
     };
   }
   if (!existsSync(index)) {
-    throw new Error(`${dir} holds neither model.safetensors nor model.safetensors.index.json (pickle files are not read)`);
+    throw new Error(
+      `${dir} holds neither model.safetensors nor model.safetensors.index.json (pickle files are not read)`,
+    );
   }
   const fileOf = openShards(dir, index);
   return {
@@ -52,7 +54,9 @@ function openShards(dir: string, index: string): Map<string, SafetensorsFile> {
   const fileOf = new Map<string, SafetensorsFile>();
   for (const [name, shard] of Object.entries(weightMap as Record<string, unknown>)) {
     if (typeof shard !== 'string' || !SHARD_NAME.test(shard)) {
-      throw new Error(`${index}: ${JSON.stringify(shard)} is not the name of a safetensors file in this folder`);
+      throw new Error(
+        `${index}: ${JSON.stringify(shard)} is not the name of a safetensors file in this folder`,
+      );
     }
     if (!shards.has(shard)) shards.set(shard, openSafetensors(resolveInside(dir, shard)));
     const file = shards.get(shard)!;
@@ -67,7 +71,10 @@ function openShards(dir: string, index: string): Map<string, SafetensorsFile> {
 /** Follows links only within the folder, or to the blobs of the Hugging Face cache that the folder is a snapshot of. */
 function resolveInside(dir: string, name: string): string {
   const path = realpathSync(join(dir, name));
-  const roots = [dir, join(dir, '..', '..', 'blobs')].filter((root) => existsSync(root)).map((root) => realpathSync(root));
-  if (!roots.some((root) => path.startsWith(root + sep))) throw new Error(`${join(dir, name)} links outside its folder`);
+  const roots = [dir, join(dir, '..', '..', 'blobs')]
+    .filter((root) => existsSync(root))
+    .map((root) => realpathSync(root));
+  if (!roots.some((root) => path.startsWith(root + sep)))
+    throw new Error(`${join(dir, name)} links outside its folder`);
   return path;
 }

@@ -38,9 +38,12 @@ export const IGNORED = -100;
 export function accumulateGradients(model: Model, batch: PackedBatch, options: AccumulateOptions): LossSums {
   const { labelledTotal, seed, step, microBatch, recompute = false } = options;
   const { rows, targets } = labelledRows(batch);
-  if (model.trainableParameters().size === 0) throw new Error('the model has nothing to train: open it with trainable');
+  if (model.trainableParameters().size === 0)
+    throw new Error('the model has nothing to train: open it with trainable');
   if (!(labelledTotal >= rows.length && labelledTotal > 0)) {
-    throw new Error(`labelledTotal ${labelledTotal} is less than this batch's ${rows.length} labelled tokens`);
+    throw new Error(
+      `labelledTotal ${labelledTotal} is less than this batch's ${rows.length} labelled tokens`,
+    );
   }
   if (rows.length === 0) return { lossSum: 0, labelled: 0, correct: 0 };
   return scope(() => {

@@ -57,7 +57,12 @@ const ONLY: Readonly<Record<string, unknown>> = {
 };
 
 /** Keys that ask for foreign code or for weights in a format that is not supported. */
-const REFUSED = ['auto_map', 'quantization_config', '_attn_implementation_internal', '_experts_implementation'];
+const REFUSED = [
+  'auto_map',
+  'quantization_config',
+  '_attn_implementation_internal',
+  '_experts_implementation',
+];
 
 /**
  * Reads a parsed config.json, and generation_config.json when there is one (its eos_token_id wins, as in generate()).
@@ -74,12 +79,19 @@ export function readModelConfig(json: unknown, generationConfig?: unknown): Mode
 
   const hiddenSize = fields.integer('hidden_size', 1, 65_536);
   const heads = fields.integer('num_attention_heads', 1, 1024);
-  const kvHeads = fields.integer('num_key_value_heads', 1, heads, family.kvHeadsDefault === 'heads' ? heads : undefined);
-  if (heads % kvHeads !== 0) fields.refuse('num_key_value_heads', `${kvHeads} does not divide ${heads} heads`);
+  const kvHeads = fields.integer(
+    'num_key_value_heads',
+    1,
+    heads,
+    family.kvHeadsDefault === 'heads' ? heads : undefined,
+  );
+  if (heads % kvHeads !== 0)
+    fields.refuse('num_key_value_heads', `${kvHeads} does not divide ${heads} heads`);
   const vocabSize = fields.integer('vocab_size', 1, 2 ** 20);
   const maxPositionEmbeddings = fields.integer('max_position_embeddings', 1, 2 ** 22);
   const layers = fields.integer('num_hidden_layers', 1, 512);
-  const generation = generationConfig === undefined ? null : new Fields(generationConfig, 'generation_config');
+  const generation =
+    generationConfig === undefined ? null : new Fields(generationConfig, 'generation_config');
   const eosTokenIds = [generation, fields].map((source) => source?.tokenIds('eos_token_id', vocabSize) ?? []);
   const slidingWindow = readSlidingWindow(fields);
   return {
@@ -112,13 +124,23 @@ function refuseForeign(fields: Fields, family: Family): void {
   }
   for (const [key, value] of Object.entries(ONLY)) {
     if (fields.has(key) && fields.get(key) !== value) {
-      fields.refuse(key, `${JSON.stringify(fields.get(key))} is not supported (only ${JSON.stringify(value)})`);
+      fields.refuse(
+        key,
+        `${JSON.stringify(fields.get(key))} is not supported (only ${JSON.stringify(value)})`,
+      );
     }
   }
   const architectures = fields.get('architectures');
   if (architectures === undefined) return;
-  if (!Array.isArray(architectures) || architectures.length !== 1 || architectures[0] !== family.architecture) {
-    fields.refuse('architectures', `must be ["${family.architecture}"], not ${JSON.stringify(architectures)}`);
+  if (
+    !Array.isArray(architectures) ||
+    architectures.length !== 1 ||
+    architectures[0] !== family.architecture
+  ) {
+    fields.refuse(
+      'architectures',
+      `must be ["${family.architecture}"], not ${JSON.stringify(architectures)}`,
+    );
   }
 }
 

@@ -1,6 +1,7 @@
 /** Parameter counts from shapes alone: nothing is allocated. */
-import { matchTargets } from '../peft/targets.ts';
+
 import type { TargetModules } from '../peft/lora-config.ts';
+import { matchTargets } from '../peft/targets.ts';
 import { elementCount } from '../tensor.ts';
 import { familyOf, type ModelConfig } from './config.ts';
 import { LINEAR_ROLES } from './family.ts';

@@ -63,8 +63,24 @@ function blockForward(
   const shape = { headDim, scale: headDim ** -0.5, window: config.layerWindows[block.index] ?? 0 };
 
   const normed = rmsNorm(tape, x, block.inputNorm, eps);
-  const q = normRotary(tape, strategy.linear(tape, normed, block.q), block.qNorm, rotary, positions, headDim, eps);
-  const k = normRotary(tape, strategy.linear(tape, normed, block.k), block.kNorm, rotary, positions, headDim, eps);
+  const q = normRotary(
+    tape,
+    strategy.linear(tape, normed, block.q),
+    block.qNorm,
+    rotary,
+    positions,
+    headDim,
+    eps,
+  );
+  const k = normRotary(
+    tape,
+    strategy.linear(tape, normed, block.k),
+    block.kNorm,
+    rotary,
+    positions,
+    headDim,
+    eps,
+  );
   const v = strategy.linear(tape, normed, block.v);
   const attended = strategy.attend(tape, q, k, v, block.index, shape);
   const delta = strategy.linear(tape, attended, block.o);

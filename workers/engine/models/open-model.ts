@@ -28,7 +28,10 @@ export function openModel(dir: string, device: Device, options: OpenModelOptions
   const { dtype, trainable = false, forServing = false } = options;
   if (trainable && forServing) throw new Error('openModel: a model for serving cannot be trainable');
   const generationConfig = readJson(join(dir, 'generation_config.json'));
-  const config = readModelConfig(readJson(join(dir, 'config.json'), 'required'), generationConfig ?? undefined);
+  const config = readModelConfig(
+    readJson(join(dir, 'config.json'), 'required'),
+    generationConfig ?? undefined,
+  );
   const files = openWeightFiles(dir);
   checkNames(config, files);
   const parameters = new Map<string, Tensor>();
@@ -64,7 +67,13 @@ export function createModel(config: ModelConfig, device: Device, options: Create
   return new Model({ config, device, dtype, parameters, trainable, generationConfig: null });
 }
 
-function initialise(device: Device, spec: ParameterSpec, dtype: FloatDType, seed: number, std: number): Tensor {
+function initialise(
+  device: Device,
+  spec: ParameterSpec,
+  dtype: FloatDType,
+  seed: number,
+  std: number,
+): Tensor {
   return scope(() => {
     const values = Tensor.empty(device, spec.shape, 'f32');
     if (spec.kind === 'norm') device.native.fill(values.handle, 1);
@@ -97,8 +106,10 @@ function checkNames(config: ModelConfig, files: WeightFiles): void {
   const expected = new Set([...parameterSpecs(config)].map((spec) => spec.name));
   const { head } = familyOf(config).names;
   for (const name of files.names()) {
-    const harmless = name.endsWith('rotary_emb.inv_freq') || (config.tieWordEmbeddings && name === `${head}.weight`);
-    if (!expected.has(name) && !harmless) throw new Error(`the weight files hold ${name}, which this model does not use`);
+    const harmless =
+      name.endsWith('rotary_emb.inv_freq') || (config.tieWordEmbeddings && name === `${head}.weight`);
+    if (!expected.has(name) && !harmless)
+      throw new Error(`the weight files hold ${name}, which this model does not use`);
   }
 }
 

@@ -94,7 +94,8 @@ function linearWithAdapters(x: Tensor, layer: Linear, ranges: readonly AdapterRa
 function checkRanges(batch: PagedBatch): void {
   let next = 0;
   for (const { start, end } of batch.adapters) {
-    if (start !== next || end < start) throw new Error(`adapter range ${start}..${end} should begin at row ${next}`);
+    if (start !== next || end < start)
+      throw new Error(`adapter range ${start}..${end} should begin at row ${next}`);
     next = end;
   }
   if (next !== batch.ids.length) throw new Error(`adapter ranges cover ${next} of ${batch.ids.length} rows`);

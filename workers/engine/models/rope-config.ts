@@ -40,7 +40,11 @@ export function readRopeConfig(config: Fields, maxPositionEmbeddings: number): R
   if (scaling.has('full_attention') || scaling.has('sliding_attention')) {
     config.refuse(key, 'differs by layer type, which is not supported');
   }
-  return readVariant(scaling, modern ? scaling.number('rope_theta', 1, THETA_MAX, theta) : theta, maxPositionEmbeddings);
+  return readVariant(
+    scaling,
+    modern ? scaling.number('rope_theta', 1, THETA_MAX, theta) : theta,
+    maxPositionEmbeddings,
+  );
 }
 
 function readVariant(scaling: Fields, theta: number, maxPositionEmbeddings: number): RopeConfig {
@@ -59,9 +63,17 @@ function readVariant(scaling: Fields, theta: number, maxPositionEmbeddings: numb
     case 'llama3': {
       const lowFreqFactor = scaling.number('low_freq_factor', 1e-6, 1e6);
       const highFreqFactor = scaling.number('high_freq_factor', 1e-6, 1e6);
-      if (highFreqFactor <= lowFreqFactor) scaling.refuse('high_freq_factor', 'must be above low_freq_factor');
+      if (highFreqFactor <= lowFreqFactor)
+        scaling.refuse('high_freq_factor', 'must be above low_freq_factor');
       const factor = scaling.number('factor', 1, 1e6);
-      return { type, theta, factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings: original() };
+      return {
+        type,
+        theta,
+        factor,
+        lowFreqFactor,
+        highFreqFactor,
+        originalMaxPositionEmbeddings: original(),
+      };
     }
     case 'yarn':
       return readYarn(scaling, theta, original(maxPositionEmbeddings), maxPositionEmbeddings);
@@ -73,7 +85,12 @@ function readVariant(scaling: Fields, theta: number, maxPositionEmbeddings: numb
   }
 }
 
-function readYarn(scaling: Fields, theta: number, original: number, maxPositionEmbeddings: number): RopeConfig {
+function readYarn(
+  scaling: Fields,
+  theta: number,
+  original: number,
+  maxPositionEmbeddings: number,
+): RopeConfig {
   const factor = scaling.number('factor', 1, 1e6, maxPositionEmbeddings / original);
   const mscale = scaling.number('mscale', 0, 1e3, 0);
   const mscaleAllDim = scaling.number('mscale_all_dim', 0, 1e3, 0);
@@ -142,7 +159,8 @@ export function yarnRange(
   headDim: number,
 ): { low: number; high: number } {
   const { theta, betaFast, betaSlow, truncate, originalMaxPositionEmbeddings: original } = rope;
-  const pairAt = (turns: number) => (headDim * Math.log(original / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
+  const pairAt = (turns: number) =>
+    (headDim * Math.log(original / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
   const [low, high] = [pairAt(betaFast), pairAt(betaSlow)];
   return {
     low: Math.max(truncate ? Math.floor(low) : low, 0),

@@ -25,7 +25,9 @@ export class RopeTables {
   covering(positions: number): RotaryTable {
     const { maxPositionEmbeddings } = this.#config;
     if (positions > maxPositionEmbeddings) {
-      throw new RangeError(`position ${positions - 1} is beyond the model's ${maxPositionEmbeddings} positions`);
+      throw new RangeError(
+        `position ${positions - 1} is beyond the model's ${maxPositionEmbeddings} positions`,
+      );
     }
     if (this.#table === null || positions > this.#rows) {
       let rows = Math.max(FIRST_ROWS, this.#rows);

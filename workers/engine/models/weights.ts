@@ -72,7 +72,8 @@ export function* parameterSpecs(config: ModelConfig): Generator<ParameterSpec> {
     yield { name: `${block.inputNorm}.weight`, shape: [hiddenSize], kind: 'norm' };
     for (const role of LINEAR_ROLES) {
       yield { name: `${block[role]}.weight`, shape: shapes[role], kind: 'linear' };
-      if (hasBias(config, role)) yield { name: `${block[role]}.bias`, shape: [shapes[role][0]], kind: 'bias' };
+      if (hasBias(config, role))
+        yield { name: `${block[role]}.bias`, shape: [shapes[role][0]], kind: 'bias' };
     }
     if (config.qkNorm) {
       yield { name: `${block.qNorm}.weight`, shape: [headDim], kind: 'norm' };
@@ -96,7 +97,11 @@ export function arrangeWeights(config: ModelConfig, parameters: ReadonlyMap<stri
     return tensor;
   };
   let index = 0;
-  const linear = (name: string, [outFeatures, inFeatures]: readonly [number, number], bias: boolean): Linear => ({
+  const linear = (
+    name: string,
+    [outFeatures, inFeatures]: readonly [number, number],
+    bias: boolean,
+  ): Linear => ({
     name,
     index: index++,
     inFeatures,
@@ -107,7 +112,10 @@ export function arrangeWeights(config: ModelConfig, parameters: ReadonlyMap<stri
   });
   const blocks = Array.from({ length: config.layers }, (_, layer): Block => {
     const block = names.block(layer);
-    const linears = LINEAR_ROLES.map((role) => [role, linear(block[role], shapes[role], hasBias(config, role))]);
+    const linears = LINEAR_ROLES.map((role) => [
+      role,
+      linear(block[role], shapes[role], hasBias(config, role)),
+    ]);
     return {
       ...(Object.fromEntries(linears) as Record<LinearRole, Linear>),
       index: layer,

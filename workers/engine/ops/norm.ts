@@ -31,7 +31,15 @@ export function addRmsNorm(
   const y = Tensor.empty(x.device, x.shape, x.dtype);
   const z = Tensor.empty(x.device, x.shape, x.dtype);
   const rstd = Tensor.empty(x.device, [x.dim(0)], 'f32');
-  x.device.native.addRmsNormForward(y.handle, z.handle, rstd.handle, x.handle, delta.handle, weight.handle, eps);
+  x.device.native.addRmsNormForward(
+    y.handle,
+    z.handle,
+    rstd.handle,
+    x.handle,
+    delta.handle,
+    weight.handle,
+    eps,
+  );
   if (tracks(tape, x, delta, weight)) {
     tape.record([y, z], [z, rstd], ([dy, dz]) => {
       // forward: y = z·rstd ⊙ w, and z flows on: both gradients arrive at z in one pass

@@ -25,7 +25,17 @@ export function normRotary(
   const [cos, sin, pos] = [table.cos.handle, table.sin.handle, positions.handle];
   const y = Tensor.empty(x.device, x.shape, x.dtype);
   const rstd = norm === null ? null : Tensor.empty(x.device, [x.dim(0), x.dim(1) / headDim], 'f32');
-  native.qkNormRopeForward(y.handle, rstd?.handle ?? null, x.handle, norm?.handle ?? null, cos, sin, pos, headDim, eps);
+  native.qkNormRopeForward(
+    y.handle,
+    rstd?.handle ?? null,
+    x.handle,
+    norm?.handle ?? null,
+    cos,
+    sin,
+    pos,
+    headDim,
+    eps,
+  );
   if (tracks(tape, x, norm)) {
     tape.record([y], rstd === null ? [] : [x, rstd], ([dy]) => {
       // forward: y = rotate(x·rstd ⊙ w) ; without a norm the kernel rotates dy back and never reads x

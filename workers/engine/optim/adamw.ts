@@ -117,7 +117,9 @@ export class AdamW {
       const source = get(name);
       if (source === undefined) throw new Error(`optimizer state lacks ${name}`);
       if (source.dtype !== 'f32' || source.shape.join() !== target.shape.join()) {
-        throw new Error(`optimizer state ${name} is ${source.dtype} [${source.shape}], not f32 [${target.shape}]`);
+        throw new Error(
+          `optimizer state ${name} is ${source.dtype} [${source.shape}], not f32 [${target.shape}]`,
+        );
       }
       return { source, target };
     });

@@ -55,14 +55,16 @@ export function checkLoraConfig(config: LoraConfig): void {
   if (!(typeof dropout === 'number' && dropout >= 0 && dropout < 1)) {
     throw new LoraConfigError('lora_dropout', `must be from 0 to below 1, not ${dropout}`);
   }
-  if (typeof config.use_rslora !== 'boolean') throw new LoraConfigError('use_rslora', 'must be true or false');
+  if (typeof config.use_rslora !== 'boolean')
+    throw new LoraConfigError('use_rslora', 'must be true or false');
   const { init_lora_weights: init = true } = config;
   if (typeof init !== 'boolean' && init !== 'gaussian') {
     throw new LoraConfigError('init_lora_weights', `${JSON.stringify(init)} is not supported`);
   }
   checkModules('target_modules', config.target_modules);
   if (config.exclude_modules != null) checkModules('exclude_modules', config.exclude_modules);
-  for (const [pattern, rank] of Object.entries(config.rank_pattern ?? {})) checkRank(`rank_pattern.${pattern}`, rank);
+  for (const [pattern, rank] of Object.entries(config.rank_pattern ?? {}))
+    checkRank(`rank_pattern.${pattern}`, rank);
   for (const [pattern, alpha] of Object.entries(config.alpha_pattern ?? {})) {
     checkAlpha(`alpha_pattern.${pattern}`, alpha);
   }
@@ -104,9 +106,33 @@ export function loraScale(r: number, alpha: number, rslora: boolean): number {
 
 /** Keys of adapter_config.json that do not change the mathematics, or that this engine reads. */
 const KNOWN = new Set([
-  ...['peft_type', 'task_type', 'base_model_name_or_path', 'revision', 'inference_mode', 'auto_mapping', 'peft_version'],
-  ...['r', 'lora_alpha', 'lora_dropout', 'target_modules', 'exclude_modules', 'use_rslora', 'init_lora_weights', 'bias'],
-  ...['layers_to_transform', 'layers_pattern', 'rank_pattern', 'alpha_pattern', 'megatron_core', 'qalora_group_size'],
+  ...[
+    'peft_type',
+    'task_type',
+    'base_model_name_or_path',
+    'revision',
+    'inference_mode',
+    'auto_mapping',
+    'peft_version',
+  ],
+  ...[
+    'r',
+    'lora_alpha',
+    'lora_dropout',
+    'target_modules',
+    'exclude_modules',
+    'use_rslora',
+    'init_lora_weights',
+    'bias',
+  ],
+  ...[
+    'layers_to_transform',
+    'layers_pattern',
+    'rank_pattern',
+    'alpha_pattern',
+    'megatron_core',
+    'qalora_group_size',
+  ],
   ...['loftq_config', 'eva_config', 'corda_config', 'runtime_config', 'lora_ga_config'],
 ]);
 
@@ -122,7 +148,8 @@ export function readLoraConfig(json: unknown): LoraConfig {
   if (raw.peft_type !== 'LORA') {
     throw new LoraConfigError('peft_type', `${JSON.stringify(raw.peft_type)} is not supported (LORA is)`);
   }
-  if ((raw.bias ?? 'none') !== 'none') throw new LoraConfigError('bias', `${JSON.stringify(raw.bias)} is not supported`);
+  if ((raw.bias ?? 'none') !== 'none')
+    throw new LoraConfigError('bias', `${JSON.stringify(raw.bias)} is not supported`);
   for (const [key, value] of Object.entries(raw)) {
     if (!KNOWN.has(key) && !isInert(value)) {
       throw new LoraConfigError(key, `${JSON.stringify(value)} is not supported`);
@@ -130,7 +157,10 @@ export function readLoraConfig(json: unknown): LoraConfig {
   }
   const init = raw.init_lora_weights ?? true;
   if (!BASE_KEEPING_INITS.includes(init as boolean | string)) {
-    throw new LoraConfigError('init_lora_weights', `${JSON.stringify(init)} changes the base weights: not supported`);
+    throw new LoraConfigError(
+      'init_lora_weights',
+      `${JSON.stringify(init)} changes the base weights: not supported`,
+    );
   }
   const config = {
     r: raw.r ?? 8,

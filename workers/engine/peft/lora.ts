@@ -6,16 +6,27 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Device } from '../device.ts';
 import { writeJson } from '../io/atomic-write.ts';
-import { openSafetensors, type SafetensorsFile, SafetensorsError, writeSafetensors } from '../io/safetensors.ts';
+import {
+  openSafetensors,
+  SafetensorsError,
+  type SafetensorsFile,
+  writeSafetensors,
+} from '../io/safetensors.ts';
 import type { Model } from '../models/model.ts';
 import type { Linear } from '../models/weights.ts';
 import type { LowRankBranch } from '../ops/linear.ts';
 import { streamOf } from '../rng.ts';
 import { keep, scope, Tensor } from '../tensor.ts';
-import { checkLoraConfig, type LoraConfig, loraScale, readLoraConfig, writeLoraConfig } from './lora-config.ts';
+import {
+  checkLoraConfig,
+  type LoraConfig,
+  loraScale,
+  readLoraConfig,
+  writeLoraConfig,
+} from './lora-config.ts';
 import { matchTargets, patternValue, shortNames } from './targets.ts';
 
-export { type LoraConfig, LoraConfigError, LORA_DEFAULTS } from './lora-config.ts';
+export { LORA_DEFAULTS, type LoraConfig, LoraConfigError } from './lora-config.ts';
 
 interface AdaptedLinear {
   layer: Linear;
@@ -200,7 +211,8 @@ function loadFactor(device: Device, file: SafetensorsFile, key: string, shape: r
   }
   return scope(() => {
     const factor = file.load(device, key, 'f32');
-    if (device.native.hasNonFinite(factor.handle)) throw new SafetensorsError(file.path, `${key} is not finite`);
+    if (device.native.hasNonFinite(factor.handle))
+      throw new SafetensorsError(file.path, `${key} is not finite`);
     return keep(stored.dtype === 'F32' ? factor.clone() : factor);
   });
 }

@@ -4,7 +4,10 @@
  */
 import { type LoraConfig, LoraConfigError, type TargetModules } from './lora-config.ts';
 
-type TargetOptions = Pick<LoraConfig, 'target_modules' | 'exclude_modules' | 'layers_to_transform' | 'layers_pattern'>;
+type TargetOptions = Pick<
+  LoraConfig,
+  'target_modules' | 'exclude_modules' | 'layers_to_transform' | 'layers_pattern'
+>;
 
 /**
  * The paths among `modules` that the options target, in their order.
@@ -19,13 +22,19 @@ export function matchTargets(modules: readonly string[], options: TargetOptions)
     for (const target of targets) {
       const matches = matcher('target_modules', [target]);
       if (!modules.some(matches)) {
-        throw new LoraConfigError('target_modules', `${JSON.stringify(target)} matches no linear layer of the model`);
+        throw new LoraConfigError(
+          'target_modules',
+          `${JSON.stringify(target)} matches no linear layer of the model`,
+        );
       }
     }
   }
   const matched = modules.filter((path) => isTarget(path) && !isExcluded(path) && inLayers(path));
   if (matched.length === 0) {
-    throw new LoraConfigError('target_modules', `${JSON.stringify(targets)} matches no linear layer of the model`);
+    throw new LoraConfigError(
+      'target_modules',
+      `${JSON.stringify(targets)} matches no linear layer of the model`,
+    );
   }
   return matched;
 }
@@ -43,7 +52,8 @@ function layerFilter(options: TargetOptions): (path: string) => boolean {
   const { layers_to_transform: layers, layers_pattern: pattern } = options;
   if (layers == null || (Array.isArray(layers) && layers.length === 0)) return () => true;
   const wanted = Array.isArray(layers) ? layers : [layers];
-  const names = pattern == null || pattern.length === 0 ? ['[^.]*'] : typeof pattern === 'string' ? [pattern] : pattern;
+  const names =
+    pattern == null || pattern.length === 0 ? ['[^.]*'] : typeof pattern === 'string' ? [pattern] : pattern;
   const numbers = names.map((name) => compile('layers_pattern', `^.*\\.${name}\\.(\\d+)\\.`));
   return (path) => {
     const found = numbers.map((regex) => regex.exec(path)?.[1]).find((digits) => digits !== undefined);
@@ -52,7 +62,11 @@ function layerFilter(options: TargetOptions): (path: string) => boolean {
 }
 
 /** The value of the first pattern that matches the end of `path`, else `fallback`. */
-export function patternValue(patterns: Record<string, number> | undefined, path: string, fallback: number): number {
+export function patternValue(
+  patterns: Record<string, number> | undefined,
+  path: string,
+  fallback: number,
+): number {
   for (const [pattern, value] of Object.entries(patterns ?? {})) {
     if (compile('rank_pattern', `^(?:.*\\.)?(?:${pattern})$`).test(path)) return value;
   }
