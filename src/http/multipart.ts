@@ -37,7 +37,9 @@ export async function readForm(c: AppContext, maxFileBytes: number, sink: Upload
 
   const form = openForm(type, maxFileBytes);
   const files: Promise<void>[] = [];
+  const streams: BusboyFileStream[] = [];
   form.on('file', (name, stream, filename) => {
+    streams.push(stream.on('error', toldElsewhere));
     const taken =
       name === 'file' ? sink.file(filename ?? '', wholeFile(stream, maxFileBytes)) : skip(sink, name, stream);
     // A failed file ends the form; without this the rest of the body would wait for a reader for ever.
@@ -53,13 +55,19 @@ export async function readForm(c: AppContext, maxFileBytes: number, sink: Upload
     form.on(event, () => form.destroy(badRequest('The form has too many parts.', null, 'too_many_parts')));
   }
   try {
-    await pipeline(Readable.fromWeb(body as never), counted(limit, maxFileBytes), form);
+    const received = Readable.fromWeb(body as never).on('error', toldElsewhere);
+    await pipeline(received, counted(limit, maxFileBytes), form.on('error', toldElsewhere));
   } catch (error) {
-    await Promise.allSettled(files); // so that what they stored can be removed
+    // Busboy leaves an open file waiting for ever; its reader must see the error before what it stored can be removed.
+    for (const stream of streams) stream.destroy(error as Error);
+    await Promise.allSettled(files);
     throw formError(error);
   }
   await Promise.all(files);
 }
+
+/** Errors of the streams reach us through the pipeline and the files' promises; unheard they would end the process. */
+const toldElsewhere = () => {};
 
 function openForm(type: string, maxFileBytes: number) {
   try {

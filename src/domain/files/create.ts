@@ -47,7 +47,7 @@ export async function createFile(
   receive: (sink: UploadSink) => Promise<void>,
 ): Promise<FileRow> {
   const fields = new Map<string, string>();
-  let spooled: Spooled | null = null;
+  let spooling: Promise<Spooled> | null = null;
   let problem: ApiError | null = null; // told at the end, when the sender has finished and listens
   try {
     await receive({
@@ -56,15 +56,22 @@ export async function createFile(
         fields.set(name, value);
       },
       file: async (filename, body) => {
-        if (spooled) problem ??= duplicateParameter('file');
-        else spooled = await spool(deps, projectId, filename, body, mayNeedCheck(fields.get('purpose')));
+        if (spooling) {
+          problem ??= duplicateParameter('file');
+          for await (const _ of body); // read to its end, so that the form can end
+          return;
+        }
+        spooling = spool(deps, projectId, filename, body, mayNeedCheck(fields.get('purpose')));
+        await spooling;
       },
     });
     if (problem) throw problem;
-    const upload = readUpload(spooled, fields);
+    const upload = readUpload(await (spooling as Promise<Spooled> | null), fields);
     return await insertFile(deps.database.db, { projectId, ...upload });
   } catch (error) {
-    if (spooled) await deps.storage.delete((spooled as Spooled).storageKey);
+    // A put that failed has left nothing; one that succeeded is taken back.
+    const spooled = await (spooling as Promise<Spooled> | null)?.catch(() => null);
+    if (spooled) await deps.storage.delete(spooled.storageKey);
     throw error;
   }
 }

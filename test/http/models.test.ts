@@ -1,0 +1,63 @@
+import { describe, expect, it } from 'vitest';
+import { BASE_MODEL, useApp } from '../helpers/app.ts';
+import { addTunedModel } from './rows.ts';
+
+const t = useApp();
+
+describe('/v1/models', () => {
+  it('lists base models, then the tuned ones of the project', async () => {
+    const first = await addTunedModel(t, t.alice, { tail: 'list0001', checkpoint: true, step: 5 });
+    const second = await addTunedModel(t, t.alice, { tail: 'list0002' });
+    await addTunedModel(t, t.bob, { tail: 'list0003' });
+    const answer = await t.call('GET', '/v1/models');
+    expect(answer.json).toEqual({
+      object: 'list',
+      data: [
+        { id: BASE_MODEL, object: 'model', created: expect.any(Number), owned_by: 'lathe' },
+        { id: second.id, object: 'model', created: expect.any(Number), owned_by: 'acme' },
+        { id: first.id, object: 'model', created: expect.any(Number), owned_by: 'acme' },
+      ],
+    });
+  });
+
+  it.each([
+    ['raw', (id: string) => id],
+    ['percent-encoded', encodeURIComponent],
+    ['half encoded', (id: string) => id.replaceAll(':', '%3A')],
+  ])('finds ids with : and / in the path, %s', async (how, encode) => {
+    const tuned = await addTunedModel(t, t.alice, {
+      tail: how.slice(0, 8).padEnd(8, 'x').replace(/\W/g, 'z'),
+      checkpoint: true,
+    });
+    for (const id of [BASE_MODEL, tuned.id]) {
+      const answer = await t.call('GET', `/v1/models/${encode(id)}`);
+      expect([answer.status, answer.json?.id]).toEqual([200, id]);
+    }
+    const removed = await t.call('DELETE', `/v1/models/${encode(tuned.id)}`);
+    expect(removed.json).toEqual({ id: tuned.id, object: 'model', deleted: true });
+  });
+
+  it('forgets a deleted model', async () => {
+    const { id } = await addTunedModel(t, t.alice, { tail: 'gone0000' });
+    await t.call('DELETE', `/v1/models/${id}`);
+    for (const method of ['GET', 'DELETE']) {
+      const answer = await t.call(method, `/v1/models/${id}`);
+      expect([answer.status, answer.json.error]).toEqual([
+        404,
+        {
+          message: `The model '${id}' does not exist`,
+          type: 'invalid_request_error',
+          param: 'model',
+          code: 'model_not_found',
+        },
+      ]);
+    }
+    expect((await t.call('GET', '/v1/models')).text).not.toContain(id);
+  });
+
+  it('does not let a project delete a base model', async () => {
+    const answer = await t.call('DELETE', `/v1/models/${BASE_MODEL}`);
+    expect([answer.status, answer.json.error.code]).toEqual([403, 'permission_denied']);
+    expect((await t.call('GET', `/v1/models/${BASE_MODEL}`)).status).toBe(200);
+  });
+});

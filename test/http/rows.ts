@@ -1,0 +1,72 @@
+/** Rows that the API only reads: what trainers would have written. */
+import { createHash } from 'node:crypto';
+import { eq } from 'drizzle-orm';
+import { jobCheckpoints, jobs, tunedModels } from '../../src/db/schema.ts';
+import { newId } from '../../src/ids.ts';
+import { BASE_MODEL, TEN_ROWS, type Tenant, type TestApp } from '../helpers/app.ts';
+
+/** A job of the tenant, made through the API. */
+export async function addJob(t: TestApp, tenant: Tenant, fields: object = {}): Promise<string> {
+  const training_file = await t.upload(TEN_ROWS, { key: tenant.key });
+  const answer = await t.call('POST', '/v1/fine_tuning/jobs', {
+    key: tenant.key,
+    json: { model: BASE_MODEL, training_file, ...fields },
+  });
+  if (answer.status !== 200) throw new Error(`creating a job answered ${answer.status}: ${answer.text}`);
+  return answer.json.id;
+}
+
+export async function jobRow(t: TestApp, id: string) {
+  const [row] = await t.database.db.select().from(jobs).where(eq(jobs.id, id));
+  return row!;
+}
+
+/** A published model of the tenant with the job it came from. */
+export async function addTunedModel(
+  t: TestApp,
+  tenant: Tenant,
+  { tail, step = 10, checkpoint = false }: { tail: string; step?: number; checkpoint?: boolean },
+) {
+  const jobId = await addJob(t, tenant);
+  const digest = createHash('sha256').update(tail).digest('hex');
+  const row = {
+    id: `ft:${BASE_MODEL}:${tenant.organization.slug}::${tail}${checkpoint ? `:ckpt-step-${step}` : ''}`,
+    projectId: tenant.projectId,
+    jobId,
+    baseModel: BASE_MODEL,
+    kind: 'adapter',
+    ownedBy: tenant.organization.slug,
+    step,
+    isCheckpoint: checkpoint,
+    storagePrefix: `projects/${tenant.projectId}/jobs/${jobId}/e1/model`,
+    files: [{ name: 'adapter_model.safetensors', bytes: 10, sha256: digest }],
+    digest,
+  };
+  await t.database.db.insert(tunedModels).values(row);
+  return row;
+}
+
+/** A checkpoint that users see, or with `modelName` null one that only a resume sees. */
+export async function addCheckpoint(
+  t: TestApp,
+  tenant: Tenant,
+  jobId: string,
+  step: number,
+  modelName: string | null,
+) {
+  const id = newId('ftckpt_');
+  await t.database.db.insert(jobCheckpoints).values({
+    id,
+    projectId: tenant.projectId,
+    jobId,
+    epoch: 1,
+    step,
+    kind: modelName ? 'epoch' : 'state',
+    modelName,
+    storagePrefix: `projects/${tenant.projectId}/jobs/${jobId}/e1/ckpt-${step}`,
+    files: [],
+    digest: '0'.repeat(64),
+    metrics: { step, train_loss: 0.5 },
+  });
+  return id;
+}
