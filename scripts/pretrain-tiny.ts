@@ -23,7 +23,7 @@ const folder = fileURLToPath(new URL('../models/lathe-tiny', import.meta.url));
 const { values: given } = parseArgs({
   options: {
     steps: { type: 'string', default: '2600' },
-    packs: { type: 'string', default: '2' },
+    packs: { type: 'string', default: '1' },
     'pack-tokens': { type: 'string', default: '2048' },
     'learning-rate': { type: 'string', default: '0.002' },
     seed: { type: 'string', default: '1' },
@@ -82,6 +82,7 @@ function saveModel(model: Model): void {
 }
 
 function main(): void {
+  mkdirSync(given.out, { recursive: true });
   mkdirSync(given.scratch, { recursive: true });
   const threads = given.threads === undefined ? undefined : Number(given.threads);
   const device = openDevice({ threads });
@@ -163,7 +164,6 @@ function main(): void {
     join(given.out, 'README.md'),
     modelCard({ log, probe: result, steps: plan.steps, parameters: model.counts().total }),
   );
-  tokenizer.template?.dispose();
 }
 
 main();

@@ -5,10 +5,10 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { guardSpecials, type RenderedPart, splitRendered } from './rendered.ts';
-import { TemplateError, TemplateThread } from './template-thread.ts';
+import { TemplateError, TemplateProgram } from './template-program.ts';
 import { TokenizerError } from './tokenizer-file.ts';
 
-export { TemplateError } from './template-thread.ts';
+export { TemplateError } from './template-program.ts';
 
 /** A message as OpenAI writes it; `weight` and unknown fields are not shown to the template. */
 export interface ChatMessage {
@@ -39,8 +39,6 @@ export interface PartEncoder {
 }
 
 const maxTemplateBytes = 256 * 1024;
-/** Generous against a busy machine; an ordinary rendering takes a fraction of a millisecond. */
-const defaultDeadlineMs = 2000;
 
 function toolArguments(text: string): unknown {
   try {
@@ -71,16 +69,16 @@ function templateMessage(message: ChatMessage): Record<string, unknown> {
 }
 
 export class ChatTemplate {
-  private readonly thread: TemplateThread;
+  private readonly program: TemplateProgram;
   private readonly encoder: PartEncoder;
   private readonly variables: Record<string, unknown>;
 
   constructor(
     source: string,
     encoder: PartEncoder,
-    options: { bosToken?: string | null; eosToken?: string | null; deadlineMs?: number } = {},
+    options: { bosToken?: string | null; eosToken?: string | null } = {},
   ) {
-    this.thread = new TemplateThread(source, options.deadlineMs ?? defaultDeadlineMs);
+    this.program = new TemplateProgram(source);
     this.encoder = encoder;
     this.variables = { bos_token: options.bosToken ?? '', eos_token: options.eosToken ?? '' };
   }
@@ -88,7 +86,7 @@ export class ChatTemplate {
   /**
    * Renders several prefixes of one conversation with the same guard, so that the texts can be compared.
    * `parts(text)` cuts one of the texts, or a slice of one, into plain and control parts.
-   * @throws TemplateError when the template refuses the messages or takes too long.
+   * @throws TemplateError when the template refuses the messages or breaks a limit (see template-program.ts).
    */
   renderCuts(
     messages: readonly ChatMessage[],
@@ -106,12 +104,12 @@ export class ChatTemplate {
       ...(value.tools.length > 0 ? { tools: value.tools } : {}),
       ...(options.enableThinking === undefined ? {} : { enable_thinking: options.enableThinking }),
     };
-    const texts = this.thread.render(
-      cuts.map((cut) => ({
+    const texts = cuts.map((cut) =>
+      this.program.render({
         ...base,
         messages: value.messages.slice(0, cut.messages),
         add_generation_prompt: cut.addGenerationPrompt,
-      })),
+      }),
     );
     return { texts, parts: (text) => splitRendered(text, specials, guard), specialsInText: guarded.found };
   }
@@ -132,11 +130,6 @@ export class ChatTemplate {
   /** Token ids of the conversation; at least the first `limit` of them when a limit is given. */
   renderToIds(messages: readonly ChatMessage[], options: RenderOptions & { limit?: number } = {}): number[] {
     return this.encoder.encodeRendered(this.renderToParts(messages, options), options.limit);
-  }
-
-  /** Ends the rendering thread; the next rendering starts another. */
-  dispose(): void {
-    this.thread.dispose();
   }
 }
 
