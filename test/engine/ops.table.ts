@@ -62,10 +62,8 @@ export class Bench {
 
   /** Uninitialised tensor of the type under test unless another is named; filled with NaN so that a gap shows. */
   empty(dims: number[], dtype: FloatType | 'i32' = this.type): Handle {
-    const h = this.native.tensorCreate(dtype, dims);
-    this.#owned.push(h);
-    if (dtype !== 'i32') this.native.fill(h, Number.NaN);
-    return h;
+    const size = dims.reduce((a, b) => a * b, 1);
+    return this.upload(new Float64Array(size).fill(dtype === 'i32' ? 0 : Number.NaN), dims, dtype);
   }
 
   upload(values: ArrayLike<number>, dims: number[], dtype: FloatType | 'i32' = this.type): Handle {
