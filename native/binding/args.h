@@ -1,0 +1,121 @@
+// JavaScript values to C++ parameters, by the parameter's type. Every failure names the argument.
+#pragma once
+#include <napi.h>
+
+#include <cmath>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "../core/error.h"
+#include "../core/tensor.h"
+#include "handle.h"
+
+namespace lathe::binding {
+
+constexpr double kMaxSafeInteger = 9007199254740991.0;
+
+inline bool absent(Napi::Value v) { return v.IsNull() || v.IsUndefined(); }
+
+inline double finite_number(Napi::Value v, const char* name) {
+  if (!v.IsNumber()) invalid(name, "expected a number");
+  const double x = v.As<Napi::Number>().DoubleValue();
+  if (!std::isfinite(x)) invalid(name, "expected a finite number");
+  return x;
+}
+
+inline int64_t safe_integer(Napi::Value v, const char* name) {
+  const double x = finite_number(v, name);
+  if (x != std::floor(x) || std::fabs(x) > kMaxSafeInteger) invalid(name, "expected a safe integer");
+  return static_cast<int64_t>(x);
+}
+
+/// Seeds and streams: a safe integer ≥ 0, or a bigint of 64 bits.
+inline uint64_t unsigned_word(Napi::Value v, const char* name) {
+  if (v.IsBigInt()) {
+    bool lossless = false;
+    const uint64_t x = v.As<Napi::BigInt>().Uint64Value(&lossless);
+    if (!lossless) invalid(name, "expected an unsigned 64-bit integer");
+    return x;
+  }
+  const int64_t x = safe_integer(v, name);
+  if (x < 0) invalid(name, "must not be negative");
+  return static_cast<uint64_t>(x);
+}
+
+inline std::string text(Napi::Value v, const char* name) {
+  if (!v.IsString()) invalid(name, "expected a string");
+  return v.As<Napi::String>().Utf8Value();
+}
+
+/// Holds one converted argument for the duration of a call.
+template <class T>
+struct Argument;
+
+template <>
+struct Argument<const Tensor&> {
+  const Tensor* value;
+  Argument(Napi::Value v, const char* name) : value(&handle_object(v, name).view) {}
+  const Tensor& get() const { return *value; }
+};
+
+template <>
+struct Argument<const Tensor*> {
+  const Tensor* value;
+  Argument(Napi::Value v, const char* name) : value(absent(v) ? nullptr : &handle_object(v, name).view) {}
+  const Tensor* get() const { return value; }
+};
+
+template <>
+struct Argument<float> {
+  float value;
+  Argument(Napi::Value v, const char* name) : value(static_cast<float>(finite_number(v, name))) {
+    if (!std::isfinite(value)) invalid(name, "does not fit a 32-bit float");
+  }
+  float get() const { return value; }
+};
+
+template <>
+struct Argument<double> {
+  double value;
+  Argument(Napi::Value v, const char* name) : value(finite_number(v, name)) {}
+  double get() const { return value; }
+};
+
+template <>
+struct Argument<int64_t> {
+  int64_t value;
+  Argument(Napi::Value v, const char* name) : value(safe_integer(v, name)) {}
+  int64_t get() const { return value; }
+};
+
+template <>
+struct Argument<uint64_t> {
+  uint64_t value;
+  Argument(Napi::Value v, const char* name) : value(unsigned_word(v, name)) {}
+  uint64_t get() const { return value; }
+};
+
+template <>
+struct Argument<bool> {
+  bool value;
+  Argument(Napi::Value v, const char* name) : value(false) {
+    if (!v.IsBoolean()) invalid(name, "expected a boolean");
+    value = v.As<Napi::Boolean>().Value();
+  }
+  bool get() const { return value; }
+};
+
+/// "c a b" → {"c", "a", "b"}.
+inline std::vector<std::string> split_names(const std::string& names) {
+  std::vector<std::string> list;
+  size_t begin = 0;
+  while (begin < names.size()) {
+    const size_t end = std::min(names.find(' ', begin), names.size());
+    list.push_back(names.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return list;
+}
+
+}  // namespace lathe::binding

@@ -1,0 +1,92 @@
+// Every op of core/ops.h as a JavaScript function: one generic binder reads the C++ signature.
+#include "../core/ops.h"
+
+#include <tuple>
+#include <utility>
+
+#include "args.h"
+#include "export.h"
+
+namespace lathe::binding {
+namespace {
+
+Napi::Value to_js(Napi::Env env, double x) { return Napi::Number::New(env, x); }
+Napi::Value to_js(Napi::Env env, bool x) { return Napi::Boolean::New(env, x); }
+
+template <class R, class... P, size_t... I>
+Napi::Value invoke(const Napi::CallbackInfo& info, R (*op)(P...), const std::vector<std::string>& names,
+                   std::index_sequence<I...>) {
+  // Braces: arguments are converted left to right, so the first bad one is reported.
+  const std::tuple<Argument<P>...> arguments{Argument<P>(info[I], names[I].c_str())...};
+  if constexpr (std::is_void_v<R>) {
+    op(std::get<I>(arguments).get()...);
+    return info.Env().Undefined();
+  } else {
+    return to_js(info.Env(), op(std::get<I>(arguments).get()...));
+  }
+}
+
+/// exports[name] = entry of the checked table; `names` are the arguments, separated by spaces.
+template <class R, class... P>
+void bind(Napi::Object exports, const char* name, R (*Ops::*entry)(P...), const char* names) {
+  const std::vector<std::string> list = split_names(names);
+  if (list.size() != sizeof...(P)) throw Napi::Error::New(exports.Env(), std::string(name) + ": argument names");
+  R (*op)(P...) = checked_ops().*entry;
+  export_function(exports, name, sizeof...(P), sizeof...(P), [op, list](const Napi::CallbackInfo& info) {
+    return invoke(info, op, list, std::index_sequence_for<P...>{});
+  });
+}
+
+/// packWeight allocates its result, so it is not a plain op.
+Napi::Value pack_weight(const Napi::CallbackInfo& info) {
+  const Tensor& w = handle_object(info[0], "w").view;
+  if (w.rank != 2 || (w.dtype != DType::f32 && w.dtype != DType::bf16)) invalid("w", "expected f32|bf16 [N,K]");
+  const int64_t bytes = packed_bytes(w);
+  auto storage = Storage::allocate(bytes);
+  const Tensor packed = {storage->data(), {bytes}, 1, DType::u8, Device::cpu, true};
+  checked_ops().packWeight(packed, w);
+  return make_handle(info.Env(), std::move(storage), packed, bytes);
+}
+
+}  // namespace
+
+void export_ops(Napi::Env, Napi::Object e) {
+  bind(e, "fill", &Ops::fill, "x value");
+  bind(e, "copy", &Ops::copy, "dst src");
+  bind(e, "cast", &Ops::cast, "dst src");
+  bind(e, "add", &Ops::add, "out a b");
+  bind(e, "axpy", &Ops::axpy, "y alpha x");
+  bind(e, "scale", &Ops::scale, "y alpha");
+  bind(e, "addBias", &Ops::addBias, "y b");
+  bind(e, "biasBackward", &Ops::biasBackward, "db dy");
+  bind(e, "sumSquares", &Ops::sumSquares, "x");
+  bind(e, "hasNonFinite", &Ops::hasNonFinite, "x");
+  bind(e, "dropoutForward", &Ops::dropoutForward, "y x p seed stream");
+  bind(e, "dropoutBackward", &Ops::dropoutBackward, "dx dy p seed stream");
+  bind(e, "randomUniform", &Ops::randomUniform, "x lo hi seed stream");
+  bind(e, "randomNormal", &Ops::randomNormal, "x mean std seed stream");
+  bind(e, "gemm", &Ops::gemm, "c a b transA transB alpha beta");
+  export_function(e, "packWeight", 1, 1, pack_weight);
+  bind(e, "gemmPacked", &Ops::gemmPacked, "c a packed alpha beta");
+  bind(e, "embeddingForward", &Ops::embeddingForward, "out weight ids");
+  bind(e, "embeddingBackward", &Ops::embeddingBackward, "dw dout ids");
+  bind(e, "gatherRows", &Ops::gatherRows, "out x rows");
+  bind(e, "scatterAddRows", &Ops::scatterAddRows, "dx dout rows");
+  bind(e, "rmsNormForward", &Ops::rmsNormForward, "y rstd x w eps");
+  bind(e, "rmsNormBackward", &Ops::rmsNormBackward, "dx dw dy x w rstd dres");
+  bind(e, "addRmsNormForward", &Ops::addRmsNormForward, "y z rstd x delta w eps");
+  bind(e, "qkNormRopeForward", &Ops::qkNormRopeForward, "y rstd x w cos sin positions headDim eps");
+  bind(e, "qkNormRopeBackward", &Ops::qkNormRopeBackward, "dx dw dy x w rstd cos sin positions headDim");
+  bind(e, "attentionForward", &Ops::attentionForward, "out lse q k v cuSeqlens headDim scale window");
+  bind(e, "attentionBackward", &Ops::attentionBackward,
+       "dq dk dv dout out lse q k v cuSeqlens headDim scale window");
+  bind(e, "kvWrite", &Ops::kvWrite, "kCache vCache k v slots");
+  bind(e, "pagedAttentionForward", &Ops::pagedAttentionForward,
+       "out q kCache vCache blockTables cuSeqlensQ contextLens blockSize headDim scale window");
+  bind(e, "swigluForward", &Ops::swigluForward, "y gate up");
+  bind(e, "swigluBackward", &Ops::swigluBackward, "dgate dup dy gate up");
+  bind(e, "linearCrossEntropy", &Ops::linearCrossEntropy, "losses correct dx dw x w targets gradScale");
+  bind(e, "adamwStep", &Ops::adamwStep, "p m v g lr beta1 beta2 eps weightDecay step gradScale");
+}
+
+}  // namespace lathe::binding

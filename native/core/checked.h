@@ -1,0 +1,12 @@
+// The parts of the checked table, one per checked_*.cc file.
+#pragma once
+#include "ops.h"
+
+namespace lathe {
+
+void add_checked_elementwise(Ops& table);
+void add_checked_linear(Ops& table);
+void add_checked_model(Ops& table);
+void add_checked_attention(Ops& table);
+
+}  // namespace lathe

@@ -1,0 +1,171 @@
+// EVERY op, forward and backward: the surface that each backend implements and JavaScript sees, in one table.
+// The struct is the dispatch table itself: core/ holds one whose entries check their arguments, each instruction
+// set of cpu/ holds one whose entries compute. Entries of a backend may assume that the checks have passed.
+//
+// Legend: T tokens (rows), C channels, N rows or outputs, V vocabulary, H heads (Hq query, Hkv key/value), D head
+// size, S sequences, P positions. Tensors are dense row-major. "float" means f32 or bf16, freely mixed; arithmetic
+// and statistics are f32. Gradients named "+=" accumulate, all other outputs are overwritten. Outputs must not
+// overlap inputs unless "in place" is said: then the same memory is fine, a partial overlap is not.
+// No result depends on the number of threads; where a row is computed on its own, it does not depend on the
+// other rows either.
+#pragma once
+#include "tensor.h"
+
+namespace lathe {
+
+using In = const Tensor&;
+using Out = const Tensor&;          // the view is const, its data is written
+using OptionalIn = const Tensor*;   // null: absent
+using OptionalOut = const Tensor*;  // null: not wanted
+
+struct Ops {
+  // ---- elementwise; any shape, equal element counts, in place unless said ----
+
+  /// x = value. x float or i32 (value must then be an integer).
+  void (*fill)(Out x, double value);
+  /// dst = src, bytes. Equal types, or u8 on one side; equal byte counts. Not in place.
+  void (*copy)(Out dst, In src);
+  /// dst = src with conversion between f32 and bf16 (round to nearest even). In place only for equal types.
+  void (*cast)(Out dst, In src);
+  /// out = a + b.
+  void (*add)(Out out, In a, In b);
+  /// y += alpha·x.
+  void (*axpy)(Out y, float alpha, In x);
+  /// y *= alpha.
+  void (*scale)(Out y, float alpha);
+  /// y[t,c] += b[c]; y [T,C], b [C].
+  void (*addBias)(Out y, In b);
+  /// Backward of addBias: db[c] += Σ_t dy[t,c]; db f32 [C], dy [T,C].
+  void (*biasBackward)(Out db, In dy);
+
+  // ---- reductions ----
+
+  /// Σ x², in f64 over fixed chunks of 4096 elements. For the global norm of gradients.
+  double (*sumSquares)(In x);
+  /// Whether any element is NaN or ±inf.
+  bool (*hasNonFinite)(In x);
+
+  // ---- random numbers: Philox4x32-10, see philox.h; a pure function of (seed, stream, element index) ----
+
+  /// y = keep(i) ? x/(1−p) : 0 with keep(i) = word_i ≥ p·2³²; 0 ≤ p < 1. Srivastava et al., JMLR 15 (2014).
+  void (*dropoutForward)(Out y, In x, float p, uint64_t seed, uint64_t stream);
+  /// Forward was y = mask·x/(1−p), so dx = mask·dy/(1−p) with the same mask from (seed, stream).
+  void (*dropoutBackward)(Out dx, In dy, float p, uint64_t seed, uint64_t stream);
+  /// x uniform in [lo, hi): lo + (hi−lo)·(word >> 8)·2⁻²⁴.
+  void (*randomUniform)(Out x, float lo, float hi, uint64_t seed, uint64_t stream);
+  /// x normal, by Box–Muller on word pairs (0,1) and (2,3) of each block.
+  void (*randomNormal)(Out x, float mean, float std, uint64_t seed, uint64_t stream);
+
+  // ---- linear algebra ----
+
+  /// C = alpha·op(A)·op(B) + beta·C; C [M,N], op(A) [M,K], op(B) [K,N], op = transpose when the flag is set.
+  /// Both bf16: products of bf16 pairs accumulated in f32 (vdpbf16ps where the CPU has it); else f32. C is not
+  /// read when beta = 0. Each element sums over k in one order that depends on nothing but K.
+  void (*gemm)(Out c, In a, In b, bool transA, bool transB, float alpha, float beta);
+  /// W [N,K] float → panels of 32 rows in the order gemmPacked reads them; packed: u8 [packed_bytes(W)].
+  void (*packWeight)(Out packed, In w);
+  /// C = alpha·A·Wᵀ + beta·C; C [M,N], A [M,K]; bit for bit what gemm(c, a, w, false, true) gives.
+  void (*gemmPacked)(Out c, In a, In packed, float alpha, float beta);
+
+  // ---- rows ----
+
+  /// out[t] = weight[ids[t]]; out [T,C], weight [V,C], ids i32 [T] in [0,V).
+  void (*embeddingForward)(Out out, In weight, In ids);
+  /// dw[ids[t]] += dout[t], in the order of t; dw f32 [V,C].
+  void (*embeddingBackward)(Out dw, In dout, In ids);
+  /// out[i] = x[rows[i]]; out [N,C], x [T,C], rows i32 [N] in [0,T).
+  void (*gatherRows)(Out out, In x, In rows);
+  /// Backward of gatherRows: dx[rows[i]] += dout[i]; dx [T,C], dout [N,C], rows distinct.
+  void (*scatterAddRows)(Out dx, In dout, In rows);
+
+  // ---- RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467) ----
+
+  /// rstd[t] = 1/√(mean_c x² + eps); y = x·rstd·w; x, y [T,C], w [C], rstd f32 [T]. In place.
+  void (*rmsNormForward)(Out y, Out rstd, In x, In w, float eps);
+  /// Forward was y = x̂·w, x̂ = x·rstd, so with g = dy·w: dx = rstd·(g − x̂·mean_c(g·x̂)) (+ dres),
+  /// dw[c] += Σ_t dy·x̂. dw f32 [C] or null; dres [T,C] or null: the gradient that bypasses the norm.
+  /// dx may be dy or dres.
+  void (*rmsNormBackward)(Out dx, OptionalOut dw, In dy, In x, In w, In rstd, OptionalIn dres);
+  /// z = x + delta (rounded to z's type); y = rmsnorm(z)·w; rstd as above. z may be x or delta.
+  void (*addRmsNormForward)(Out y, Out z, Out rstd, In x, In delta, In w, float eps);
+
+  // ---- rotary position embedding (Su et al., arXiv:2104.09864), half-split as in Hugging Face's rotate_half,
+  //      with Qwen3's per-head RMSNorm before it when w is given ----
+
+  /// Per head h of row t: u = w ? x·rstd·w : x; y₁ = u₁·cos − u₂·sin, y₂ = u₂·cos + u₁·sin where ₁,₂ are the
+  /// halves and cos, sin are row positions[t]. x, y [T,H·D]; w [D] or null; rstd f32 [T,H] or null (not kept);
+  /// cos, sin f32 [P,D/2]; positions i32 [T] in [0,P). D even. In place.
+  void (*qkNormRopeForward)(Out y, OptionalOut rstd, In x, OptionalIn w, In cos, In sin, In positions,
+                            int64_t headDim, float eps);
+  /// Forward was y = R·u, so du = Rᵀ·dy; then through the norm as in rmsNormBackward, per head. dw f32 [D] or
+  /// null; x and rstd are needed with w only. dx may be dy.
+  void (*qkNormRopeBackward)(Out dx, OptionalOut dw, In dy, OptionalIn x, OptionalIn w, OptionalIn rstd, In cos,
+                             In sin, In positions, int64_t headDim);
+
+  // ---- attention: causal, grouped-query, sequences laid end to end; online softmax (Milakov & Gimelshein,
+  //      arXiv:1805.02867) in key blocks as FlashAttention-2 (Dao, arXiv:2307.08691); no T×T buffer ----
+
+  /// out[i] = Σ_j p_ij·v_j, p = softmax_j(scale·q_i·k_j) over j ≤ i of the same sequence (and j > i − window when
+  /// window > 0); lse[h,i] = log Σ_j exp(scale·q_i·k_j). q, out [T,Hq·D]; k, v [T,Hkv·D]; query head h uses key
+  /// head h / (Hq/Hkv); lse f32 [Hq,T]; cuSeqlens i32 [S+1] from 0 to T, not decreasing. D ≤ 512.
+  void (*attentionForward)(Out out, Out lse, In q, In k, In v, In cuSeqlens, int64_t headDim, float scale,
+                           int64_t window);
+  /// With p_ij = exp(scale·q_i·k_j − lse_i), dp_ij = dout_i·v_j, δ_i = dout_i·out_i: ds = p·(dp − δ)·scale,
+  /// dq_i = Σ_j ds_ij·k_j, dk_j = Σ_i ds_ij·q_i, dv_j = Σ_i p_ij·dout_i (sums over the query heads of a group).
+  void (*attentionBackward)(Out dq, Out dk, Out dv, In dout, In out, In lse, In q, In k, In v, In cuSeqlens,
+                            int64_t headDim, float scale, int64_t window);
+  /// kCache[slots[t]] = k[t], vCache[slots[t]] = v[t]; caches [rows,Hkv·D], k, v [T,Hkv·D], slots i32 [T]
+  /// distinct, in [0,rows).
+  void (*kvWrite)(Out kCache, Out vCache, In k, In v, In slots);
+  /// attentionForward over a paged cache: sequence s has contextLens[s] keys, key j at cache row
+  /// blockTables[s, j/blockSize]·blockSize + j%blockSize; its queries are rows cuSeqlensQ[s]…cuSeqlensQ[s+1] of q
+  /// and are the last positions of the context. The same sums in the same order as attentionForward.
+  /// blockTables i32 [S,maxBlocks] (entries beyond the context are not looked at), contextLens i32 [S].
+  void (*pagedAttentionForward)(Out out, In q, In kCache, In vCache, In blockTables, In cuSeqlensQ,
+                                In contextLens, int64_t blockSize, int64_t headDim, float scale, int64_t window);
+
+  // ---- SwiGLU (Shazeer, arXiv:2002.05202) ----
+
+  /// y = silu(gate)·up, silu(a) = a·σ(a), σ(a) = 1/(1+e^−a). In place.
+  void (*swigluForward)(Out y, In gate, In up);
+  /// Forward was y = g·σ(g)·u, so du = dy·g·σ(g), dg = dy·u·σ(g)·(1 + g·(1−σ(g))). dgate and dup may be
+  /// gate, up or dy, each at most once.
+  void (*swigluBackward)(Out dgate, Out dup, In dy, In gate, In up);
+
+  // ---- loss ----
+
+  /// Head and cross-entropy without storing the logits: rows of x in chunks, logits = x·wᵀ in f32.
+  /// losses[i] = log Σ_v exp(logit_v) − logit_target; correct[i] = (first argmax = target).
+  /// With g = (softmax − onehot)·gradScale: dx = g·w, dw += gᵀ·x. x [N,C], w [V,C], targets i32 [N] in [0,V),
+  /// losses f32 [N], correct i32 [N], dx [N,C] or null, dw f32 [V,C] or null. Where x and w are bf16, g is
+  /// rounded to bf16 for the two products.
+  void (*linearCrossEntropy)(Out losses, Out correct, OptionalOut dx, OptionalOut dw, In x, In w, In targets,
+                             float gradScale);
+
+  // ---- optimizer ----
+
+  /// AdamW (Loshchilov & Hutter, arXiv:1711.05101), all f32, equal element counts: g' = g·gradScale;
+  /// p −= lr·weightDecay·p; m = β₁m + (1−β₁)g'; v = β₂v + (1−β₂)g'²;
+  /// p −= lr/(1−β₁^step) · m / (√v/√(1−β₂^step) + eps). step ≥ 1.
+  void (*adamwStep)(Out p, Out m, Out v, In g, double lr, double beta1, double beta2, double eps,
+                    double weightDecay, int64_t step, float gradScale);
+};
+
+/// Header in front of packed panels; the panels follow at byte 64.
+struct PackedHeader {
+  uint64_t magic;
+  int64_t n, k;
+  DType dtype;
+};
+static constexpr uint64_t kPackedMagic = 0x31304B435048544Cull;
+static constexpr int64_t kPackedHeaderBytes = 64;
+static constexpr int64_t kPanelWidth = 32;  // rows of W per panel; the same for every instruction set
+
+/// Bytes of packWeight's result: rows rounded up to a panel, K of bf16 to a pair. Throws when the size overflows.
+int64_t packed_bytes(In w);
+
+/// The table whose entries check every argument (count and kinds are the binding's) and then run the op on the
+/// device of its tensors.
+const Ops& checked_ops();
+
+}  // namespace lathe

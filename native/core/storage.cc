@@ -1,0 +1,53 @@
+// Owners of tensor memory: see storage.h.
+#include "storage.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "allocator.h"
+#include "error.h"
+
+namespace lathe {
+
+std::shared_ptr<Storage> Storage::allocate(int64_t bytes) {
+  return std::shared_ptr<Storage>(new Storage(pool_allocate(bytes), bytes, false));
+}
+
+std::shared_ptr<Storage> Storage::map_file(const std::string& path) {
+  const auto fail = [&path](const std::string& why) {
+    return Error(ErrorCode::io, "path: cannot map '" + path + "': " + why);
+  };
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw fail(std::strerror(errno));
+  struct stat info = {};
+  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    close(fd);
+    throw fail("not a regular file");
+  }
+  void* data = nullptr;
+  if (info.st_size > 0) {
+    data = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) {
+      const int reason = errno;
+      close(fd);
+      throw fail(std::strerror(reason));
+    }
+  }
+  close(fd);
+  return std::shared_ptr<Storage>(new Storage(data, info.st_size, true));
+}
+
+Storage::~Storage() {
+  if (!mapped_) {
+    pool_release(data_, bytes_);
+  } else if (data_) {
+    munmap(data_, static_cast<size_t>(bytes_));
+  }
+}
+
+}  // namespace lathe

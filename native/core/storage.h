@@ -1,0 +1,34 @@
+// Storage: who owns the bytes under tensors. Either a pooled buffer or a read-only file mapping; tensors share it.
+// Knows nothing of JavaScript.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace lathe {
+
+class Storage {
+ public:
+  /// Uninitialised pooled memory. Throws Error(out_of_memory).
+  static std::shared_ptr<Storage> allocate(int64_t bytes);
+  /// Maps a regular file read-only. Throws Error(io) naming the path. A file that another process shortens while
+  /// it is mapped faults on access, as with every mmap: model files must be replaced by rename, not rewritten.
+  static std::shared_ptr<Storage> map_file(const std::string& path);
+
+  ~Storage();
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+
+  void* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+  bool mapped() const { return mapped_; }
+
+ private:
+  Storage(void* data, int64_t bytes, bool mapped) : data_(data), bytes_(bytes), mapped_(mapped) {}
+
+  void* data_;
+  int64_t bytes_;
+  bool mapped_;
+};
+
+}  // namespace lathe

@@ -1,0 +1,186 @@
+// Attention forward, for packed sequences and for a paged cache: online softmax over key blocks.
+#include "attention_block.h"
+#include "ops_parts.h"
+
+namespace lathe::LATHE_ISA {
+namespace {
+
+constexpr int64_t kPanelsPerTask = 4;  // lanes that share one packing of the keys
+
+struct Inputs {
+  FloatRef out, q, k, v;
+  float* lse;  // [Hq, rows] or null
+  int64_t rows;
+};
+
+/// Softmax state and output of one panel.
+struct PanelState {
+  alignas(64) float maximum[kPanel], sum[kPanel];
+  alignas(64) int32_t position[kPanel];
+};
+
+/// Turns scores [keys, 32] into weights e^(s−max), rescaling sum and output to the new maximum.
+void online_softmax(float* scores, PanelState& state, float* output, int64_t first_key, int64_t keys,
+                    const Lanes& lanes) {
+  const AttentionShape& a = lanes.shape;
+  const bool partly = first_key + keys - 1 > lanes.position(0) || first_key < a.first_key(lanes.last_position());
+  alignas(64) float correction[kPanel];
+  bool rescale = false;
+  for (int v = 0; v < kVectorsPerPanel; v++) {
+    const VF old = vload(state.maximum + v * W);
+    const VI position = *reinterpret_cast<const VI*>(state.position + v * W);
+    VF best = old;
+    for (int64_t j = 0; j < keys; j++) {
+      float* at = scores + j * kPanel + v * W;
+      VF s = vload(at) * a.scale;
+      if (partly) s = vselect(visible(position, first_key + j, a.window), s, vset(-__builtin_inff()));
+      vstore(at, s);
+      best = vmax(best, s);
+    }
+    // A lane that has seen no visible key yet keeps −inf: subtract 0 there, its weights are e^−inf = 0.
+    const VF shift = vselect(best == vset(-__builtin_inff()), VF{}, best);
+    const VF factor = vexp(old - shift);
+    VF sum = vload(state.sum + v * W) * factor;
+    for (int64_t j = 0; j < keys; j++) {
+      float* at = scores + j * kPanel + v * W;
+      const VF weight = vexp(vload(at) - shift);
+      vstore(at, weight);
+      sum += weight;
+    }
+    vstore(state.maximum + v * W, best);
+    vstore(state.sum + v * W, sum);
+    vstore(correction + v * W, factor);
+  }
+  for (int64_t i = 0; i < lanes.count; i++) rescale |= correction[i] != 1.0f;
+  if (!rescale) return;
+  for (int64_t i = 0; i < lanes.count; i++) {
+    for (int64_t c = 0; c < a.padded_d; c += W) {
+      float* at = output + i * a.padded_d + c;
+      vstore(at, vload(at) * correction[i]);
+    }
+  }
+}
+
+void write_panel(const Inputs& in, const PanelState& state, const float* output, const Lanes& lanes,
+                 int64_t key_head) {
+  const AttentionShape& a = lanes.shape;
+  for (int64_t i = 0; i < lanes.count; i++) {
+    const int64_t head = lanes.head(i, key_head), row = lanes.row(i);
+    const FloatRef to = in.out.at((row * a.query_heads + head) * a.d);
+    const VF inverse = vset(1.0f) / vset(state.sum[i]);
+    each_vector(a.d, [&](int64_t c, int n) { store(to, c, vload(output + i * a.padded_d + c) * inverse, n); });
+    if (in.lse) in.lse[head * in.rows + row] = state.maximum[i] + log_scalar(state.sum[i]);
+  }
+}
+
+/// Floats of scratch that one worker needs.
+int64_t worker_floats(const AttentionShape& a) {
+  return kPanelsPerTask * kPanel * (a.padded_d + a.d) + kKeyBlock * (2 * a.padded_d + a.d + kPanel) +
+         kPanel * a.padded_d;
+}
+
+/// All lanes [first, first + count) of one sequence and key head; count ≤ 4 panels.
+void attend(const Inputs& in, const AttentionShape& a, const Sequence& s, int64_t key_head, int64_t first,
+            int64_t count, float* scratch) {
+  const int64_t panels = (count + kPanel - 1) / kPanel;
+  float* output = scratch;
+  float* queries = output + kPanelsPerTask * kPanel * a.padded_d;
+  float* keys = queries + kPanelsPerTask * kPanel * a.d;
+  float* keys_t = keys + kKeyBlock * a.padded_d;
+  float* values = keys_t + kKeyBlock * a.d;
+  float* scores = values + kKeyBlock * a.padded_d;
+  float* rows = scores + kKeyBlock * kPanel;
+  PanelState state[kPanelsPerTask];
+  const auto lanes_of = [&](int64_t p) {
+    return Lanes{s, a, first + p * kPanel, min(kPanel, count - p * kPanel)};
+  };
+  for (int64_t p = 0; p < panels; p++) {
+    const Lanes lanes = lanes_of(p);
+    load_lanes(rows, in.q, lanes, key_head);
+    transpose_rows(queries + p * kPanel * a.d, rows, kPanel, kPanel, a);
+    lane_positions(state[p].position, lanes);
+    for (int64_t i = 0; i < kPanel; i++) {
+      state[p].maximum[i] = -__builtin_inff();
+      state[p].sum[i] = 0;
+    }
+  }
+  for (int64_t i = 0; i < panels * kPanel * a.padded_d; i++) output[i] = 0;
+  const int64_t end = lanes_of(panels - 1).last_position() + 1;
+  for (int64_t b = a.first_key(lanes_of(0).position(0)) / kKeyBlock * kKeyBlock; b < end; b += kKeyBlock) {
+    const int64_t block_keys = min(kKeyBlock, end - b);
+    load_keys(keys, in.k, s, a, key_head, b, block_keys);
+    load_keys(values, in.v, s, a, key_head, b, block_keys);
+    transpose_rows(keys_t, keys, block_keys, kKeyBlock, a);
+    for (int64_t p = 0; p < panels; p++) {
+      const Lanes lanes = lanes_of(p);
+      const int64_t visible_keys = min(block_keys, lanes.last_position() + 1 - b);
+      if (visible_keys <= 0 || b + block_keys <= a.first_key(lanes.position(0))) continue;
+      float* out = output + p * kPanel * a.padded_d;
+      score_tile(scores, keys_t, queries + p * kPanel * a.d, visible_keys, a.d);
+      online_softmax(scores, state[p], out, b, visible_keys, lanes);
+      accumulate_rows<1>(out, scores, values, lanes.count, visible_keys, a.padded_d);
+    }
+  }
+  for (int64_t p = 0; p < panels; p++) {
+    write_panel(in, state[p], output + p * kPanel * a.padded_d, lanes_of(p), key_head);
+  }
+}
+
+/// Splits sequences into tasks of up to four panels each and runs them.
+template <class SequenceAt>
+void run(const Inputs& in, const AttentionShape& a, int64_t sequences, const SequenceAt& sequence_at) {
+  constexpr int64_t lanes_per_task = kPanelsPerTask * kPanel;
+  const Scratch starts((sequences + 1) * 8);  // first task of each sequence
+  auto* start = reinterpret_cast<int64_t*>(starts.bytes());
+  start[0] = 0;
+  for (int64_t s = 0; s < sequences; s++) {
+    const int64_t lanes = sequence_at(s).queries * a.group;
+    start[s + 1] = start[s] + (lanes + lanes_per_task - 1) / lanes_per_task * a.key_heads;
+  }
+  const int64_t floats = round_up(worker_floats(a), 64);
+  const Scratch scratch(floats * 4 * thread_count());
+  parallel_tasks(start[sequences], [&](int64_t task, int worker) {
+    int64_t low = 0, high = sequences - 1;  // the sequence with start[s] ≤ task < start[s+1]
+    while (low < high) {
+      const int64_t middle = (low + high + 1) / 2;
+      if (start[middle] <= task) {
+        low = middle;
+      } else {
+        high = middle - 1;
+      }
+    }
+    const Sequence s = sequence_at(low);
+    const int64_t index = task - start[low], first = index / a.key_heads * lanes_per_task;
+    attend(in, a, s, index % a.key_heads, first, min(lanes_per_task, s.queries * a.group - first),
+           scratch.floats() + worker * floats);
+  });
+}
+
+void attentionForward(Out out, Out lse, In q, In k, In v, In cu_seqlens, int64_t head_dim, float scale,
+                      int64_t window) {
+  const AttentionShape shape(q, k, head_dim, scale, window);
+  const int32_t* offsets = i32_data(cu_seqlens);
+  run({out, q, k, v, f32_data(lse), q.dims[0]}, shape, cu_seqlens.dims[0] - 1, [&](int64_t s) {
+    const int64_t length = offsets[s + 1] - offsets[s];
+    return Sequence{offsets[s], length, length, nullptr, 0};
+  });
+}
+
+void pagedAttentionForward(Out out, In q, In k_cache, In v_cache, In block_tables, In cu_seqlens_q, In context_lens,
+                           int64_t block_size, int64_t head_dim, float scale, int64_t window) {
+  const AttentionShape shape(q, k_cache, head_dim, scale, window);
+  const int32_t* offsets = i32_data(cu_seqlens_q);
+  run({out, q, k_cache, v_cache, nullptr, q.dims[0]}, shape, cu_seqlens_q.dims[0] - 1, [&](int64_t s) {
+    return Sequence{offsets[s], offsets[s + 1] - offsets[s], i32_data(context_lens)[s],
+                    i32_data(block_tables) + s * block_tables.dims[1], block_size};
+  });
+}
+
+}  // namespace
+
+void add_attention(Ops& t) {
+  t.attentionForward = attentionForward;
+  t.pagedAttentionForward = pagedAttentionForward;
+}
+
+}  // namespace lathe::LATHE_ISA

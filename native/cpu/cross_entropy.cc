@@ -1,0 +1,100 @@
+// Language-model head and cross-entropy in one op: logits exist for one chunk of rows at a time.
+#include "gemm.h"
+#include "ops_parts.h"
+#include "parallel.h"
+#include "vector_math.h"
+
+namespace lathe::LATHE_ISA {
+namespace {
+
+constexpr int64_t kChunkLogits = 4 << 20;  // logits of a chunk: 16 MB of f32
+constexpr int64_t kMinChunkRows = 256;     // enough rows to pay for packing w again
+
+struct Row {
+  float maximum, sum, target_logit;
+  bool correct;
+};
+
+Row row_statistics(const float* logits, int64_t vocabulary, int32_t target) {
+  Row row = {0, 0, logits[target], true};
+  VF best = vset(-__builtin_inff());
+  each_vector(vocabulary, [&](int64_t i, int n) {
+    VF x = vload_n(logits + i, n);
+    for (int j = n; j < W; j++) x[j] = -__builtin_inff();
+    best = vmax(best, x);
+  });
+  row.maximum = vmax_lane(best);
+  VF sum = {};
+  each_vector(vocabulary, [&](int64_t i, int n) {
+    VF e = vexp(vload_n(logits + i, n) - row.maximum);
+    for (int j = n; j < W; j++) e[j] = 0;
+    sum += e;
+  });
+  row.sum = vsum(sum);
+  for (int64_t i = 0; row.correct && i < target; i++) row.correct = logits[i] < row.target_logit;
+  for (int64_t i = target + 1; row.correct && i < vocabulary; i++) row.correct = logits[i] <= row.target_logit;
+  return row;
+}
+
+// Forward: loss = log Σ e^logit − logit_target, so dlogit = (softmax − onehot)·gradScale, in place when f32.
+void row_gradient(FloatRef dlogits, const float* logits, int64_t vocabulary, int32_t target, const Row& row,
+                  float grad_scale) {
+  const VF factor = vset(grad_scale / row.sum);
+  const float at_target = (vexp(vset(row.target_logit - row.maximum))[0] / row.sum - 1.0f) * grad_scale;
+  each_vector(vocabulary, [&](int64_t i, int n) {
+    store(dlogits, i, vexp(vload_n(logits + i, n) - row.maximum) * factor, n);
+  });
+  store(dlogits, target, vset(at_target), 1);
+}
+
+struct Head {
+  const Tensor &losses, &correct, &x, &w;
+  const int32_t* targets;
+  OptionalOut dx, dw;
+  float grad_scale;
+};
+
+void chunk(const Head& h, int64_t first, int64_t rows, float* logits, char* dlogits, bool half) {
+  const int64_t channels = h.x.dims[1], vocabulary = h.w.dims[0];
+  const FloatRef x = FloatRef(h.x).at(first * channels), w(h.w);
+  const FloatRef l(reinterpret_cast<char*>(logits), false), dl(dlogits, half);
+  multiply({l, vocabulary, 1, 1.0f, 0.0f}, {x, channels, 1}, {w, channels, 1}, rows, vocabulary, channels);
+  parallel_ranges(rows, rows_per_task(vocabulary), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      const float* row_logits = logits + i * vocabulary;
+      const int32_t target = h.targets[first + i];
+      const Row row = row_statistics(row_logits, vocabulary, target);
+      f32_data(h.losses)[first + i] = row.maximum + log_scalar(row.sum) - row.target_logit;
+      static_cast<int32_t*>(h.correct.data)[first + i] = row.correct;
+      if (h.dx || h.dw) row_gradient(dl.at(i * vocabulary), row_logits, vocabulary, target, row, h.grad_scale);
+    }
+  });
+  if (h.dx) {
+    const FloatRef dx = FloatRef(*h.dx).at(first * channels);
+    multiply({dx, channels, 1, 1.0f, 0.0f}, {dl, vocabulary, 1}, {w, 1, channels}, rows, channels, vocabulary);
+  }
+  if (h.dw) {
+    multiply({*h.dw, channels, 1, 1.0f, 1.0f}, {dl, 1, vocabulary}, {x, 1, channels}, vocabulary, channels, rows);
+  }
+}
+
+void linearCrossEntropy(Out losses, Out correct, OptionalOut dx, OptionalOut dw, In x, In w, In targets,
+                        float grad_scale) {
+  const int64_t rows = x.dims[0], vocabulary = w.dims[0];
+  if (rows == 0) return;
+  const int64_t chunk_rows = min(rows, max(kMinChunkRows, kChunkLogits / vocabulary));
+  const bool half = x.dtype == DType::bf16 && w.dtype == DType::bf16;
+  const Scratch logits(chunk_rows * vocabulary * 4);
+  const Scratch rounded(half && (dx || dw) ? chunk_rows * vocabulary * 2 : 0);
+  char* dlogits = half ? rounded.bytes() : logits.bytes();
+  const Head head = {losses, correct, x, w, i32_data(targets), dx, dw, grad_scale};
+  for (int64_t first = 0; first < rows; first += chunk_rows) {
+    chunk(head, first, min(chunk_rows, rows - first), logits.floats(), dlogits, half);
+  }
+}
+
+}  // namespace
+
+void add_cross_entropy(Ops& t) { t.linearCrossEntropy = linearCrossEntropy; }
+
+}  // namespace lathe::LATHE_ISA

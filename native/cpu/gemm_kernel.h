@@ -1,0 +1,103 @@
+// Micro-kernels of the matrix product: a tile of R rows by 32 columns kept in registers over the whole of k.
+// Operands come packed (gemm_pack.h), so all k steps are unit-stride. Each element of the tile is one chain of
+// multiply-adds in ascending k, started at zero: its value depends on nothing but its own row and column.
+#pragma once
+#include "../core/ops.h"
+#include "simd.h"
+
+namespace lathe::LATHE_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kTileRows = 12;  // 24 accumulators of 32 registers
+#elif defined(__AVX2__)
+constexpr int kTileRows = 6;  // 12 of 16
+#else
+constexpr int kTileRows = 4;
+#endif
+constexpr int kPanel = kPanelWidth;
+
+/// How a step multiplies. `single`: one k, f32·f32. `pairs`: two k, f32 by bf16 pairs widened on the fly.
+/// `dot`: two k, bf16 pairs by bf16 pairs with vdpbf16ps.
+enum class Step { single, pairs, dot };
+
+#if defined(__AVX512BF16__)
+constexpr bool kHasDot = true;
+static inline VF dot_pair(VF acc, uint32_t a, VU b) {
+  return (VF)_mm512_dpbf16_ps((__m512)acc, (__m512bh)vuset(a), (__m512bh)b);
+}
+#else
+constexpr bool kHasDot = false;
+static inline VF dot_pair(VF acc, uint32_t, VU) { return acc; }  // never chosen: see Depth in gemm.cc
+#endif
+
+/// c[R, 2 vectors] (+)= Σ_step a·b. A: step s, row r at a[s·a_step + r·kRowStride] (in 32-bit units; `pairs` has
+/// two consecutive a_steps per step); B: step s at b[s·b_step], two vectors wide.
+template <Step kStep, int R, int kRowStride>
+static inline __attribute__((always_inline)) void micro_tile(int64_t steps, const float* a, int64_t a_step,
+                                                             const float* b, int64_t b_step, float* c,
+                                                             int64_t c_row, bool accumulate) {
+  VF acc[R][2];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) {
+    acc[r][0] = accumulate ? vload(c + r * c_row) : VF{};
+    acc[r][1] = accumulate ? vload(c + r * c_row + W) : VF{};
+  }
+  for (int64_t s = 0; s < steps; s++, b += b_step, a += a_step) {
+    const VF b0 = vload(b), b1 = vload(b + W);
+    if constexpr (kStep == Step::single) {
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const VF ar = vset(a[r * kRowStride]);
+        acc[r][0] = fma(ar, b0, acc[r][0]);
+        acc[r][1] = fma(ar, b1, acc[r][1]);
+      }
+    } else if constexpr (kStep == Step::pairs) {
+      const VF low0 = (VF)((VU)b0 << 16), low1 = (VF)((VU)b1 << 16);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const VF ar = vset(a[r * kRowStride]);
+        acc[r][0] = fma(ar, low0, acc[r][0]);
+        acc[r][1] = fma(ar, low1, acc[r][1]);
+      }
+      a += a_step;
+      const VF high0 = (VF)((VU)b0 & 0xFFFF0000u), high1 = (VF)((VU)b1 & 0xFFFF0000u);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const VF ar = vset(a[r * kRowStride]);
+        acc[r][0] = fma(ar, high0, acc[r][0]);
+        acc[r][1] = fma(ar, high1, acc[r][1]);
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const uint32_t ar = *reinterpret_cast<const U32m*>(a + r * kRowStride);
+        acc[r][0] = dot_pair(acc[r][0], ar, (VU)b0);
+        acc[r][1] = dot_pair(acc[r][1], ar, (VU)b1);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) {
+    vstore(c + r * c_row, acc[r][0]);
+    vstore(c + r * c_row + W, acc[r][1]);
+  }
+}
+
+/// A whole panel's width: 32 columns, as many vector pairs as that takes.
+template <Step kStep, int R, int kRowStride = 1>
+static void panel_tile(int64_t steps, const float* a, int64_t a_step, const float* b, int64_t b_step, float* c,
+                       int64_t c_row, bool accumulate) {
+  for (int j = 0; j < kPanel; j += 2 * W) {
+    micro_tile<kStep, R, kRowStride>(steps, a, a_step, b + j, b_step, c + j, c_row, accumulate);
+  }
+}
+
+/// Row counts that have a kernel; a smaller remainder is padded with zero rows up to the next one.
+static inline int tile_rows(int64_t rows) {
+  if (rows >= kTileRows) return kTileRows;
+  if (rows > 8) return kTileRows;
+  if (rows > 4) return kTileRows < 8 ? kTileRows : 8;
+  return rows > 2 ? 4 : rows > 1 ? 2 : 1;
+}
+
+}  // namespace lathe::LATHE_ISA

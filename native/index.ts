@@ -1,0 +1,218 @@
+// The typed front of the native addon: finds native/build/lathe.node and types its whole surface. The names are
+// those of native/core/ops.h, where every op's formula, shapes and source stand; this file adds nothing to them.
+// It reads no environment and imports nothing of ours.
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+
+/** An opaque tensor. Only the addon makes them; a foreign object in its place is an Error, never a crash. */
+export type Handle = object;
+
+export type NativeDtype = 'f32' | 'bf16' | 'i32' | 'u8';
+
+/** Errors carry one of these as `code`; the message is "op: argument: what was expected". */
+export type NativeErrorCode =
+  | 'LATHE_INVALID_ARGUMENT'
+  | 'LATHE_OUT_OF_MEMORY'
+  | 'LATHE_IO'
+  | 'LATHE_INTERNAL';
+
+export interface NativeInfo {
+  /** Instruction set in use: avx512bf16, avx512, avx2 or generic. */
+  isa: string;
+  /** Those this CPU can run, best first. */
+  isas: string[];
+  threads: number;
+  bytesInUse: number;
+  bytesPeak: number;
+  /** Freed memory kept for reuse; trim() returns it. */
+  bytesPooled: number;
+}
+
+export interface NativeOptions {
+  isa?: string;
+  threads?: number;
+  /** Limit on tensors and scratch space; beyond it LATHE_OUT_OF_MEMORY. 0 = none. */
+  memoryLimitBytes?: number;
+}
+
+/** A safe integer ≥ 0, or a 64-bit bigint. */
+export type Word = number | bigint;
+
+export interface Native {
+  // runtime, process-wide
+  info(): NativeInfo;
+  configure(options: NativeOptions): void;
+  trim(): void;
+
+  // memory
+  /** Uninitialised; 1 to 4 dims. */
+  tensorCreate(dtype: NativeDtype, dims: readonly number[]): Handle;
+  /** Shares the storage and keeps it alive; checked against the base's bounds and the type's alignment. */
+  tensorView(base: Handle, byteOffset: number, dims: readonly number[], dtype?: NativeDtype): Handle;
+  /** Idempotent. Any other use of the handle afterwards is an Error; views of it stay valid. */
+  tensorFree(h: Handle): void;
+  tensorInfo(h: Handle): { dtype: NativeDtype; dims: number[]; bytes: number };
+  tensorWrite(h: Handle, src: ArrayBufferView, byteOffset?: number): void;
+  tensorRead(h: Handle, dst: ArrayBufferView, byteOffset?: number): void;
+  /** u8 [size], read-only mapping; an op that would write to it throws. */
+  mapFile(path: string): Handle;
+
+  // elementwise
+  fill(x: Handle, value: number): void;
+  copy(dst: Handle, src: Handle): void;
+  cast(dst: Handle, src: Handle): void;
+  add(out: Handle, a: Handle, b: Handle): void;
+  axpy(y: Handle, alpha: number, x: Handle): void;
+  scale(y: Handle, alpha: number): void;
+  addBias(y: Handle, b: Handle): void;
+  biasBackward(db: Handle, dy: Handle): void;
+
+  // reductions
+  sumSquares(x: Handle): number;
+  hasNonFinite(x: Handle): boolean;
+
+  // random numbers
+  dropoutForward(y: Handle, x: Handle, p: number, seed: Word, stream: Word): void;
+  dropoutBackward(dx: Handle, dy: Handle, p: number, seed: Word, stream: Word): void;
+  randomUniform(x: Handle, lo: number, hi: number, seed: Word, stream: Word): void;
+  randomNormal(x: Handle, mean: number, std: number, seed: Word, stream: Word): void;
+
+  // linear algebra
+  gemm(c: Handle, a: Handle, b: Handle, transA: boolean, transB: boolean, alpha: number, beta: number): void;
+  /** The result is an opaque u8 tensor for gemmPacked. */
+  packWeight(w: Handle): Handle;
+  gemmPacked(c: Handle, a: Handle, packed: Handle, alpha: number, beta: number): void;
+
+  // rows
+  embeddingForward(out: Handle, weight: Handle, ids: Handle): void;
+  embeddingBackward(dw: Handle, dout: Handle, ids: Handle): void;
+  gatherRows(out: Handle, x: Handle, rows: Handle): void;
+  scatterAddRows(dx: Handle, dout: Handle, rows: Handle): void;
+
+  // norms and rotary embedding
+  rmsNormForward(y: Handle, rstd: Handle, x: Handle, w: Handle, eps: number): void;
+  rmsNormBackward(
+    dx: Handle,
+    dw: Handle | null,
+    dy: Handle,
+    x: Handle,
+    w: Handle,
+    rstd: Handle,
+    dres: Handle | null,
+  ): void;
+  addRmsNormForward(
+    y: Handle,
+    z: Handle,
+    rstd: Handle,
+    x: Handle,
+    delta: Handle,
+    w: Handle,
+    eps: number,
+  ): void;
+  qkNormRopeForward(
+    y: Handle,
+    rstd: Handle | null,
+    x: Handle,
+    w: Handle | null,
+    cos: Handle,
+    sin: Handle,
+    positions: Handle,
+    headDim: number,
+    eps: number,
+  ): void;
+  qkNormRopeBackward(
+    dx: Handle,
+    dw: Handle | null,
+    dy: Handle,
+    x: Handle | null,
+    w: Handle | null,
+    rstd: Handle | null,
+    cos: Handle,
+    sin: Handle,
+    positions: Handle,
+    headDim: number,
+  ): void;
+
+  // attention
+  attentionForward(
+    out: Handle,
+    lse: Handle,
+    q: Handle,
+    k: Handle,
+    v: Handle,
+    cuSeqlens: Handle,
+    headDim: number,
+    scale: number,
+    window: number,
+  ): void;
+  attentionBackward(
+    dq: Handle,
+    dk: Handle,
+    dv: Handle,
+    dout: Handle,
+    out: Handle,
+    lse: Handle,
+    q: Handle,
+    k: Handle,
+    v: Handle,
+    cuSeqlens: Handle,
+    headDim: number,
+    scale: number,
+    window: number,
+  ): void;
+  kvWrite(kCache: Handle, vCache: Handle, k: Handle, v: Handle, slots: Handle): void;
+  pagedAttentionForward(
+    out: Handle,
+    q: Handle,
+    kCache: Handle,
+    vCache: Handle,
+    blockTables: Handle,
+    cuSeqlensQ: Handle,
+    contextLens: Handle,
+    blockSize: number,
+    headDim: number,
+    scale: number,
+    window: number,
+  ): void;
+
+  // activation, loss, optimizer
+  swigluForward(y: Handle, gate: Handle, up: Handle): void;
+  swigluBackward(dgate: Handle, dup: Handle, dy: Handle, gate: Handle, up: Handle): void;
+  linearCrossEntropy(
+    losses: Handle,
+    correct: Handle,
+    dx: Handle | null,
+    dw: Handle | null,
+    x: Handle,
+    w: Handle,
+    targets: Handle,
+    gradScale: number,
+  ): void;
+  adamwStep(
+    p: Handle,
+    m: Handle,
+    v: Handle,
+    g: Handle,
+    lr: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    weightDecay: number,
+    step: number,
+    gradScale: number,
+  ): void;
+}
+
+let loaded: Native | null = null;
+
+/** The addon, loaded once per thread. Throws a sentence that names the build command when it is missing. */
+export function loadNative(): Native {
+  if (loaded) return loaded;
+  const path = join(import.meta.dirname, 'build', 'lathe.node');
+  if (!existsSync(path)) {
+    throw new Error('The native addon is not built: run `npm run build:native`.');
+  }
+  loaded = createRequire(import.meta.url)(path) as Native;
+  return loaded;
+}
