@@ -1,5 +1,5 @@
 /** What this machine can do right now, measured in the same run as the figure it bounds. */
-import { openDevice } from '../workers/engine/device.ts';
+import type { openDevice } from '../workers/engine/device.ts';
 import { Tensor } from '../workers/engine/tensor.ts';
 import { median, seconds } from './options.ts';
 

@@ -11,21 +11,37 @@ import { machine, median, options, peakRssMib, round, seconds } from './options.
 import { matmulParameters, shape } from './shapes.ts';
 
 export async function run(args: string[]): Promise<Record<string, unknown>> {
-  const o = options(args, { model: 'qwen3-0.6b', layers: 0, dtype: 'bf16', context: 128, streams: 8, r: 8, steps: 15 });
+  const o = options(args, {
+    model: 'qwen3-0.6b',
+    layers: 0,
+    dtype: 'bf16',
+    context: 128,
+    streams: 8,
+    r: 8,
+    steps: 15,
+  });
   const dtype = o.dtype === 'f32' ? 'f32' : 'bf16';
   const config = shape(o.model);
   const device = openDevice({ kind: 'cpu' });
   const model = await servingModel(config, device, dtype);
   const blocksEach = Math.ceil((o.context + o.steps + 2) / 16);
   const cache = new KvCache(model, { blocks: blocksEach * o.streams, blockSize: 16 });
-  const lora = { r: o.r, lora_alpha: 2 * o.r, lora_dropout: 0, target_modules: 'all-linear' as const, use_rslora: false };
+  const lora = {
+    r: o.r,
+    lora_alpha: 2 * o.r,
+    lora_dropout: 0,
+    target_modules: 'all-linear' as const,
+    use_rslora: false,
+  };
   const adapters = Array.from({ length: o.streams }, (_, seed) => LoraAdapter.create(model, lora, seed));
 
   const decode = (streams: number, position: number, withAdapters: boolean) =>
     model.forwardPaged(decodeBatch(streams, position, blocksEach, withAdapters ? adapters : null), cache);
   const measure = (streams: number, withAdapters: boolean) => {
     decode(streams, o.context, withAdapters);
-    return median(Array.from({ length: o.steps }, (_, i) => seconds(() => decode(streams, o.context + i, withAdapters))));
+    return median(
+      Array.from({ length: o.steps }, (_, i) => seconds(() => decode(streams, o.context + i, withAdapters))),
+    );
   };
 
   const bandwidth = [readCeiling(device)];
@@ -54,7 +70,11 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
 }
 
 /** A random model as the inference worker holds it: linear weights in panel layout. */
-async function servingModel(config: Parameters<typeof createModel>[0], device: ReturnType<typeof openDevice>, dtype: 'f32' | 'bf16') {
+async function servingModel(
+  config: Parameters<typeof createModel>[0],
+  device: ReturnType<typeof openDevice>,
+  dtype: 'f32' | 'bf16',
+) {
   const { mkdtemp, rm } = await import('node:fs/promises');
   const { tmpdir } = await import('node:os');
   const { join } = await import('node:path');

@@ -21,7 +21,13 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
   return { ...machine(), isa: device.native.info().isa, threads: device.threads, gflops: rows };
 }
 
-function speed(device: ReturnType<typeof openDevice>, m: number, n: number, k: number, runs: number): Record<string, number> {
+function speed(
+  device: ReturnType<typeof openDevice>,
+  m: number,
+  n: number,
+  k: number,
+  runs: number,
+): Record<string, number> {
   const result: Record<string, number> = {};
   for (const dtype of ['f32', 'bf16'] as const) {
     const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() - 0.5);

@@ -17,5 +17,12 @@ if (!load) {
   process.exit(2);
 }
 const result = await (await load()).run(args);
-console.log(JSON.stringify({ bench: name, date: new Date().toISOString().slice(0, 10), node: process.version, ...result }));
+console.log(
+  JSON.stringify({
+    bench: name,
+    date: new Date().toISOString().slice(0, 10),
+    node: process.version,
+    ...result,
+  }),
+);
 process.exit(0);

@@ -7,9 +7,11 @@ export function options<T extends Record<string, string | number>>(args: string[
   const chosen: Record<string, string | number> = { ...defaults };
   for (const arg of args) {
     const [, key, value] = /^--([a-z-]+)=(.+)$/.exec(arg) ?? [];
-    if (!key || value === undefined || !(key in defaults)) throw new Error(`unknown option ${arg}; known: ${Object.keys(defaults).join(', ')}`);
+    if (!key || value === undefined || !(key in defaults))
+      throw new Error(`unknown option ${arg}; known: ${Object.keys(defaults).join(', ')}`);
     const number = Number(value);
-    if (typeof defaults[key] === 'number' && !Number.isFinite(number)) throw new Error(`--${key} wants a number, got ${value}`);
+    if (typeof defaults[key] === 'number' && !Number.isFinite(number))
+      throw new Error(`--${key} wants a number, got ${value}`);
     chosen[key] = typeof defaults[key] === 'number' ? number : value;
   }
   return chosen as T;

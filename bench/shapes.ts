@@ -1,6 +1,7 @@
 /** Model shapes to measure with random weights: the speed of a shape does not depend on what was learned. */
-import { readModelConfig } from '../workers/engine/models/config.ts';
+
 import type { ModelConfig } from '../workers/engine/models/config.ts';
+import { readModelConfig } from '../workers/engine/models/config.ts';
 
 const qwen3 = {
   architectures: ['Qwen3ForCausalLM'],
@@ -61,6 +62,7 @@ export function matmulParameters(c: ModelConfig, r: number): { trunk: number; he
     [c.hiddenSize, c.intermediateSize],
     [c.intermediateSize, c.hiddenSize],
   ];
-  const sum = (f: (i: number, o: number) => number) => c.layers * linears.reduce((total, [i, o]) => total + f(i, o), 0);
+  const sum = (f: (i: number, o: number) => number) =>
+    c.layers * linears.reduce((total, [i, o]) => total + f(i, o), 0);
   return { trunk: sum((i, o) => i * o), head: c.vocabSize * c.hiddenSize, lora: sum((i, o) => r * (i + o)) };
 }

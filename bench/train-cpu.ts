@@ -12,7 +12,15 @@ import { machine, median, options, peakRssMib, round, seconds } from './options.
 import { matmulParameters, shape } from './shapes.ts';
 
 export async function run(args: string[]): Promise<Record<string, unknown>> {
-  const o = options(args, { model: 'lathe-tiny', dtype: 'bf16', tokens: 2048, length: 128, labelled: 0.4, r: 8, steps: 7 });
+  const o = options(args, {
+    model: 'lathe-tiny',
+    dtype: 'bf16',
+    tokens: 2048,
+    length: 128,
+    labelled: 0.4,
+    r: 8,
+    steps: 7,
+  });
   const dtype = o.dtype === 'f32' ? 'f32' : 'bf16';
   const config = shape(o.model);
   const device = openDevice({ kind: 'cpu' });
