@@ -4,6 +4,7 @@
  * Plain JavaScript for Node ≥ 20 without any package: this is the first thing a fresh clone runs.
  */
 import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   existsSync,
   linkSync,
@@ -31,9 +32,9 @@ const [file, ...rest] = args;
 if (!file) fail('usage: node scripts/setup.mjs [--no-native] FILE ARGS…');
 
 if (withNative || !installed()) {
-  await locked(() => {
+  await locked(async () => {
     if (!installed()) install();
-    if (withNative) buildNative();
+    if (withNative) await buildNative();
   });
 }
 run(chooseNode(), path.resolve(root, file), rest);
@@ -81,14 +82,14 @@ function npmCi(extra) {
   return spawnSync(command, [...prefix, ...flags], options);
 }
 
-/** The build script does nothing when the sources are those it built last. */
-function buildNative() {
-  const built = spawnSync(process.execPath, [path.join(root, 'scripts', 'build-native.mjs')], {
-    cwd: root,
-    stdio: ['ignore', 2, 2],
-  });
-  if (built.status !== 0)
-    fail(`The native addon could not be built (exit code ${built.status}); the reason is above.`);
+/** The build script ends at once when the sources are those it built last: only a real build is worth a line. */
+async function buildNative() {
+  const script = path.join(root, 'scripts', 'build-native.mjs');
+  const build = spawn(process.execPath, [script], { cwd: root, stdio: ['ignore', 'ignore', 'inherit'] });
+  const timer = setTimeout(() => say('Building the native addon…'), 1500);
+  const [code] = await once(build, 'exit');
+  clearTimeout(timer);
+  if (code !== 0) fail(`The native addon could not be built (exit code ${code}); the reason is above.`);
 }
 
 /** The Node from the packages, else the running one when it can run TypeScript directly. */
@@ -124,7 +125,7 @@ async function locked(work) {
   }
   rmSync(claim);
   release = () => rmSync(lockFile, { force: true });
-  work();
+  await work();
   release();
 }
 
