@@ -54,7 +54,6 @@ function loadStored(
   const { device } = file;
   const shape = stored.shape.length === 0 ? [1] : stored.shape;
   const source = FLOAT_DTYPES[stored.dtype];
-  const raw = () => device.native.tensorView(file.handle, stored.byteOffset, [stored.byteLength], 'u8');
   if (source === undefined) {
     if (stored.dtype !== 'F16') {
       throw new SafetensorsError(
@@ -63,7 +62,7 @@ function loadStored(
       );
     }
     const bits = new Uint16Array(stored.byteLength / 2);
-    device.native.tensorRead(raw(), bits);
+    device.native.tensorRead(file.handle, bits, stored.byteOffset);
     return Tensor.fromFloat32(device, halfToFloat32(bits), shape, dtype ?? 'f32');
   }
   const view = alignedView(file, stored, shape, source);
@@ -92,7 +91,7 @@ function alignedView(
     );
   }
   const bytes = new Uint8Array(stored.byteLength);
-  native.tensorRead(native.tensorView(file.handle, stored.byteOffset, [stored.byteLength], 'u8'), bytes);
+  native.tensorRead(file.handle, bytes, stored.byteOffset);
   const copy = Tensor.empty(device, shape, dtype);
   native.tensorWrite(copy.handle, bytes);
   return copy;
