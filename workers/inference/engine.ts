@@ -2,6 +2,7 @@
  * The engine as the HTTP side sees it: a worker thread that takes requests and sends events, so that native calls
  * never block a socket. Knows the messages between the two threads; must not know HTTP or tensors.
  */
+import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { GenerateEvent } from '../../src/inference/protocol.ts';
 import type { EngineEvent, GenerationRequest } from './engine-loop.ts';
@@ -94,18 +95,20 @@ export class Engine implements Generator {
    */
   static async start(options: EngineOptions, onCrash: (error: Error) => void): Promise<Engine> {
     const thread = new Worker(new URL('./engine-thread.ts', import.meta.url), { workerData: options });
-    const info = await new Promise<EngineInfo>((resolve, reject) => {
-      thread.once('message', (message: FromEngine) => {
-        if (message.type === 'ready') resolve(message.info);
-        else reject(new Error(`the engine sent ${message.type} before it was ready`));
-      });
-      thread.once('error', reject);
-      thread.once('exit', (code) =>
-        reject(new Error(`the engine thread ended with code ${code} while loading`)),
-      );
-    });
-    thread.removeAllListeners();
-    return new Engine(thread, info, onCrash);
+    const exited = new AbortController();
+    const onExit = (code: number): void => {
+      exited.abort(new Error(`the engine thread ended with code ${code} while loading`));
+    };
+    thread.once('exit', onExit);
+    try {
+      const [message] = (await once(thread, 'message', { signal: exited.signal })) as [FromEngine];
+      if (message.type !== 'ready') throw new Error(`the engine sent ${message.type} before it was ready`);
+      return new Engine(thread, message.info, onCrash);
+    } catch (error) {
+      throw exited.signal.aborted ? exited.signal.reason : error;
+    } finally {
+      thread.off('exit', onExit);
+    }
   }
 
   generate(request: EngineRequest, onEvent: (event: GenerateEvent) => void): Ticket {

@@ -53,7 +53,6 @@ export class PromptThread implements PromptRenderer {
   }
 
   async close(): Promise<void> {
-    this.#thread.removeAllListeners();
     if (this.#timer) clearTimeout(this.#timer);
     for (const job of this.#jobs.values()) job.reject(new Error('the prompt thread was closed'));
     this.#jobs.clear();
@@ -66,7 +65,9 @@ export class PromptThread implements PromptRenderer {
       resourceLimits: { maxOldGenerationSizeMb: 2048 },
     });
     thread.on('message', (answer: FromPromptThread) => this.#receive(answer));
-    thread.on('error', (error) => this.#replace((job) => job.reject(error)));
+    thread.on('error', (error) => {
+      if (thread === this.#thread) this.#replace((job) => job.reject(error));
+    });
     return thread;
   }
 
@@ -92,7 +93,6 @@ export class PromptThread implements PromptRenderer {
 
   /** A new thread in place of one that died or hangs: the prompt it had is given up, the others start again. */
   #replace(giveUp: (job: Job) => void): void {
-    this.#thread.removeAllListeners();
     void this.#thread.terminate();
     const [current] = this.#jobs.values();
     if (current) {
