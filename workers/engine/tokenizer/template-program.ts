@@ -23,20 +23,23 @@ export const templateLimits = {
   milliseconds: 5000,
 } as const;
 
-type Evaluate = Interpreter['evaluate'];
+/** What is used of the interpreter; the package's own type declarations do not resolve under Node's module rules. */
+interface Evaluator {
+  run(program: unknown): { value: unknown };
+  evaluate(statement: unknown, environment: unknown): { value: unknown };
+}
 
-class BoundedInterpreter extends Interpreter {
+const Unbounded = Interpreter as unknown as new (environment: unknown) => Evaluator;
+
+class BoundedInterpreter extends Unbounded {
   private fuel: number = templateLimits.fuel;
   private readonly deadline = performance.now() + templateLimits.milliseconds;
   private nextClock = 0;
 
-  override evaluate(
-    statement: Parameters<Evaluate>[0],
-    environment: Parameters<Evaluate>[1],
-  ): ReturnType<Evaluate> {
+  override evaluate(statement: unknown, environment: unknown): { value: unknown } {
     this.charge(1);
     const result = super.evaluate(statement, environment);
-    const value: unknown = result.value;
+    const { value } = result;
     if (typeof value === 'string') {
       if (value.length > templateLimits.stringChars)
         throw new Error(`a text is longer than ${templateLimits.stringChars} characters`);
@@ -86,7 +89,7 @@ const globals: Record<string, unknown> = {
 };
 
 export class TemplateProgram {
-  private readonly program: ReturnType<typeof parse>;
+  private readonly program: unknown;
 
   /** @throws TemplateError when the source does not parse. */
   constructor(source: string) {
