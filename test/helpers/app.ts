@@ -113,7 +113,12 @@ function requestOf(method: string, { json, body, headers, key }: CallOptions): R
   const all = new Headers(headers);
   if (key) all.set('authorization', `Bearer ${key}`);
   if (json !== undefined && !all.has('content-type')) all.set('content-type', 'application/json');
-  return { method, headers: all, body: json === undefined ? body : JSON.stringify(json), duplex: 'half' } as RequestInit;
+  return {
+    method,
+    headers: all,
+    body: json === undefined ? body : JSON.stringify(json),
+    duplex: 'half',
+  } as RequestInit;
 }
 
 async function answerOf(response: Response): Promise<Answer> {
@@ -123,7 +128,7 @@ async function answerOf(response: Response): Promise<Answer> {
     status: response.status,
     headers: response.headers,
     text,
-    json: isJson ? JSON.parse(text) : undefined,
+    json: isJson && text !== '' ? JSON.parse(text) : undefined,
   };
 }
 

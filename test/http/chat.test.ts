@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { workers } from '../../src/db/schema.ts';
 import { newId } from '../../src/ids.ts';
-import type { WorkerError } from '../../src/inference/protocol.ts';
+import type { GenerateEvent, WorkerError } from '../../src/inference/protocol.ts';
 import { type Answer, BASE_MODEL, CONTEXT_LENGTH, useApp } from '../helpers/app.ts';
 import { addTunedModel } from './rows.ts';
 import { answerOf, ScriptedWorker } from './scripted-worker.ts';
@@ -290,7 +290,7 @@ describe('over a real port', () => {
     ...answerOf(['a']).slice(0, 2),
     ...Array.from({ length: 200 }, () => [
       20,
-      { type: 'delta', index: 0, text: 'b', tokens: [] } as const,
+      { type: 'delta', index: 0, text: 'b', tokens: [] } as GenerateEvent,
     ]).flat(),
   ];
 
@@ -307,7 +307,7 @@ describe('over a real port', () => {
   });
 
   it('slows the worker down to the pace of the reader', async () => {
-    const big = { type: 'delta', index: 0, text: 'x'.repeat(100_000), tokens: [] } as const;
+    const big: GenerateEvent = { type: 'delta', index: 0, text: 'x'.repeat(100_000), tokens: [] };
     worker.script = [
       ...answerOf(['a']).slice(0, 2),
       ...Array.from({ length: 400 }, () => big),

@@ -1,0 +1,114 @@
+/**
+ * Every entry of test/bad-input/*.json: what is sent, and the refusal it must get. After each one the service still
+ * answers, nothing was stored, and no answer is a 5xx that the entry does not name.
+ */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { BASE_MODEL, type CallOptions, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { addJob, addTunedModel } from './rows.ts';
+
+interface Case {
+  name: string;
+  /** "METHOD /path" */
+  request: string;
+  json?: unknown;
+  text?: string;
+  form?: [string, string | { text?: string; base64?: string; filename: string }][];
+  headers?: Record<string, string>;
+  expect: { status: number; code: string | null; param: string | null; message?: string };
+}
+
+const t = useApp({ maxFileBytes: 200_000 });
+const names: Record<string, string> = {};
+
+beforeAll(async () => {
+  names.model = BASE_MODEL;
+  names.file = await t.upload(TEN_ROWS);
+  names.user_data_file = await t.upload('x', { purpose: 'user_data', filename: 'x.txt' });
+  names.foreign_file = await t.upload(TEN_ROWS, { key: t.bob.key });
+  names.job = await addJob(t, t.alice);
+  names.foreign_job = await addJob(t, t.bob);
+  names.foreign_model = (await addTunedModel(t, t.bob, { tail: 'foreign0' })).id;
+});
+
+/** `{{name}}` is an id; `{{repeat:x:5}}`, `{{pairs:5}}` and `{{numbers:5}}` make long texts and big objects. */
+function fill(text: string): string {
+  return text.replace(
+    /\{\{(\w+)(?::(.*?))?(?::(\d+))?\}\}/gs,
+    (_, name: string, argument = '', times = '') => {
+      const count = Number(times || argument);
+      if (name === 'repeat') return argument.repeat(count);
+      if (name === 'pairs') return Array.from({ length: count }, (_, i) => `"k${i}":"v"`).join(',');
+      if (name === 'numbers') return Array.from({ length: count }, (_, i) => `"${i}":1`).join(',');
+      const known = names[name];
+      if (!known) throw new Error(`The case names '${name}', which nobody made.`);
+      return known;
+    },
+  );
+}
+
+function fillAll(value: unknown): unknown {
+  if (typeof value === 'string') return fill(value);
+  if (Array.isArray(value)) return value.map(fillAll);
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [fill(key), fillAll(each)]));
+}
+
+/** The form as bytes, whole before it is sent: a refusal may come before its end. */
+async function encodeForm(parts: NonNullable<Case['form']>): Promise<CallOptions> {
+  const form = new FormData();
+  for (const [name, value] of parts) {
+    if (typeof value === 'string') form.append(name, value);
+    else {
+      const bytes = value.base64 ? Buffer.from(value.base64, 'base64') : Buffer.from(fill(value.text ?? ''));
+      form.append(name, new File([bytes], fill(value.filename)));
+    }
+  }
+  const encoded = new Response(form);
+  return {
+    body: await encoded.arrayBuffer(),
+    headers: { 'content-type': encoded.headers.get('content-type') ?? '' },
+  };
+}
+
+async function optionsOf(each: Case): Promise<CallOptions> {
+  if (each.form) return encodeForm(each.form);
+  if (each.json !== undefined) return { json: fillAll(each.json) };
+  if (each.text === undefined) return {};
+  return { body: fill(each.text), headers: { 'content-type': 'application/json', ...each.headers } };
+}
+
+describe.each(['files', 'jobs', 'chat'])('bad input: %s', (file) => {
+  const cases = JSON.parse(
+    readFileSync(path.join(import.meta.dirname, '../bad-input', `${file}.json`), 'utf8'),
+  ) as Case[];
+
+  it.each(cases.map((each) => [each.name, each] as const))('%s', async (_, each) => {
+    const [method = '', url = ''] = fill(each.request).split(' ');
+    const before = (await t.stored()).length;
+    const options = await optionsOf(each);
+    const started = performance.now();
+    const answer = await t.call(method, url, options);
+    const took = performance.now() - started;
+
+    const { code, param, message, type } = answer.json.error;
+    expect({ status: answer.status, code, param }).toEqual({
+      status: each.expect.status,
+      code: each.expect.code,
+      param: each.expect.param === null ? null : fill(each.expect.param),
+    });
+    expect(message).toMatch(each.expect.message ? new RegExp(fill(each.expect.message)) : /\w/);
+    expect(message.length).toBeLessThan(6_000);
+    if (answer.status < 500) expect(type).toBe('invalid_request_error');
+    expect(answer.headers.get('x-request-id')).toMatch(/^req_/);
+    expect(took).toBeLessThan(2_000);
+    expect((await t.stored()).length).toBe(before);
+    expect((await t.call('GET', '/healthz')).status).toBe(200);
+  });
+});
+
+afterAll(() => {
+  // Level 50 is an error nobody expected: bad input is never one.
+  expect(t.logged.filter((line) => line.includes('"level":50'))).toEqual([]);
+});
