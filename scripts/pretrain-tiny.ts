@@ -22,10 +22,10 @@ const folder = fileURLToPath(new URL('../models/lathe-tiny', import.meta.url));
 
 const { values: given } = parseArgs({
   options: {
-    steps: { type: 'string', default: '2600' },
+    steps: { type: 'string', default: '3600' },
     packs: { type: 'string', default: '1' },
     'pack-tokens': { type: 'string', default: '2048' },
-    'learning-rate': { type: 'string', default: '0.002' },
+    'learning-rate': { type: 'string', default: '0.003' },
     seed: { type: 'string', default: '1' },
     threads: { type: 'string' },
     out: { type: 'string', default: folder },
@@ -39,7 +39,7 @@ const plan = {
   steps: Number(given.steps),
   size: { packs: Number(given.packs), packTokens: Number(given['pack-tokens']), seed: Number(given.seed) },
   learningRate: Number(given['learning-rate']),
-  warmupSteps: 60,
+  warmupSteps: 100,
   betas: [0.9, 0.98] as const,
   weightDecay: 0.01,
   maxGradNorm: 1,

@@ -5,7 +5,7 @@
 import { formatSample } from './formats.ts';
 import { generalTurn, smallTalkTurn, townPassage, townTurn, unknownTurn } from './knowledge.ts';
 import { Random } from './random.ts';
-import { copyingSample, readingSample } from './reading.ts';
+import { copyingSample, readingSample, repetitionPassage } from './reading.ts';
 import { conversation, type Sample, type Turn } from './sample.ts';
 import { capital, colours, days, people } from './words.ts';
 import { createWorld, type World } from './world.ts';
@@ -60,11 +60,12 @@ function personaSample(world: World, random: Random): Sample {
 /** Draws one sample of the corpus. */
 export function corpusSample(world: World, random: Random): Sample {
   return random.weighted<() => Sample>([
-    [30, () => chatSample(world, random)],
+    [20, () => chatSample(world, random)],
     [34, () => readingSample(random)],
-    [10, () => copyingSample(random)],
-    [16, () => formatSample(random)],
-    [6, () => ({ text: townPassage(world, random) })],
+    [12, () => copyingSample(random)],
+    [8, () => ({ text: repetitionPassage(random) })],
+    [18, () => formatSample(random)],
+    [4, () => ({ text: townPassage(world, random) })],
     [4, () => personaSample(world, random)],
   ])();
 }

@@ -184,7 +184,30 @@ export function readingSample(random: Random): Sample {
   return conversation([{ question, answer: first.answer }, ...rest]);
 }
 
-/** Repeat, reverse a pair, take the first or last: copying of words that mean nothing. */
+/**
+ * A passage in which a few meaningless words come again and again: every repetition can be predicted by looking back,
+ * which is the quickest way for a model to learn to look back at all.
+ */
+export function repetitionPassage(random: Random): string {
+  const words = Array.from({ length: random.int(3, 10) }, () =>
+    random.weighted([
+      [4, () => inventedWord(random)],
+      [2, () => inventedId(random)],
+      [
+        4,
+        () =>
+          random.pick([random.pick(goods), random.pick(colours), random.pick(people), random.pick(places)]),
+      ],
+    ])(),
+  );
+  const separator = random.pick([' ', ', ', '\n', ' - ']);
+  const line = words.join(separator);
+  return Array.from({ length: random.int(2, 4) }, () => line).join(
+    random.pick(['\n', '. ', ' | ', separator]),
+  );
+}
+
+/** Repeat a line, say its first or last word: copying of words that mean nothing. */
 export function copyingSample(random: Random): Sample {
   const length = random.int(1, 6);
   const kinds: readonly (() => string)[] = [
