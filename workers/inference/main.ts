@@ -5,21 +5,16 @@
 import path from 'node:path';
 import { EXIT_CONFIG } from '../../src/commands/child.ts';
 import { type BaseModelSource, type Config, ConfigError, loadConfig } from '../../src/config.ts';
-import { type Database, openDatabase } from '../../src/db/client.ts';
+import { openDatabase } from '../../src/db/client.ts';
 import { baseModelSources } from '../../src/domain/base-models/register.ts';
 import { newId } from '../../src/ids.ts';
 import { createLog, type Log } from '../../src/log.ts';
-import {
-  heartbeatWorker,
-  registerWorker,
-  removeWorker,
-  type WorkerRegistration,
-} from '../../src/queue/processes.ts';
 import { openStorage } from '../../src/storage/storage.ts';
 import { AdapterFiles } from './adapter-files.ts';
 import { Admission } from './admission.ts';
 import { Engine } from './engine.ts';
 import { PromptThread } from './prompts.ts';
+import { Registration } from './registration.ts';
 import { InferenceServer } from './server.ts';
 
 /** The engine died; whoever supervises this process starts it again (sysexits EX_SOFTWARE). */
@@ -36,73 +31,57 @@ const ADAPTER_CACHE = {
   idleTimeoutMilliseconds: 30_000,
 };
 
-/** The model this process is to hold: the one named, or the only one there is. */
-async function pickModel(config: Config): Promise<BaseModelSource> {
-  const sources = await baseModelSources(config);
-  const names = sources.map((source) => source.id).join(', ') || 'none';
-  const wanted = config.inferenceModel;
-  const found = wanted === null ? sources[0] : sources.find((source) => source.id === wanted);
-  if (!found)
-    throw new ConfigError(
-      `LATHE_INFERENCE_MODEL=${wanted ?? ''}: no such base model here (there is: ${names}).`,
-    );
-  return found;
-}
-
-/** Keeps the worker's row alive; a database that is away is waited for, never a reason to stop serving. */
-class Registration {
-  readonly #database: Database;
-  readonly #log: Log;
-  readonly #row: WorkerRegistration;
-  #timer: NodeJS.Timeout | null = null;
-
-  constructor(database: Database, log: Log, row: WorkerRegistration) {
-    this.#database = database;
-    this.#log = log;
-    this.#row = row;
-  }
-
-  /** Writes the row with these changes and goes on writing its heartbeat. */
-  async announce(change: Partial<WorkerRegistration>, heartbeatSeconds: number): Promise<void> {
-    Object.assign(this.#row, change);
-    await registerWorker(this.#database, this.#row);
-    this.#timer ??= setInterval(() => {
-      heartbeatWorker(this.#database, this.#row).catch((error: unknown) => {
-        this.#log.warn({ err: error }, 'a heartbeat was not written');
-      });
-    }, heartbeatSeconds * 1000);
-  }
-
-  async remove(): Promise<void> {
-    if (this.#timer) clearInterval(this.#timer);
-    await removeWorker(this.#database, this.#row.id).catch((error: unknown) => {
-      this.#log.warn({ err: error }, 'the worker row was not removed');
-    });
-  }
-}
-
-async function serve(config: Config, log: Log): Promise<void> {
-  if (config.databaseUrl === null)
+async function main(config: Config, log: Log): Promise<void> {
+  if (config.databaseUrl === null) {
     throw new ConfigError('DATABASE_URL is not set: an inference worker needs the database.');
+  }
   const source = await pickModel(config);
   const database = openDatabase(config.databaseUrl, {
     connections: 1,
     name: 'lathe inference',
     onConnectionError: (error) => log.warn({ err: error }, 'lost a database connection'),
   });
-  const registration = new Registration(database, log, {
+  const registration = new Registration(database, log, config.heartbeatSeconds, {
     id: newId('worker_'),
     kind: 'inference',
     device: config.device,
     state: 'starting',
     baseModel: source.id,
   });
-  await registration.announce({}, config.heartbeatSeconds);
+  await registration.announce({});
+  try {
+    const { server, url, device, close } = await serve(config, source, log);
+    await registration.announce({ state: 'ready', device, url });
+    log.info({ url, model: source.id }, 'ready');
 
-  const onCrash = (error: Error): void => {
-    log.fatal({ err: error }, 'the engine died');
-    process.exit(EXIT_ENGINE);
-  };
+    await terminationSignal();
+    log.info({ seconds: config.drainSeconds }, 'draining');
+    const unfinished = server.drain(config.drainSeconds * 1000);
+    await registration.announce({ state: 'draining' }).catch((error: unknown) => {
+      log.warn({ err: error }, 'the drain was not announced');
+    });
+    log.info({ unfinished: await unfinished }, 'drained');
+    await close();
+  } finally {
+    await registration.remove();
+    await database.close();
+  }
+}
+
+/** The model this process is to hold: the one named, or the first there is. */
+async function pickModel(config: Config): Promise<BaseModelSource> {
+  const sources = await baseModelSources(config);
+  const wanted = config.inferenceModel;
+  const found = wanted === null ? sources[0] : sources.find((source) => source.id === wanted);
+  if (found) return found;
+  const names = sources.map((source) => source.id).join(', ') || 'none';
+  throw new ConfigError(
+    `LATHE_INFERENCE_MODEL=${wanted ?? ''}: no such base model here (there is: ${names}).`,
+  );
+}
+
+/** Loads the model and listens. */
+async function serve(config: Config, source: BaseModelSource, log: Log) {
   const engine = await Engine.start(
     {
       modelDirectory: source.location,
@@ -115,10 +94,12 @@ async function serve(config: Config, log: Log): Promise<void> {
       maxAdapters: config.maxAdapters,
       tokenBudget: TOKEN_BUDGET,
     },
-    onCrash,
+    (error) => {
+      log.fatal({ err: error }, 'the engine died');
+      process.exit(EXIT_ENGINE);
+    },
   );
   log.info({ model: source.id, ...engine.info }, 'model loaded');
-
   const adapterFiles = new AdapterFiles({
     storage: await openStorage(config),
     directory: path.join(config.home, 'cache', 'adapters', encodeURIComponent(source.id)),
@@ -143,19 +124,12 @@ async function serve(config: Config, log: Log): Promise<void> {
   });
   const port = await server.listen(config.inferenceHost, config.inferencePort);
   const host = config.inferenceHost.includes(':') ? `[${config.inferenceHost}]` : config.inferenceHost;
-  const url = config.inferenceUrl ?? `http://${host}:${port}`;
-  await registration.announce({ state: 'ready', device: engine.info.device, url }, config.heartbeatSeconds);
-  log.info({ url, model: source.id }, 'ready');
-
-  await terminationSignal();
-  log.info({ seconds: config.drainSeconds }, 'draining');
-  const unfinished = server.drain(config.drainSeconds * 1000);
-  await registration.announce({ state: 'draining' }, config.heartbeatSeconds).catch((error: unknown) => {
-    log.warn({ err: error }, 'the drain was not announced');
-  });
-  log.info({ unfinished: await unfinished }, 'drained');
-  await registration.remove();
-  await Promise.all([engine.close(), prompts.close(), database.close()]);
+  return {
+    server,
+    url: config.inferenceUrl ?? `http://${host}:${port}`,
+    device: engine.info.device,
+    close: () => Promise.all([engine.close(), prompts.close()]),
+  };
 }
 
 function terminationSignal(): Promise<void> {
@@ -168,7 +142,7 @@ const log = createLog({ level: 'info', name: 'inference' });
 try {
   const config = loadConfig();
   log.level = config.logLevel;
-  await serve(config, log);
+  await main(config, log);
   process.exit(0);
 } catch (error) {
   log.fatal({ err: error }, error instanceof Error ? error.message : String(error));
