@@ -238,6 +238,24 @@ describe('training', () => {
 });
 
 describe('a saved model', () => {
+  it('gives all its memory back when disposed, however it was opened', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'lathe-model-'));
+    open.push({ dispose: () => rmSync(dir, { recursive: true }) });
+    await prepared('full').save(dir);
+    const before = device.memory().inUse;
+    for (const options of [{ trainable: true }, { forServing: true }, {}, { dtype: 'bf16' as const }]) {
+      const model = openModel(dir, device, { dtype: 'f32', ...options });
+      const adapter = LoraAdapter.create(model, LORA_DEFAULTS, 1);
+      if (!('forServing' in options)) {
+        model.attach(adapter);
+        accumulateGradients(model, whole, { labelledTotal: 50, seed: 1, step: 0, microBatch: 0 });
+      }
+      model.dispose();
+      adapter.dispose();
+      expect(device.memory().inUse).toBe(before);
+    }
+  });
+
   it.each<FloatDType>(['f32', 'bf16'])('reopens with the same logits and bytes (%s)', async (dtype) => {
     const dir = mkdtempSync(join(tmpdir(), 'lathe-model-'));
     open.push({ dispose: () => rmSync(dir, { recursive: true }) });

@@ -197,10 +197,14 @@ export function recomputed(
   if (!output.requiresGrad) return output;
   tape.record([output], [input], ([arrived]) => {
     const inner = new Tape();
-    const again = scope(() => block(inner, input));
-    inner.lend(again, arrived!);
-    const gradient = inner.backward(input);
-    if (gradient !== null) tape.give(input, gradient);
+    try {
+      const again = scope(() => block(inner, input));
+      inner.lend(again, arrived!);
+      const gradient = inner.backward(input);
+      if (gradient !== null) tape.give(input, gradient);
+    } finally {
+      inner.dispose();
+    }
   });
   return output;
 }

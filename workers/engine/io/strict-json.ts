@@ -7,78 +7,105 @@ export type StrictJson = string | number | StrictJson[] | Map<string, StrictJson
 
 /** @throws Error saying what is wrong and at which character */
 export function parseStrictJson(text: string, depthMax: number): StrictJson {
-  let at = 0;
+  return new Reader(text, depthMax).document();
+}
 
-  const fail = (problem: string): never => {
-    throw new Error(`${problem} at character ${at}`);
-  };
-  const skipSpace = () => {
-    while (' \t\r\n'.includes(text[at] ?? 'x')) at++;
-  };
-  const expect = (character: string) => {
-    if (text[at] !== character) fail(`expected ${JSON.stringify(character)}`);
-    at++;
-  };
+class Reader {
+  readonly #text: string;
+  readonly #depthMax: number;
+  #at = 0;
 
-  function value(depth: number): StrictJson {
-    if (depth > depthMax) fail(`nesting deeper than ${depthMax}`);
-    skipSpace();
-    const first = text[at];
-    const result =
-      first === '{' ? object(depth) : first === '[' ? array(depth) : first === '"' ? string() : integer();
-    skipSpace();
-    return result;
+  constructor(text: string, depthMax: number) {
+    this.#text = text;
+    this.#depthMax = depthMax;
   }
 
-  function object(depth: number): Map<string, StrictJson> {
-    const entries = new Map<string, StrictJson>();
-    expect('{');
-    skipSpace();
-    while (text[at] !== '}') {
-      if (entries.size > 0) expect(',');
-      skipSpace();
-      const key = string();
-      if (entries.has(key)) fail(`duplicate key ${JSON.stringify(key)}`);
-      skipSpace();
-      expect(':');
-      entries.set(key, value(depth + 1));
+  document(): StrictJson {
+    const value = this.#value(1);
+    if (this.#at !== this.#text.length) this.#fail('unexpected text');
+    return value;
+  }
+
+  #value(depth: number): StrictJson {
+    if (depth > this.#depthMax) this.#fail(`nesting deeper than ${this.#depthMax}`);
+    this.#skipSpace();
+    const value = this.#bare(depth);
+    this.#skipSpace();
+    return value;
+  }
+
+  #bare(depth: number): StrictJson {
+    switch (this.#text[this.#at]) {
+      case '{':
+        return this.#object(depth);
+      case '[':
+        return this.#array(depth);
+      case '"':
+        return this.#string();
+      default:
+        return this.#integer();
     }
-    at++;
+  }
+
+  #object(depth: number): Map<string, StrictJson> {
+    const entries = new Map<string, StrictJson>();
+    this.#expect('{');
+    this.#skipSpace();
+    while (this.#text[this.#at] !== '}') {
+      if (entries.size > 0) this.#expect(',');
+      this.#skipSpace();
+      const key = this.#string();
+      if (entries.has(key)) this.#fail(`duplicate key ${JSON.stringify(key)}`);
+      this.#skipSpace();
+      this.#expect(':');
+      entries.set(key, this.#value(depth + 1));
+    }
+    this.#at++;
     return entries;
   }
 
-  function array(depth: number): StrictJson[] {
+  #array(depth: number): StrictJson[] {
     const items: StrictJson[] = [];
-    expect('[');
-    skipSpace();
-    while (text[at] !== ']') {
-      if (items.length > 0) expect(',');
-      items.push(value(depth + 1));
+    this.#expect('[');
+    this.#skipSpace();
+    while (this.#text[this.#at] !== ']') {
+      if (items.length > 0) this.#expect(',');
+      items.push(this.#value(depth + 1));
     }
-    at++;
+    this.#at++;
     return items;
   }
 
-  function string(): string {
-    const start = at;
-    expect('"');
-    while (text[at] !== '"') {
-      if (at >= text.length) fail('unterminated string');
-      at += text[at] === '\\' ? 2 : 1;
+  /** Finds the closing quote; JSON.parse judges the escapes. */
+  #string(): string {
+    const start = this.#at;
+    this.#expect('"');
+    while (this.#text[this.#at] !== '"') {
+      if (this.#at >= this.#text.length) this.#fail('unterminated string');
+      this.#at += this.#text[this.#at] === '\\' ? 2 : 1;
     }
-    at++;
-    return JSON.parse(text.slice(start, at)) as string;
+    this.#at++;
+    return JSON.parse(this.#text.slice(start, this.#at)) as string;
   }
 
-  function integer(): number {
-    const digits = /^(?:0|[1-9]\d{0,15})(?![\d.eE])/.exec(text.slice(at, at + 18))?.[0];
-    if (digits === undefined || !Number.isSafeInteger(Number(digits)))
-      fail('expected a non-negative integer');
-    at += digits!.length;
+  #integer(): number {
+    const ahead = this.#text.slice(this.#at, this.#at + 18);
+    const digits = /^(?:0|[1-9]\d{0,15})(?![\d.eE])/.exec(ahead)?.[0] ?? '';
+    if (digits === '' || !Number.isSafeInteger(Number(digits))) this.#fail('expected a non-negative integer');
+    this.#at += digits.length;
     return Number(digits);
   }
 
-  const result = value(1);
-  if (at !== text.length) fail('unexpected text');
-  return result;
+  #skipSpace(): void {
+    while (' \t\r\n'.includes(this.#text[this.#at] ?? 'x')) this.#at++;
+  }
+
+  #expect(character: string): void {
+    if (this.#text[this.#at] !== character) this.#fail(`expected ${JSON.stringify(character)}`);
+    this.#at++;
+  }
+
+  #fail(problem: string): never {
+    throw new Error(`${problem} at character ${this.#at}`);
+  }
 }

@@ -54,6 +54,7 @@ const ONLY: Readonly<Record<string, unknown>> = {
   partial_rotary_factor: 1,
   pretraining_tp: 1,
   is_encoder_decoder: false,
+  use_mrope: false,
 };
 
 /** Keys that ask for foreign code or for weights in a format that is not supported. */
