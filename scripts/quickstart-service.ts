@@ -32,10 +32,10 @@ const STOP_SECONDS = 45;
  */
 export async function openService(config: Config, keep: boolean, signal: AbortSignal): Promise<Service> {
   const logs = path.join(config.home, 'logs');
-  mkdirSync(logs, { recursive: true, mode: 0o700 });
   const key = await withDatabase(config, 'lathe quickstart', (db) =>
     createKeyCommand(db, 'quickstart', null),
   );
+  mkdirSync(logs, { recursive: true, mode: 0o700 }); // after the home, which others than us must be able to enter
   const running = homeHolder(config.home);
   const process_ = running ? null : start(config, keep, path.join(logs, 'up.log'));
   const service = {

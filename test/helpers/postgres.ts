@@ -2,7 +2,7 @@
  * The run's Postgres (vitest globalSetup). It is started when the first test file asks for it by leaving a `wanted`
  * file, so runs without database tests do not pay for it. LATHE_TEST_DATABASE_URL names a server of your own instead.
  */
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestProject } from 'vitest/node';
@@ -19,6 +19,7 @@ const SETTINGS = { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'o
 
 export default function setup(project: TestProject) {
   const folder = mkdtempSync(path.join(tmpdir(), 'lathe-test-'));
+  chmodSync(folder, 0o711); // under root the server runs as another account, which must be able to enter
   project.provide('postgresFolder', folder);
   let server: Promise<EmbeddedPostgres> | undefined;
   const own = process.env.LATHE_TEST_DATABASE_URL;
