@@ -166,7 +166,7 @@ function checkObject(bytes: Uint8Array, where: string): Finding | null {
     return { code: 'invalid_encoding', message: `${where} is not valid UTF-8 (at byte ${good}).` };
   }
   try {
-    scanJson(text, LIMITS);
+    if (mayBeDeep(bytes)) scanJson(text, LIMITS);
     const value: unknown = JSON.parse(text);
     if (value === null || typeof value !== 'object' || Array.isArray(value))
       return notDictionary(where, text);
@@ -180,6 +180,18 @@ function checkObject(bytes: Uint8Array, where: string): Finding | null {
       text.includes('\r') ? 'the file has CR line endings; use LF' : undefined,
     );
   }
+}
+
+/** Whether there are enough brackets to nest too deeply; most lines have a handful and need no closer look. */
+function mayBeDeep(bytes: Uint8Array): boolean {
+  let brackets = 0;
+  for (const bracket of [0x7b, 0x5b]) {
+    for (let at = bytes.indexOf(bracket); at !== -1; at = bytes.indexOf(bracket, at + 1)) {
+      brackets += 1;
+      if (brackets > LIMITS.depth) return true;
+    }
+  }
+  return false;
 }
 
 const tooLong = (where: string): Finding => ({
