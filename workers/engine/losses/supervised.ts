@@ -4,7 +4,7 @@
  */
 import { Tape } from '../autograd.ts';
 import type { Model } from '../models/model.ts';
-import { headInput, type PackedBatch, packedHidden } from '../models/packed.ts';
+import { type PackedBatch, packedForward } from '../models/packed.ts';
 import { linearCrossEntropy, type RowLosses } from '../ops/cross-entropy.ts';
 import { scope, Tensor } from '../tensor.ts';
 
@@ -50,8 +50,8 @@ export function accumulateGradients(model: Model, batch: PackedBatch, options: A
     const tape = new Tape();
     try {
       const dropout = { seed, step, microBatch };
-      const hidden = packedHidden(model, batch, { tape, dropout, recompute });
-      const sums = headLoss(model, tape, hidden, rows, targets, 1 / labelledTotal);
+      const x = packedForward(model, batch, rows, { tape, dropout, recompute });
+      const sums = headLoss(model, tape, x, targets, 1 / labelledTotal);
       tape.backward();
       return readSums(sums);
     } finally {
@@ -65,22 +65,20 @@ export function evaluate(model: Model, batch: PackedBatch): LossSums {
   const { rows, targets } = labelledRows(batch);
   if (rows.length === 0) return { lossSum: 0, labelled: 0, correct: 0 };
   return scope(() => {
-    const hidden = packedHidden(model, batch, { tape: null });
-    return readSums(headLoss(model, null, hidden, rows, targets, 0));
+    const x = packedForward(model, batch, rows, { tape: null });
+    return readSums(headLoss(model, null, x, targets, 0));
   });
 }
 
 function headLoss(
   model: Model,
   tape: Tape | null,
-  hidden: Tensor,
-  rows: Int32Array,
+  x: Tensor,
   targets: Int32Array,
   gradScale: number,
 ): RowLosses {
   const { head } = model.weights;
   if (head.weight === null) throw new Error('a model opened for serving cannot compute losses');
-  const x = headInput(model, tape, hidden, rows);
   return linearCrossEntropy(tape, x, head.weight, Tensor.fromInt32(model.device, targets), gradScale);
 }
 

@@ -6,7 +6,7 @@
 import { recomputed, type Tape } from '../autograd.ts';
 import type { AttentionShape } from '../ops/attention.ts';
 import { add } from '../ops/elementwise.ts';
-import { embedding } from '../ops/embedding.ts';
+import { embedding, gatherRows } from '../ops/embedding.ts';
 import { addRmsNorm, rmsNorm } from '../ops/norm.ts';
 import { normRotary, type RotaryTable } from '../ops/rotary.ts';
 import { swiglu } from '../ops/swiglu.ts';
@@ -27,9 +27,14 @@ export interface DecoderInput {
   /** i32 [T], each below the rotary table's rows. */
   positions: Tensor;
   rotary: RotaryTable;
+  /**
+   * i32 [N], the only rows whose result is wanted; absent = all. Every later row-wise layer of the last block then runs
+   * on these rows alone: of a prompt that carries no label, only keys and values matter there.
+   */
+  rows?: Tensor;
 }
 
-/** Returns the residual stream after the last block, [T, C], before the final norm. */
+/** Returns the residual stream after the last block, [T or N, C], before the final norm. */
 export function decoderForward(
   config: ModelConfig,
   weights: DecoderWeights,
@@ -38,10 +43,12 @@ export function decoderForward(
   options: { tape: Tape | null; recompute?: boolean },
 ): Tensor {
   const { tape, recompute = false } = options;
+  const last = weights.blocks.length - 1;
   let x = embedding(tape, weights.embedding, input.ids);
   for (const block of weights.blocks) {
+    const rows = block.index === last ? (input.rows ?? null) : null;
     const run = (blockTape: Tape | null, blockInput: Tensor) =>
-      blockForward(config, block, blockInput, input, strategy, blockTape);
+      blockForward(config, block, blockInput, input, rows, strategy, blockTape);
     const out = recompute ? recomputed(tape, x, run) : scope(() => run(tape, x));
     release(x);
     x = out;
@@ -49,12 +56,13 @@ export function decoderForward(
   return x;
 }
 
-/** x → x + attention(norm(x)) → … + mlp(norm(…)). */
+/** x → x + attention(norm(x)) → … + mlp(norm(…)), after the attention on `rows` only. */
 function blockForward(
   config: ModelConfig,
   block: Block,
   x: Tensor,
   input: DecoderInput,
+  rows: Tensor | null,
   strategy: Strategy,
   tape: Tape | null,
 ): Tensor {
@@ -83,8 +91,9 @@ function blockForward(
   );
   const v = strategy.linear(tape, normed, block.v);
   const attended = strategy.attend(tape, q, k, v, block.index, shape);
-  const delta = strategy.linear(tape, attended, block.o);
-  const { y, z } = addRmsNorm(tape, x, delta, block.postNorm, eps);
+  const [stream, read] = rows === null ? [x, attended] : [x, attended].map((t) => gatherRows(tape, t, rows));
+  const delta = strategy.linear(tape, read!, block.o);
+  const { y, z } = addRmsNorm(tape, stream!, delta, block.postNorm, eps);
 
   const hidden = swiglu(tape, strategy.linear(tape, y, block.gate), strategy.linear(tape, y, block.up));
   return add(tape, z, strategy.linear(tape, hidden, block.down));

@@ -4,11 +4,10 @@
  */
 import type { Tape } from '../autograd.ts';
 import { packedAttention } from '../ops/attention.ts';
-import { gatherRows } from '../ops/embedding.ts';
 import { type LowRankBranch, linear } from '../ops/linear.ts';
 import { rmsNorm } from '../ops/norm.ts';
 import { dropoutStream } from '../rng.ts';
-import { release, scope, Tensor } from '../tensor.ts';
+import { scope, Tensor } from '../tensor.ts';
 import { decoderForward, type Strategy } from './decoder.ts';
 import type { Model } from './model.ts';
 import { positionCount } from './rope-table.ts';
@@ -38,8 +37,16 @@ export interface PackedOptions {
   recompute?: boolean;
 }
 
-/** Residual stream after the last block, [T, C]. @throws when the arrays' lengths disagree or an id is out of range. */
-export function packedHidden(model: Model, batch: PackedBatch, options: PackedOptions): Tensor {
+/**
+ * What the output head reads at the chosen rows: the residual stream after the last block and the final norm, [N, C].
+ * @throws when the arrays' lengths disagree, or an id, position or row is out of range
+ */
+export function packedForward(
+  model: Model,
+  batch: PackedBatch,
+  rows: Int32Array,
+  options: PackedOptions,
+): Tensor {
   const { ids, positions, cuSeqlens } = batch;
   if (ids.length === 0 || positions.length !== ids.length || cuSeqlens.at(-1) !== ids.length) {
     const sizes = `${ids.length} ids, ${positions.length} positions, cuSeqlens up to ${cuSeqlens.at(-1)}`;
@@ -58,8 +65,10 @@ export function packedHidden(model: Model, batch: PackedBatch, options: PackedOp
     ids: Tensor.fromInt32(device, ids),
     positions: Tensor.fromInt32(device, positions),
     rotary: model.rope.covering(positionCount(positions)),
+    rows: Tensor.fromInt32(device, rows),
   };
-  return decoderForward(model.config, model.weights, input, strategy, options);
+  const hidden = decoderForward(model.config, model.weights, input, strategy, options);
+  return rmsNorm(options.tape, hidden, model.weights.finalNorm, model.config.rmsNormEps);
 }
 
 function branchOf(model: Model, layer: Linear, key: DropoutKey | null): LowRankBranch | null {
@@ -71,19 +80,12 @@ function branchOf(model: Model, layer: Linear, key: DropoutKey | null): LowRankB
   return { ...branch, dropout: { p, seed: key.seed, stream } };
 }
 
-/** Final norm of the chosen rows of the residual stream, [N, C]: what the output head reads. */
-export function headInput(model: Model, tape: Tape | null, hidden: Tensor, rows: Int32Array): Tensor {
-  const picked = gatherRows(tape, hidden, Tensor.fromInt32(model.device, rows));
-  release(hidden);
-  return rmsNorm(tape, picked, model.weights.finalNorm, model.config.rmsNormEps);
-}
-
 /** Logits of the given rows, row-major [rows.length, V] in f32. */
 export function packedLogits(model: Model, batch: PackedBatch, rows: Int32Array): Float32Array {
   return scope(() => {
     const { head } = model.weights;
     if (head.weight === null) throw new Error('a model opened for serving has no packed-batch forward');
-    const x = headInput(model, null, packedHidden(model, batch, { tape: null }), rows);
+    const x = packedForward(model, batch, rows, { tape: null });
     const logits = Tensor.empty(model.device, [rows.length, model.config.vocabSize], 'f32');
     model.device.native.gemm(logits.handle, x.handle, head.weight.handle, false, true, 1, 0);
     return logits.toFloat32();

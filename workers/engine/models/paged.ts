@@ -3,13 +3,14 @@
  * each range of rows may use its own adapter. Same decoder function as training; see decoder.ts.
  */
 import { type PagedLayout, pagedAttention } from '../ops/attention.ts';
+import { gatherRows } from '../ops/embedding.ts';
 import { addLowRank, linear, linearPacked } from '../ops/linear.ts';
+import { rmsNorm } from '../ops/norm.ts';
 import type { LoraAdapter } from '../peft/lora.ts';
 import { scope, Tensor } from '../tensor.ts';
 import { decoderForward, type Strategy } from './decoder.ts';
 import type { KvCache } from './kv-cache.ts';
 import type { Model } from './model.ts';
-import { headInput } from './packed.ts';
 import { positionCount } from './rope-table.ts';
 import type { Linear } from './weights.ts';
 
@@ -65,7 +66,8 @@ export function pagedLogits(model: Model, batch: PagedBatch, cache: KvCache): Fl
       rotary: model.rope.covering(positionCount(batch.positions)),
     };
     const hidden = decoderForward(config, model.weights, input, strategy, { tape: null });
-    return headLogits(model, headInput(model, null, hidden, batch.logitRows));
+    const wanted = gatherRows(null, hidden, Tensor.fromInt32(device, batch.logitRows));
+    return headLogits(model, rmsNorm(null, wanted, model.weights.finalNorm, config.rmsNormEps));
   });
 }
 
