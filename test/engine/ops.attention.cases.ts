@@ -45,7 +45,7 @@ function attention(variant: Variant): OpCase {
         },
         reference: ({ q, k, v }) => ({ ...f64.attention(shape, q!, k!, v!, ends) }),
         through: ['out'],
-        probes: T > 100 ? 16 : 64,
+        probes: T > 100 ? 8 : 48,
         forward(bench, { q, k, v, ends: cu }) {
           const [out, lse] = [bench.empty(qDims), bench.empty([Hq, T], 'f32')];
           bench.native.attentionForward(out, lse, q!, k!, v!, cu!, D, shape.scale, window);

@@ -1,7 +1,7 @@
 // Rows of the op table for the norms, with and without a residual, and for the normed or plain rotation of heads.
 import * as f64 from '../helpers/float64.ts';
 import type { Random } from '../helpers/tolerance.ts';
-import { AWKWARD, type F64, type OpCase, type Problem, type Values } from './ops.table.ts';
+import { AWKWARD, type F64, type Handles, type OpCase, type Problem, type Values } from './ops.table.ts';
 
 const EPS = 1e-6;
 const WHY = 'one sum of squares and one root per row in f32, whatever the type of x';
@@ -126,13 +126,13 @@ function rope(normed: boolean, headDim: number): OpCase {
           return rstd ? { y, rstd } : { y };
         },
         through: ['y'],
-        forward(bench, { x, w, cos: c, sin: s, positions: p }) {
+        forward(bench, { x, w, cos: c, sin: s, positions: p }): Handles {
           const y = bench.empty(dims);
           const rstd = normed ? bench.empty([T, H], 'f32') : null;
           bench.native.qkNormRopeForward(y, rstd, x!, w ?? null, c!, s!, p!, headDim, EPS);
           return rstd ? { y, rstd } : { y };
         },
-        backward(bench, { x, w, cos: c, sin: s, positions: p }, { rstd }, { y: dy }) {
+        backward(bench, { x, w, cos: c, sin: s, positions: p }, { rstd }, { y: dy }): Handles {
           const dx = bench.empty(dims);
           const dw = normed ? bench.accumulator([headDim]) : null;
           bench.native.qkNormRopeBackward(dx, dw, dy!, x!, w ?? null, rstd ?? null, c!, s!, p!, headDim);

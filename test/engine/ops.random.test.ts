@@ -217,3 +217,45 @@ describe('products of matrices, bit for bit', () => {
     });
   }
 });
+
+describe('the loss over more rows than one chunk of logits', () => {
+  // native code works in chunks of 256 rows or 4 Mi logits, whichever is more rows: 300 rows of 16,500 are two
+  const [N_, C, V, SPLIT] = [300, 8, 16_500, 250];
+
+  for (const type of ['f32', 'bf16'] as const) {
+    it(`gives every row the ${type} bytes that it has in another batch, and adds up dw`, () => {
+      native.configure({ isa: standard });
+      withBench(type, (bench) => {
+        const x = random.normals(N_ * C);
+        const w = bench.upload(random.normals(V * C), [V, C]);
+        const targets = Array.from({ length: N_ }, () => random.integer(0, V - 1));
+        const dw = [
+          bench.upload(new Float64Array(V * C), [V, C], 'f32'),
+          bench.upload(new Float64Array(V * C), [V, C], 'f32'),
+        ];
+        const run = (from: number, to: number, gradient: object) => {
+          const rows = to - from;
+          const [losses, correct] = [bench.empty([rows], 'f32'), bench.empty([rows], 'i32')];
+          const dx = bench.empty([rows, C]);
+          const part = bench.upload(x.subarray(from * C, to * C), [rows, C]);
+          const index = bench.i32(targets.slice(from, to));
+          native.linearCrossEntropy(losses, correct, dx, gradient, part, w, index, 0.01);
+          return [losses, correct, dx].map((h) => bench.read(h));
+        };
+        const whole = run(0, N_, dw[0]!);
+        const first = run(0, SPLIT, dw[1]!);
+        const second = run(SPLIT, N_, dw[1]!);
+        whole.forEach((values, i) => {
+          expect(
+            Buffer.from(values.buffer).equals(
+              Buffer.concat([first[i]!, second[i]!].map((v) => Buffer.from(v.buffer))),
+            ),
+          ).toBe(true);
+        });
+        expect(relativeError(bench.read(dw[0]!), bench.read(dw[1]!))).toBeLessThan(
+          type === 'f32' ? 1e-6 : 1e-2,
+        );
+      });
+    });
+  }
+});

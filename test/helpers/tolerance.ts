@@ -114,16 +114,22 @@ export class Random {
   }
 }
 
+/** One f32 and its bits: the same four bytes. */
+const asFloat = new Float32Array(1);
+const asBits = new Uint32Array(asFloat.buffer);
+
 /** The bf16 bits of an f32 value, rounded to nearest even. NaN stays NaN. */
 export function bf16Bits(value: number): number {
-  const bits = new Uint32Array(Float32Array.of(value).buffer)[0]!;
+  asFloat[0] = value;
+  const bits = asBits[0]!;
   if (Number.isNaN(value)) return (bits >>> 16) | 0x40;
   return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
 }
 
 /** The value of bf16 bits. */
 export function fromBf16Bits(bits: number): number {
-  return new Float32Array(Uint32Array.of(bits << 16).buffer)[0]!;
+  asBits[0] = bits << 16;
+  return asFloat[0]!;
 }
 
 /** Every value rounded to the nearest bf16. */
