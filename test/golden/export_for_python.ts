@@ -61,11 +61,14 @@ async function exportAdapter(name: CaseName, folder: string, useRslora: boolean)
   model.dispose();
 }
 
-async function exportModel(name: CaseName, folder: string): Promise<void> {
-  const model = openModel(caseFolder(name), device, { dtype: 'f32', trainable: true });
+/** The logits are those of the saved folder opened in f32: the same values, whatever type they were stored in. */
+async function exportModel(name: CaseName, folder: string, dtype: 'f32' | 'bf16'): Promise<void> {
+  const model = openModel(caseFolder(name), device, { dtype, trainable: true });
   const losses = train(model, name, 2e-3);
   await model.save(folder);
-  saveLogits(model, name, `${folder}.logits.safetensors`);
+  const saved = openModel(folder, device, { dtype: 'f32' });
+  saveLogits(saved, name, `${folder}.logits.safetensors`);
+  saved.dispose();
   console.log(`${folder}: loss ${losses[0]!.toFixed(4)} -> ${losses.at(-1)!.toFixed(4)}`);
   model.dispose();
 }
@@ -76,5 +79,6 @@ for (const name of CASES) {
   mkdirSync(join(out, name), { recursive: true });
   await exportAdapter(name, join(out, name, 'adapter'), false);
   await exportAdapter(name, join(out, name, 'adapter_rslora'), true);
-  await exportModel(name, join(out, name, 'model'));
+  await exportModel(name, join(out, name, 'model'), 'f32');
+  await exportModel(name, join(out, name, 'model_bf16'), 'bf16');
 }

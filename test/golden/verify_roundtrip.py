@@ -40,6 +40,13 @@ def error(a, b):
     return ((a.double() - b.double()).norm() / b.double().norm()).item()
 
 
+def load_model(folder, kind):
+    expected = torch.bfloat16 if kind == "model_bf16" else torch.float32
+    stored = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert stored.dtype == expected, f"{folder} loads as {stored.dtype}"
+    return load_base(folder)
+
+
 def load_adapter(name, folder):
     model = PeftModel.from_pretrained(load_base(DATA / name), folder).eval()
     loaded = {k.replace(".default.", "."): v for k, v in model.named_parameters() if "lora_" in k}
@@ -56,9 +63,9 @@ def main(out):
     worst = 0.0
     for case in sorted(p for p in DATA.iterdir() if p.is_dir()):
         base = logits(load_base(case), case.name)
-        for kind in ("adapter", "adapter_rslora", "model"):
+        for kind in ("adapter", "adapter_rslora", "model", "model_bf16"):
             folder = out / case.name / kind
-            model = load_base(folder) if kind == "model" else load_adapter(case.name, folder)
+            model = load_model(folder, kind) if kind.startswith("model") else load_adapter(case.name, folder)
             got = logits(model, case.name)
             ours = load_file(f"{folder}.logits.safetensors")["logits"]
             difference, moved = error(got, ours), error(ours, base)
