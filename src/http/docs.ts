@@ -4,6 +4,7 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
+import manifest from '../../package.json' with { type: 'json' };
 import { unknownUrl } from '../errors.ts';
 import type { App } from './context.ts';
 
@@ -48,7 +49,7 @@ export function openapiDocument(app: App) {
     openapi: '3.1.0',
     info: {
       title: 'Lathe',
-      version: '0.1.0',
+      version: manifest.version,
       description:
         "Fine-tuning behind OpenAI's API. Errors are OpenAI's envelope; ids, headers and pages are OpenAI's too.",
       license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
