@@ -6,8 +6,23 @@ import { fileURLToPath } from 'node:url';
 
 export const tinyFolder = fileURLToPath(new URL('../../../models/lathe-tiny', import.meta.url));
 
+/** The parts of tokenizer.json that tests change. */
+export interface TokenizerJson {
+  added_tokens: { id: number; content: string; special?: boolean }[];
+  normalizer: object | null;
+  pre_tokenizer: object;
+  post_processor: object | null;
+  decoder: object;
+  model: {
+    type: string;
+    vocab: Record<string, number> | undefined;
+    merges: string[][];
+    byte_fallback?: boolean;
+  };
+}
+
 /** The 256 byte tokens, one merge, and two special tokens; `change` edits the file before it is written. */
-export function byteTokenizer(change: (json: Record<string, any>) => void = () => {}): Record<string, any> {
+export function byteTokenizer(change: (json: TokenizerJson) => void = () => {}): TokenizerJson {
   const visible = (b: number) => (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
   let moved = 0;
   const vocab: Record<string, number> = {};
@@ -22,7 +37,7 @@ export function byteTokenizer(change: (json: Record<string, any>) => void = () =
     rstrip: false,
     normalized: false,
   });
-  const json: Record<string, any> = {
+  const json: TokenizerJson = {
     added_tokens: [
       special(257, '<|im_start|>'),
       special(258, '<|im_end|>'),
@@ -41,7 +56,7 @@ export function byteTokenizer(change: (json: Record<string, any>) => void = () =
 
 /** A folder with tokenizer.json and, when given, a chat template. */
 export function modelFolder(
-  tokenizer: Record<string, any>,
+  tokenizer: TokenizerJson,
   template?: string,
   config: object = { eos_token: '<|im_end|>' },
 ): string {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { loadTokenizer, StreamDecoder, TokenizerError } from '../../../workers/engine/tokenizer/load.ts';
-import { byteTokenizer, modelFolder, tinyFolder } from './fixture.ts';
+import { byteTokenizer, modelFolder, type TokenizerJson, tinyFolder } from './fixture.ts';
 
 const tiny = loadTokenizer(tinyFolder);
 
@@ -100,8 +100,42 @@ test('added tokens that are not special stay part of text, as in transformers', 
   expect(tokenizer.encode('<|im_end|>')).not.toContain(258);
 });
 
+test.each([
+  [
+    'Qwen',
+    String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+  ],
+  [
+    'Llama 3',
+    String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+  ],
+])('the pattern of %s is accepted and loses nothing', (_name, regex) => {
+  const split = { type: 'Split', pattern: { Regex: regex }, behavior: 'Isolated', invert: false };
+  const byteLevel = { type: 'ByteLevel', add_prefix_space: false, use_regex: false };
+  const tokenizer = loadTokenizer(
+    modelFolder(
+      byteTokenizer((json) => {
+        json.pre_tokenizer = { type: 'Sequence', pretokenizers: [split, byteLevel] };
+        json.normalizer = { type: 'NFC' };
+        json.post_processor = {
+          type: 'TemplateProcessing',
+          single: [
+            { SpecialToken: { id: '<|im_start|>', type_id: 0 } },
+            { Sequence: { id: 'A', type_id: 0 } },
+          ],
+          pair: [],
+          special_tokens: { '<|im_start|>': { id: '<|im_start|>', ids: [257], tokens: ['<|im_start|>'] } },
+        };
+      }),
+    ),
+  );
+  for (const text of texts) expect(tokenizer.decode(tokenizer.encode(text))).toBe(text.normalize('NFC'));
+  expect(tokenizer.prefixIds).toEqual([257]);
+  expect(tokenizer.encode('a')).toEqual([97]);
+});
+
 describe('a tokenizer.json that cannot be used is refused by name', () => {
-  const cases: [string, (json: Record<string, any>) => void, RegExp][] = [
+  const cases: [string, (json: TokenizerJson) => void, RegExp][] = [
     [
       'another model type',
       (j) => {
@@ -119,14 +153,14 @@ describe('a tokenizer.json that cannot be used is refused by name', () => {
     [
       'an id used twice',
       (j) => {
-        j.model.vocab.a = 0;
+        j.model.vocab!.a = 0;
       },
       /id 0 is used twice/,
     ],
     [
       'a bad id',
       (j) => {
-        j.model.vocab.a = -1;
+        j.model.vocab!.a = -1;
       },
       /bad id of "a"/,
     ],
@@ -181,7 +215,7 @@ describe('a tokenizer.json that cannot be used is refused by name', () => {
     [
       'an empty added token',
       (j) => {
-        j.added_tokens[0].content = '';
+        j.added_tokens[0]!.content = '';
       },
       /no content/,
     ],
