@@ -62,7 +62,7 @@ const essence = ({ text, tokens, reasons, completionTokens }: Answer) => ({
   completionTokens,
 });
 
-describe('train = serve', () => {
+describe('train = serve', { timeout: 120_000 }, () => {
   it('says token for token what the training forward says, many requests together', async () => {
     const answers = await Promise.all(
       CONTENTS.map((content) => worker.ask({ content, max_tokens: MAX_TOKENS })),
@@ -153,7 +153,7 @@ describe('train = serve', () => {
   });
 });
 
-describe('what a caller sees', () => {
+describe('what a caller sees', { timeout: 120_000 }, () => {
   it('reports log-probabilities of the raw model: they match the oracle and never exceed certainty', async () => {
     const content = CONTENTS[0]!;
     const answer = await worker.ask({ content, temperature: 0.7, seed: 3, max_tokens: 8, top_logprobs: 20 });
@@ -231,7 +231,7 @@ describe('what a caller sees', () => {
   });
 });
 
-describe('faults', () => {
+describe('faults', { timeout: 120_000 }, () => {
   it('fails only the requests of bad adapters while good ones are answered', async () => {
     const bytes = await flipByte(path.join(await world.writeAdapter(40), 'adapter_model.safetensors'));
     const flipped = await world.publish(folders[0]!, { name: 'adapter_model.safetensors', bytes });

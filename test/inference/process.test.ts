@@ -70,7 +70,7 @@ function generate(url: string, max_tokens: number, bias: Record<string, number> 
   return fetch(`${url}/generate`, { method: 'POST', headers, body: JSON.stringify(request) });
 }
 
-describe('inference worker process', { timeout: 60_000 }, () => {
+describe('inference worker process', { timeout: 120_000 }, () => {
   it('registers, beats, serves, and on SIGTERM finishes what runs and leaves no row', {
     timeout: 60_000,
   }, async () => {
@@ -108,9 +108,6 @@ describe('inference worker process', { timeout: 60_000 }, () => {
     expect(unknown.output()).toContain(
       'LATHE_INFERENCE_MODEL=other: no such base model here (there is: tiny)',
     );
-    const unset = start({ DATABASE_URL: '' });
-    expect(await unset.exited).toEqual([78, null]);
-    expect(unset.output()).toContain('DATABASE_URL is not set');
   });
 
   it('ends with an error, not a hang, when the model cannot be loaded', async () => {

@@ -32,7 +32,8 @@ export class PromptThread implements PromptRenderer {
   readonly #deadlineMilliseconds: number;
   /** In the order in which the thread works; the first is being worked on. */
   readonly #jobs = new Map<number, Job>();
-  #thread: Worker;
+  /** Started by the first prompt, and again after it died or was given up. */
+  #thread: Worker | null = null;
   #timer: NodeJS.Timeout | null = null;
   #nextId = 1;
 
@@ -40,13 +41,13 @@ export class PromptThread implements PromptRenderer {
   constructor(modelDirectory: string, deadlineMilliseconds: number) {
     this.#modelDirectory = modelDirectory;
     this.#deadlineMilliseconds = deadlineMilliseconds;
-    this.#thread = this.#start();
   }
 
   render(messages: WireMessage[], tools: unknown[] | null): Promise<Int32Array> {
     return new Promise((resolve, reject) => {
       const request = { id: this.#nextId++, messages, tools };
       this.#jobs.set(request.id, { request, resolve, reject });
+      this.#thread ??= this.#start();
       this.#thread.postMessage(request satisfies ToPromptThread);
       if (this.#jobs.size === 1) this.#watch();
     });
@@ -56,7 +57,9 @@ export class PromptThread implements PromptRenderer {
     if (this.#timer) clearTimeout(this.#timer);
     for (const job of this.#jobs.values()) job.reject(new Error('the prompt thread was closed'));
     this.#jobs.clear();
-    await this.#thread.terminate();
+    const thread = this.#thread;
+    this.#thread = null;
+    await thread?.terminate();
   }
 
   #start(): Worker {
@@ -91,16 +94,19 @@ export class PromptThread implements PromptRenderer {
     }, this.#deadlineMilliseconds);
   }
 
-  /** A new thread in place of one that died or hangs: the prompt it had is given up, the others start again. */
+  /** Replaces a thread that died or hangs: the prompt it had is given up, the others start again. */
   #replace(giveUp: (job: Job) => void): void {
-    void this.#thread.terminate();
+    void this.#thread?.terminate();
+    this.#thread = null;
     const [current] = this.#jobs.values();
     if (current) {
       this.#jobs.delete(current.request.id);
       giveUp(current);
     }
-    this.#thread = this.#start();
-    for (const { request } of this.#jobs.values()) this.#thread.postMessage(request);
+    for (const { request } of this.#jobs.values()) {
+      this.#thread ??= this.#start();
+      this.#thread.postMessage(request);
+    }
     this.#watch();
   }
 }

@@ -78,30 +78,31 @@ function argmax(values: Float32Array): number {
 
 /** A draw from softmax(logits / temperature) cut to the smallest set of best tokens that holds `topP`. u in [0, 1). */
 function draw(logits: Float32Array, peak: number, temperature: number, topP: number, u: number): number {
-  const weight = (token: number): number => Math.exp((logits[token]! - peak) / temperature);
+  const weights = scratch(logits.length);
   let total = 0;
-  for (let i = 0; i < logits.length; i++) total += weight(i);
-  const nucleus = topP >= 1 ? null : nucleusOf(logits, peak, temperature, topP * total);
-  if (!nucleus) return pick(logits.length, (i) => i, weight, u * total);
+  for (let i = 0; i < weights.length; i++) {
+    const weight = Math.exp((logits[i]! - peak) / temperature);
+    weights[i] = weight;
+    total += weight;
+  }
+  if (topP >= 1) return walk(weights, null, u * total);
+  const nucleus = nucleusOf(logits, weights, peak, temperature, topP * total);
   let kept = 0;
-  for (const token of nucleus) kept += weight(token);
-  return pick(nucleus.length, (i) => nucleus[i]!, weight, u * kept);
+  for (const token of nucleus) kept += weights[token]!;
+  return walk(weights, nucleus, u * kept);
 }
 
-/** Walks the weights until they sum to more than `target`. */
-function pick(
-  count: number,
-  tokenAt: (i: number) => number,
-  weight: (token: number) => number,
-  target: number,
-): number {
+/** Walks the tokens' weights until they sum to more than `target`; null walks all tokens. */
+function walk(weights: Float64Array, tokens: Uint32Array | null, target: number): number {
+  const count = tokens?.length ?? weights.length;
   let sum = 0;
-  let last = tokenAt(0);
+  let last = 0;
   for (let i = 0; i < count; i++) {
-    const w = weight(tokenAt(i));
-    if (w === 0) continue; // a token of no weight is never drawn, not even by rounding
-    sum += w;
-    last = tokenAt(i);
+    const token = tokens ? tokens[i]! : i;
+    const weight = weights[token]!;
+    if (weight === 0) continue; // a token of no weight is never drawn, not even by rounding
+    sum += weight;
+    last = token;
     if (sum > target) break;
   }
   return last;
@@ -111,24 +112,55 @@ function pick(
  * The most likely tokens, best first (ties: lower id), until their weights reach `mass`. Sorts only the tokens near
  * the peak: a threshold is lowered until enough mass lies above it, and whatever lies above it is exactly a prefix.
  */
-function nucleusOf(logits: Float32Array, peak: number, temperature: number, mass: number): number[] {
+function nucleusOf(
+  logits: Float32Array,
+  weights: Float64Array,
+  peak: number,
+  temperature: number,
+  mass: number,
+): Uint32Array {
   for (let depth = 8 * temperature; ; depth *= 2) {
     const candidates: number[] = [];
     let sum = 0;
     for (let i = 0; i < logits.length; i++) {
       if (logits[i]! < peak - depth) continue;
       candidates.push(i);
-      sum += Math.exp((logits[i]! - peak) / temperature);
+      sum += weights[i]!;
     }
     if (sum < mass && candidates.length < logits.length && depth < 1e6) continue;
-    candidates.sort((a, b) => logits[b]! - logits[a]! || a - b);
+    const ranked = rank(logits, candidates);
     let kept = 0;
     let length = 0;
-    while (length < candidates.length && (kept < mass || length === 0)) {
-      kept += Math.exp((logits[candidates[length++]!]! - peak) / temperature);
-    }
-    return candidates.slice(0, length);
+    while (length < ranked.length && (kept < mass || length === 0)) kept += weights[ranked[length++]!]!;
+    return ranked.subarray(0, length);
   }
+}
+
+const TOKEN_RANGE = 2 ** 20; // model configurations allow no larger vocabulary
+
+/** Tokens by falling logit, ties by lower id: sorted as numbers made of the float's bits and the id, which is fast. */
+function rank(logits: Float32Array, tokens: readonly number[]): Uint32Array {
+  const bits = new Uint32Array(logits.buffer, logits.byteOffset, logits.length);
+  const keys = new Float64Array(tokens.length);
+  for (let i = 0; i < tokens.length; i++) {
+    const token = tokens[i]!;
+    const raw = bits[token]!;
+    // Falling order of floats as rising integers: negative ones by their bits, positive ones by their complement.
+    const falling = raw > 0x8000_0000 ? raw : 0x7fff_ffff - (raw & 0x7fff_ffff);
+    keys[i] = falling * TOKEN_RANGE + token;
+  }
+  keys.sort();
+  const ranked = new Uint32Array(keys.length);
+  for (let i = 0; i < keys.length; i++) ranked[i] = keys[i]! % TOKEN_RANGE;
+  return ranked;
+}
+
+let buffer = new Float64Array(0);
+
+/** Room for `length` numbers, reused by every draw of this thread. */
+function scratch(length: number): Float64Array {
+  if (buffer.length < length) buffer = new Float64Array(length);
+  return buffer.subarray(0, length);
 }
 
 /** The `count` largest logits as log-probabilities, best first (ties: lower id). */
