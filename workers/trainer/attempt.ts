@@ -7,6 +7,7 @@ import type { Database } from '../../src/db/client.ts';
 import type { Log } from '../../src/log.ts';
 import { type Fence, message } from '../../src/queue/queue.ts';
 import type { Storage } from '../../src/storage/storage.ts';
+import type { DeviceOptions } from '../engine/device.ts';
 import { TrainerChild } from './child-process.ts';
 import type { Failpoint, Failpoints } from './failpoints.ts';
 import type { FromChild } from './messages.ts';
@@ -21,6 +22,8 @@ export interface Worker {
   database: Database;
   storage: Storage;
   log: Log;
+  /** What the child opens. */
+  device: DeviceOptions;
   /** Aborted when this worker is told to leave. */
   drain: AbortSignal;
   failpoints: readonly Failpoint[];

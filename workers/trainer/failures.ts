@@ -43,7 +43,7 @@ export class LossDiverged extends TrainingFailed {
 }
 
 const OUT_OF_MEMORY = 'LATHE_OUT_OF_MEMORY';
-const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
 
 /**
  * The job's failure behind an error, or null when it is none (a bug, the machine's fault).
@@ -56,7 +56,7 @@ export function failureOf(error: unknown, estimatedBytes: number | null): Traini
     new TrainingFailed({ code, message, param });
   if ((error as { code?: unknown }).code === OUT_OF_MEMORY) {
     const need =
-      estimatedBytes === null ? '' : ` It was expected to need about ${gibibytes(estimatedBytes)}.`;
+      estimatedBytes === null ? '' : ` It was expected to need about ${mebibytes(estimatedBytes)}.`;
     const advice =
       'Lower trainer.max_tokens_per_pack, trainer.max_length or adapter.r, or use a larger machine.';
     return fail('out_of_memory', `The training did not fit into the worker's memory.${need} ${advice}`, null);

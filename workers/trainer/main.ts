@@ -42,6 +42,7 @@ await supervise({
   database,
   log,
   storage: await openStorage(config),
+  device: { kind: config.device, threads: config.threads },
   once: values.once || config.once,
   drain: leave.signal,
   failpoints: values.failpoint.map(parseFailpoint),

@@ -83,7 +83,7 @@ export async function runJob(worker: Worker, fence: Fence, claimedAt: number): P
 /** The story itself. Throws when it ends without a result; settle() knows what that means. */
 async function tell(attempt: Attempt): Promise<JobOutcome> {
   const { worker, fence, progress, log, failpoints } = attempt;
-  const { database, storage, config } = worker;
+  const { database, storage } = worker;
   const retry = retryOf(attempt);
   const job = await retry(() => describe(database, fence));
   const prefix = `projects/${job.job.projectId}/jobs/${fence.jobId}/e${fence.epoch}`;
@@ -125,7 +125,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
   attempt.loggingSteps = settings.plan.loggingSteps;
   child.send({
     type: 'train',
-    device: { kind: config.device, threads: config.threads },
+    device: worker.device,
     modelDir: job.base.location,
     baseModel: job.job.model,
     adapter: settings.columns.adapter,

@@ -14,6 +14,7 @@ import type { Log } from '../../src/log.ts';
 import { heartbeatWorker, registerWorker, removeWorker, sweepWorkers } from '../../src/queue/processes.ts';
 import { claim, type Fence, hasWork, listBaseModels, reap } from '../../src/queue/queue.ts';
 import type { Storage } from '../../src/storage/storage.ts';
+import type { DeviceOptions } from '../engine/device.ts';
 import type { Worker } from './attempt.ts';
 import type { Failpoint } from './failpoints.ts';
 import { isTransient } from './retry.ts';
@@ -24,6 +25,7 @@ export interface SupervisorOptions {
   database: Database;
   storage: Storage;
   log: Log;
+  device: DeviceOptions;
   /** Return when no job waits for this worker. */
   once: boolean;
   /** Finish: hand the running job over and return. */

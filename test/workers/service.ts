@@ -1,0 +1,299 @@
+/**
+ * A small service for trainer tests, without HTTP: a database schema, disk storage in a temporary folder, a random tiny
+ * model, and trainers that run in this process or as processes of their own.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { text } from 'node:stream/consumers';
+import { asc, eq } from 'drizzle-orm';
+import { type DestinationStream, pino } from 'pino';
+import { vi } from 'vitest';
+import { type Config, loadConfig, PROJECT_ROOT } from '../../src/config.ts';
+import type { Database } from '../../src/db/client.ts';
+import { baseModels, files, jobCheckpoints, jobEvents, jobs, tunedModels } from '../../src/db/schema.ts';
+import { newId } from '../../src/ids.ts';
+import { openDiskStorage } from '../../src/storage/disk.ts';
+import type { Storage } from '../../src/storage/storage.ts';
+import { openDevice } from '../../workers/engine/device.ts';
+import { createModel, readModelConfig } from '../../workers/engine/models/index.ts';
+import { parseFailpoint } from '../../workers/trainer/failpoints.ts';
+import { supervise } from '../../workers/trainer/supervisor.ts';
+import { createProject } from '../helpers/database.ts';
+
+const TINY = path.join(PROJECT_ROOT, 'models/lathe-tiny');
+const TOKENIZER_FILES = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'chat_template.jinja',
+  'generation_config.json',
+];
+export const BASE_MODEL = 'tiny/random';
+
+/** The shipped model's tokenizer and family with two narrow random layers: a step takes milliseconds. */
+export async function writeTinyModel(
+  dir: string,
+  dtype: 'f32' | 'bf16' = 'f32',
+): Promise<Record<string, unknown>> {
+  const raw = {
+    ...(JSON.parse(readFileSync(path.join(TINY, 'config.json'), 'utf8')) as Record<string, unknown>),
+    ...{ hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2, num_attention_heads: 2 },
+    ...{ num_key_value_heads: 1, head_dim: 16, max_window_layers: 2, max_position_embeddings: 128 },
+  };
+  mkdirSync(dir, { recursive: true });
+  const model = createModel(readModelConfig(raw), openDevice({ kind: 'cpu' }), { dtype, seed: 1 });
+  await model.save(dir);
+  model.dispose();
+  for (const name of TOKENIZER_FILES) copyFileSync(path.join(TINY, name), path.join(dir, name));
+  return JSON.parse(readFileSync(path.join(dir, 'config.json'), 'utf8'));
+}
+
+/** Lines of a chat file; line i asks for i. */
+export function chatLines(count: number, from = 0): string {
+  return Array.from({ length: count }, (_, i) => {
+    const n = from + i;
+    const messages = [
+      { role: 'user', content: `Count to ${n % 7}` },
+      {
+        role: 'assistant',
+        content: `${Array.from({ length: (n % 7) + 1 }, (_, k) => k).join(' ')} done ${n}`,
+      },
+    ];
+    return `${JSON.stringify({ messages })}\n`;
+  }).join('');
+}
+
+export interface JobRequest {
+  training: string;
+  validation?: string;
+  seed?: number;
+  suffix?: string | null;
+  hyperparameters?: {
+    n_epochs?: number | 'auto';
+    batch_size?: number | 'auto';
+    learning_rate_multiplier?: number | 'auto';
+  };
+  adapter?: Record<string, unknown>;
+  trainer?: Record<string, unknown>;
+  model?: string;
+}
+
+/** Everything of a job that a user could see, and its queue columns. */
+export interface JobView {
+  row: typeof jobs.$inferSelect;
+  events: (typeof jobEvents.$inferSelect)[];
+  checkpoints: (typeof jobCheckpoints.$inferSelect)[];
+  models: (typeof tunedModels.$inferSelect)[];
+}
+
+export class TestService {
+  readonly root: string;
+  readonly modelDir: string;
+  readonly database: Database;
+  readonly storage: Storage;
+  readonly projectId: string;
+  /** Log lines of the trainers that ran in this process. */
+  readonly log: Record<string, unknown>[] = [];
+  readonly #processes = new Set<ChildProcess>();
+  #trainers = 0;
+
+  private constructor(database: Database, root: string, storage: Storage, projectId: string) {
+    this.database = database;
+    this.root = root;
+    this.modelDir = path.join(root, 'model');
+    this.storage = storage;
+    this.projectId = projectId;
+  }
+
+  static async open(database: Database, dtype: 'f32' | 'bf16' = 'f32'): Promise<TestService> {
+    const root = mkdtempSync(path.join(tmpdir(), 'lathe-trainer-'));
+    const config = await writeTinyModel(path.join(root, 'model'), dtype);
+    const project = await createProject(database);
+    await database.db.insert(baseModels).values({
+      ...{ id: BASE_MODEL, location: path.join(root, 'model'), family: 'qwen3' },
+      ...{ parameterCount: 100_000, contextLength: 128, config },
+    });
+    return new TestService(database, root, await openDiskStorage(path.join(root, 'storage')), project.id);
+  }
+
+  async close(): Promise<void> {
+    for (const child of this.#processes) child.kill('SIGKILL');
+    rmSync(this.root, { recursive: true, force: true });
+  }
+
+  config(overrides: Partial<Config> = {}): Config {
+    this.#trainers += 1;
+    return loadConfig(
+      {},
+      {
+        home: this.root,
+        ...{ leaseSeconds: 10, heartbeatSeconds: 1, pollMilliseconds: 50, stallSeconds: 20, threads: 1 },
+        ...{ crashBudget: 20, crashBackoffSeconds: [0.02], drainSeconds: 20 },
+        scratchDir: path.join(this.root, `scratch-${this.#trainers}`),
+        ...overrides,
+      },
+    );
+  }
+
+  async upload(content: string): Promise<string> {
+    const id = newId('file-');
+    const storageKey = `projects/${this.projectId}/files/${id}`;
+    const stored = await this.storage.put(storageKey, Buffer.from(content));
+    await this.database.db.insert(files).values({
+      id,
+      projectId: this.projectId,
+      ...stored,
+      filename: 'data.jsonl',
+      purpose: 'fine-tune',
+      storageKey,
+    });
+    return id;
+  }
+
+  /** Inserts a job as the API does. */
+  async createJob(request: JobRequest): Promise<string> {
+    const id = newId('ftjob-');
+    const auto = { n_epochs: 'auto', batch_size: 'auto', learning_rate_multiplier: 'auto' };
+    await this.database.db.insert(jobs).values({
+      id,
+      projectId: this.projectId,
+      model: request.model ?? BASE_MODEL,
+      trainingFile: await this.upload(request.training),
+      validationFile: request.validation === undefined ? null : await this.upload(request.validation),
+      suffix: request.suffix ?? null,
+      seed: request.seed ?? 7,
+      method: {
+        type: 'supervised',
+        supervised: { hyperparameters: { ...auto, ...request.hyperparameters } },
+      },
+      adapter: { peft_type: 'LORA', ...request.adapter },
+      trainer: request.trainer ?? {},
+      status: 'validating_files',
+      eventSeq: 1,
+    });
+    await this.database.db.insert(jobEvents).values({
+      ...{
+        id: newId('ftevent-'),
+        projectId: this.projectId,
+        jobId: id,
+        seq: 1,
+        level: 'info',
+        type: 'message',
+      },
+      message: `Created fine-tuning job: ${id}`,
+    });
+    return id;
+  }
+
+  /** Runs a trainer in this process until the queue is empty. */
+  async runQueue(
+    options: {
+      config?: Partial<Config>;
+      memoryLimitBytes?: number;
+      failpoints?: string[];
+      drain?: AbortSignal;
+      once?: boolean;
+    } = {},
+  ) {
+    const lines: DestinationStream = { write: (line) => void this.log.push(JSON.parse(line)) };
+    await supervise({
+      config: this.config(options.config),
+      database: this.database,
+      storage: this.storage,
+      log: pino({ level: 'debug' }, lines),
+      device: { kind: 'cpu', threads: 1, memoryLimitBytes: options.memoryLimitBytes },
+      once: options.once ?? true,
+      drain: options.drain ?? new AbortController().signal,
+      failpoints: (options.failpoints ?? []).map(parseFailpoint),
+    });
+  }
+
+  /** Starts a trainer as its own process, as production does. */
+  startTrainer(args: string[] = [], env: Record<string, string> = {}) {
+    this.#trainers += 1;
+    const child = spawn(process.execPath, [path.join(PROJECT_ROOT, 'workers/trainer/main.ts'), ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: {
+        PATH: '/usr/bin:/bin',
+        ...{
+          DATABASE_URL: this.database.url,
+          LATHE_HOME: this.root,
+          LATHE_POLL_MS: '50',
+          LATHE_THREADS: '1',
+        },
+        ...{ LATHE_LEASE_SECONDS: '3', LATHE_HEARTBEAT_SECONDS: '1' },
+        ...{ LATHE_CRASH_BUDGET: '50', LATHE_CRASH_BACKOFF_SECONDS: '0.02', LATHE_DRAIN_SECONDS: '20' },
+        LATHE_SCRATCH_DIR: path.join(this.root, `scratch-${this.#trainers}`),
+        ...env,
+      },
+    });
+    this.#processes.add(child);
+    const exited = new Promise<{ code: number | null; signal: NodeJS.Signals | null; output: string }>(
+      (resolve) => {
+        const output = Promise.all([text(child.stdout), text(child.stderr)]);
+        child.once('exit', async (code, signal) => {
+          this.#processes.delete(child);
+          resolve({ code, signal, output: (await output).join('\n') });
+        });
+      },
+    );
+    return { child, exited };
+  }
+
+  async view(id: string): Promise<JobView> {
+    const { db } = this.database;
+    const [row] = await db.select().from(jobs).where(eq(jobs.id, id));
+    return {
+      row: row!,
+      events: await db.select().from(jobEvents).where(eq(jobEvents.jobId, id)).orderBy(asc(jobEvents.seq)),
+      checkpoints: await db
+        .select()
+        .from(jobCheckpoints)
+        .where(eq(jobCheckpoints.jobId, id))
+        .orderBy(asc(jobCheckpoints.step)),
+      models: await db
+        .select()
+        .from(tunedModels)
+        .where(eq(tunedModels.jobId, id))
+        .orderBy(asc(tunedModels.step)),
+    };
+  }
+
+  /** Waits until the job satisfies `condition`. */
+  async waitFor(id: string, condition: (view: JobView) => boolean, timeoutMs = 60_000): Promise<JobView> {
+    return vi.waitFor(
+      async () => {
+        const view = await this.view(id);
+        if (!condition(view))
+          throw new Error(`job is ${view.row.status} at ${JSON.stringify(view.row.progress)}`);
+        return view;
+      },
+      { timeout: timeoutMs, interval: 30 },
+    );
+  }
+
+  async read(key: string): Promise<string> {
+    return text(await this.storage.get(key));
+  }
+
+  /** Text of a file that the job produced. */
+  async resultFile(id: string): Promise<string> {
+    const [file] = await this.database.db.select().from(files).where(eq(files.id, id));
+    return this.read(file!.storageKey);
+  }
+}
+
+/** Overwrites one object in storage with other bytes of the same length. */
+export async function spoil(storage: Storage, key: string): Promise<void> {
+  const bytes = Buffer.concat(await (await storage.get(key)).toArray());
+  bytes[bytes.length - 1]! ^= 1;
+  await storage.put(key, bytes);
+}
+
+/** A folder with a spoilt copy of a model. */
+export function copyModel(from: string, to: string): void {
+  mkdirSync(to, { recursive: true });
+  for (const name of ['config.json', 'model.safetensors', ...TOKENIZER_FILES])
+    copyFileSync(path.join(from, name), path.join(to, name));
+}
