@@ -83,15 +83,37 @@ export interface ChunkOptions {
 }
 
 /**
- * The chunks of a stream as JSON texts, `[DONE]` at the end. A failure on the way becomes one error event after which
- * the stream ends without `[DONE]`; aborting `signal` ends it silently.
+ * The chunks of a stream as JSON texts, `[DONE]` at the end. A failure, also to start, becomes one error event after
+ * which the stream ends without `[DONE]`; aborting `signal` ends it silently.
  */
 export async function* completionChunks(
-  completion: Completion,
+  starting: Promise<Completion>,
   options: ChunkOptions,
   signal: AbortSignal,
 ): AsyncGenerator<string, void> {
-  const chunk = (choices: unknown[], usage: unknown = null) =>
+  try {
+    const completion = await starting;
+    const chunk = chunkWriter(completion, options);
+    for (let index = 0; index < options.n; index++) {
+      yield chunk(index, { role: 'assistant', content: '', refusal: null }, null, null);
+    }
+    for await (const event of completion.events) {
+      if (event.type === 'delta' && (event.text !== '' || (options.logprobs && event.tokens.length > 0))) {
+        yield chunk(event.index, { content: event.text }, event.tokens, null);
+      } else if (event.type === 'finish') yield chunk(event.index, {}, null, event.reason);
+      else if (event.type === 'done' && options.includeUsage) yield chunk.usage(event);
+      else if (event.type === 'error') throw new WorkerRefused(event.error);
+    }
+    yield '[DONE]';
+  } catch (error) {
+    if (signal.aborted) return;
+    yield JSON.stringify((generationError(error) ?? options.onFailure(error)).toBody());
+  }
+}
+
+/** Makes the chunks of one completion: what they share is said once. */
+function chunkWriter(completion: Completion, options: ChunkOptions) {
+  const write = (choices: unknown[], usage: unknown = null) =>
     JSON.stringify({
       id: completion.id,
       object: 'chat.completion.chunk',
@@ -102,29 +124,9 @@ export async function* completionChunks(
       choices,
       ...(options.includeUsage ? { usage } : {}),
     });
-  const choice = (index: number, delta: object, tokens: WireToken[] | null, reason: string | null) =>
-    chunk([
-      {
-        index,
-        delta,
-        logprobs: tokens && options.logprobs ? presentLogprobs(tokens) : null,
-        finish_reason: reason,
-      },
-    ]);
-  try {
-    for (let index = 0; index < options.n; index++) {
-      yield choice(index, { role: 'assistant', content: '', refusal: null }, null, null);
-    }
-    for await (const event of completion.events) {
-      if (event.type === 'delta' && (event.text !== '' || (options.logprobs && event.tokens.length > 0))) {
-        yield choice(event.index, { content: event.text }, event.tokens, null);
-      } else if (event.type === 'finish') yield choice(event.index, {}, null, event.reason);
-      else if (event.type === 'done' && options.includeUsage) yield chunk([], presentUsage(event));
-      else if (event.type === 'error') throw new WorkerRefused(event.error);
-    }
-    yield '[DONE]';
-  } catch (error) {
-    if (signal.aborted) return;
-    yield JSON.stringify((generationError(error) ?? options.onFailure(error)).toBody());
-  }
+  const choice = (index: number, delta: object, tokens: WireToken[] | null, reason: string | null) => {
+    const logprobs = tokens && options.logprobs ? presentLogprobs(tokens) : null;
+    return write([{ index, delta, logprobs, finish_reason: reason }]);
+  };
+  return Object.assign(choice, { usage: (done: DoneEvent) => write([], presentUsage(done)) });
 }

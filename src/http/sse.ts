@@ -42,6 +42,12 @@ export function eventStream(
   });
 }
 
+/** Waits for the promise, but not longer. Throws what it throws in that time. */
+export async function settledWithin(promise: Promise<unknown>, milliseconds: number): Promise<void> {
+  promise.catch(() => {}); // if it fails later, whoever awaits it then is told
+  await withinOr(promise, milliseconds);
+}
+
 /** The promise's value, or null when it takes longer. */
 async function withinOr<T>(promise: Promise<T>, milliseconds: number): Promise<T | null> {
   let timer: NodeJS.Timeout | undefined;

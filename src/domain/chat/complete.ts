@@ -3,7 +3,7 @@
  * worker is asked only as long as no token has come: what was sent cannot be taken back.
  */
 import { createHash } from 'node:crypto';
-import { ApiError, badRequest, contextLengthExceeded, modelUnavailable } from '../../errors.ts';
+import { ApiError, contextLengthExceeded, modelUnavailable } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import { openGeneration, WorkerLost, WorkerRefused } from '../../inference/client.ts';
 import type {
@@ -57,7 +57,7 @@ export async function startCompletion(
   const wire: GenerateRequest = {
     request_id: newId('chatcmpl-'),
     base_model: base.id,
-    adapter: tuned && adapterOf(tuned),
+    adapter: tuned && learnedBy(tuned),
     messages: request.messages,
     tools: null,
     sampling: { ...request.sampling, max_tokens: max === null ? null : Math.min(max, base.contextLength) },
@@ -143,11 +143,8 @@ async function* replay(
   }
 }
 
-function adapterOf(tuned: TunedModelRow): WireAdapter {
-  if (tuned.kind !== 'adapter') {
-    const message = `'${tuned.id}' is a full fine-tune. Register its folder as a base model to serve it.`;
-    throw badRequest(message, 'model', 'model_not_servable');
-  }
+/** What was learned, adapter or whole model: the worker tells them apart by their files. */
+function learnedBy(tuned: TunedModelRow): WireAdapter {
   return {
     model_id: tuned.id,
     digest: tuned.digest,

@@ -8,7 +8,13 @@ import { toPublicError } from '../error-handler.ts';
 import { completionSchema } from '../schemas/chat-answer.ts';
 import { createCompletionSchema, toChatRequest } from '../schemas/chat-completion.ts';
 import { errors } from '../schemas/error.ts';
-import { eventStream } from '../sse.ts';
+import { eventStream, settledWithin } from '../sse.ts';
+
+/**
+ * A stream that fails within this time answers with a status; after it the headers go out, so that proxies see a living
+ * connection while the request waits its turn, and a failure becomes an event.
+ */
+const FIRST_TOKEN_MS = 10_000;
 
 const create = createRoute({
   method: 'post',
@@ -35,17 +41,13 @@ export function chatCompletionRoutes(app: App, deps: Dependencies): void {
     const signal = AbortSignal.any([c.req.raw.signal, left.signal]);
     const request = toChatRequest(body);
     const { n, logprobs } = request.sampling;
-    const completion = await startCompletion(
-      { ...deps, log: c.var.log },
-      c.var.identity.projectId,
-      request,
-      signal,
-    );
-    if (!body.stream) return c.json(await wholeCompletion(completion, n, logprobs), 200);
+    const { projectId } = c.var.identity;
+    const starting = startCompletion({ ...deps, log: c.var.log }, projectId, request, signal);
+    if (!body.stream) return c.json(await wholeCompletion(await starting, n, logprobs), 200);
+    await settledWithin(starting, FIRST_TOKEN_MS);
     const includeUsage = body.stream_options?.include_usage ?? false;
     const onFailure = (error: unknown) => toPublicError(error, c);
-    return eventStream(completionChunks(completion, { n, logprobs, includeUsage, onFailure }, signal), () =>
-      left.abort(),
-    );
+    const chunks = completionChunks(starting, { n, logprobs, includeUsage, onFailure }, signal);
+    return eventStream(chunks, () => left.abort());
   });
 }
