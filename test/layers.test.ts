@@ -8,7 +8,10 @@ import { dirname, join, normalize } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
 const root = join(import.meta.dirname, '..');
-const tracked = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], { cwd: root, encoding: 'utf8' })
+const tracked = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
+  cwd: root,
+  encoding: 'utf8',
+})
   .split('\n')
   .filter((file) => /^(src|workers|native)\/.*\.(ts|cc|h|cu|cuh)$/.test(file));
 const text = (file: string) => readFileSync(join(root, file), 'utf8');
@@ -26,7 +29,11 @@ const arrows: [string, string][] = tracked
 const forbidden: { why: string; from: RegExp; to: RegExp; except?: RegExp }[] = [
   { why: 'the service never loads workers or the addon', from: /^src\//, to: /^(workers|native)\// },
   { why: 'the engine knows no service', from: /^workers\/engine\//, to: /^src\// },
-  { why: 'the engine knows no database and no HTTP', from: /^workers\/engine\//, to: /^(pg|drizzle-orm.*|hono.*|node:http)$/ },
+  {
+    why: 'the engine knows no database and no HTTP',
+    from: /^workers\/engine\//,
+    to: /^(pg|drizzle-orm.*|hono.*|node:http)$/,
+  },
   {
     why: 'only device.ts opens the addon (tensor.ts may name its types)',
     from: /^workers\//,
@@ -34,10 +41,26 @@ const forbidden: { why: string; from: RegExp; to: RegExp; except?: RegExp }[] = 
     except: /^workers\/engine\/(device|tensor)\.ts$/,
   },
   { why: 'routes go through the domain', from: /^src\/http\//, to: /^src\/(db|storage|queue)\// },
-  { why: 'trainer and inference do not know each other', from: /^workers\/trainer\//, to: /^workers\/inference\// },
-  { why: 'trainer and inference do not know each other', from: /^workers\/inference\//, to: /^workers\/trainer\// },
-  { why: 'the scheduler and the block table know no tensors', from: /^workers\/inference\/(scheduler|kv-blocks)\.ts$/, to: /^workers\/engine\// },
-  { why: 'the model runner knows no queue', from: /^workers\/inference\/model-runner\.ts$/, to: /scheduler\.ts$/ },
+  {
+    why: 'trainer and inference do not know each other',
+    from: /^workers\/trainer\//,
+    to: /^workers\/inference\//,
+  },
+  {
+    why: 'trainer and inference do not know each other',
+    from: /^workers\/inference\//,
+    to: /^workers\/trainer\//,
+  },
+  {
+    why: 'the scheduler and the block table know no tensors',
+    from: /^workers\/inference\/(scheduler|kv-blocks)\.ts$/,
+    to: /^workers\/engine\//,
+  },
+  {
+    why: 'the model runner knows no queue',
+    from: /^workers\/inference\/model-runner\.ts$/,
+    to: /scheduler\.ts$/,
+  },
 ];
 
 describe('layers', () => {
@@ -47,7 +70,9 @@ describe('layers', () => {
 
   for (const rule of forbidden) {
     it(`${rule.from.source} → ${rule.to.source}: ${rule.why}`, () => {
-      const broken = arrows.filter(([from, to]) => rule.from.test(from) && rule.to.test(to) && !rule.except?.test(from));
+      const broken = arrows.filter(
+        ([from, to]) => rule.from.test(from) && rule.to.test(to) && !rule.except?.test(from),
+      );
       expect(broken).toEqual([]);
     });
   }
@@ -58,7 +83,8 @@ describe('layers', () => {
   });
 
   it('keeps JavaScript out of native/core and the two devices apart', () => {
-    const includes = (file: string) => [...text(file).matchAll(/#include\s+["<]([^">]+)[">]/g)].map((match) => match[1]!);
+    const includes = (file: string) =>
+      [...text(file).matchAll(/#include\s+["<]([^">]+)[">]/g)].map((match) => match[1]!);
     const broken = tracked
       .filter((file) => /^native\/(core|cpu|cuda)\//.test(file))
       .filter((file) =>
@@ -73,7 +99,9 @@ describe('layers', () => {
   });
 
   it('keeps every source file within 400 lines', () => {
-    const long = tracked.map((file) => [file, text(file).split('\n').length - 1] as const).filter(([, lines]) => lines > 400);
+    const long = tracked
+      .map((file) => [file, text(file).split('\n').length - 1] as const)
+      .filter(([, lines]) => lines > 400);
     expect(long).toEqual([]);
   });
 });
