@@ -6,6 +6,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/helpers/postgres.ts'],
     pool: 'forks',
+    execArgv: ['--import', new URL('src/fast-imports.ts', import.meta.url).href],
     // Training and the addon use every core themselves; more files at once only make each slower.
     maxWorkers: 2,
     testTimeout: 20_000,

@@ -6,8 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { pathToFileURL } from 'node:url';
-import { lastWords } from '../src/commands/child.ts';
+import { lastWords, nodeFlags } from '../src/commands/child.ts';
 import { withDatabase } from '../src/commands/database.ts';
 import { homeHolder } from '../src/commands/home-lock.ts';
 import { createKeyCommand, revokeKeyCommand } from '../src/commands/keys.ts';
@@ -60,8 +59,7 @@ export async function openService(config: Config, keep: boolean, signal: AbortSi
 
 function start(config: Config, keep: boolean, logFile: string): ChildProcess {
   const log = openSync(logFile, 'a', 0o600);
-  const watch = pathToFileURL(path.join(PROJECT_ROOT, 'src', 'commands', 'with-parent.ts')).href;
-  const flags = keep ? [] : ['--import', watch];
+  const flags = nodeFlags({ endWithParent: !keep });
   try {
     // A kept service has the usual port; one for this run only takes any free one and is in nobody's way.
     const env = childEnvironment(keep ? config : { ...config, port: 0 });

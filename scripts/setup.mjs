@@ -18,7 +18,7 @@ import {
 import { constants, tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const lockFile = path.join(root, '.lathe', 'setup.lock');
@@ -103,7 +103,15 @@ function chooseNode() {
 }
 
 function run(node, program, programArgs) {
-  const command = [node, '--disable-warning=ExperimentalWarning', program, ...programArgs];
+  const preload = pathToFileURL(path.join(root, 'src', 'fast-imports.ts')).href;
+  const command = [
+    node,
+    '--disable-warning=ExperimentalWarning',
+    '--import',
+    preload,
+    program,
+    ...programArgs,
+  ];
   // Become the program where Node can: then signals, exit code and terminal need no passing on.
   if (process.execve) {
     process.execve(node, command, process.env);

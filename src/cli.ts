@@ -2,26 +2,8 @@
  * The `lathe` command: reads the arguments, runs one command, and turns what went wrong into a sentence and an exit
  * code (2 wrong usage, 78 wrong setting, 1 anything else).
  */
-import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { reachableDatabaseUrl, withDatabase } from './commands/database.ts';
-import { HomeInUse } from './commands/home-lock.ts';
-import { createKeyCommand, listKeysCommand, revokeKeyCommand, table } from './commands/keys.ts';
-import { PullError, pullModel } from './commands/pull.ts';
-import { up } from './commands/up.ts';
-import {
-  type Config,
-  ConfigError,
-  childEnvironment,
-  EXIT_CONFIG,
-  loadConfig,
-  PROJECT_ROOT,
-} from './config.ts';
-import { openDatabase } from './db/client.ts';
-import { BaseModelError, describeBaseModel } from './domain/base-models/describe.ts';
-import { registerBaseModels } from './domain/base-models/register.ts';
-import { listBaseModels, upsertBaseModel } from './domain/base-models/repository.ts';
-import { createLog } from './log.ts';
+import type { Database } from './db/client.ts';
 
 const HELP = `Usage: lathe COMMAND
 
@@ -47,26 +29,34 @@ const say = (text: string) => process.stderr.write(`${text}\n`);
 
 type Command = (args: string[]) => Promise<number>;
 
+// Each command loads what it needs when it runs: `keys list` must not wait for the HTTP stack.
+const loadConfig = async () => (await import('./config.ts')).loadConfig();
+const inDatabase = async <T>(work: (database: Database) => Promise<T>) =>
+  (await import('./commands/database.ts')).withDatabase(await loadConfig(), 'lathe keys', work);
+
 const COMMANDS: Record<string, Command> = {
   up: async (args) => {
     parse(args, 0);
-    return up(loadConfig(), print);
+    const { up } = await import('./commands/up.ts');
+    return up(await loadConfig(), print);
   },
   api: async (args) => {
     parse(args, 0);
-    return runApi(standalone(loadConfig()));
+    return (await import('./commands/standalone.ts')).runApi();
   },
   trainer: async (args) => {
     const { values } = parse(args, 0, { once: { type: 'boolean' } });
-    return becomeWorker('workers/trainer/main.ts', values.once ? { LATHE_TRAINER_ONCE: 'true' } : {});
+    const { becomeWorker } = await import('./commands/standalone.ts');
+    return becomeWorker('trainer', values.once ? { LATHE_TRAINER_ONCE: 'true' } : {}, say);
   },
   inference: async (args) => {
     parse(args, 0);
-    return becomeWorker('workers/inference/main.ts', {});
+    return (await import('./commands/standalone.ts')).becomeWorker('inference', {}, say);
   },
   migrate: async (args) => {
     parse(args, 0);
-    await withDatabase(loadConfig(), 'lathe migrate', async () => {}); // opening it migrates
+    const { withDatabase } = await import('./commands/database.ts');
+    await withDatabase(await loadConfig(), 'lathe migrate', async () => {}); // opening it migrates
     print('The database has the newest schema.');
     return 0;
   },
@@ -74,38 +64,33 @@ const COMMANDS: Record<string, Command> = {
     const { positionals, values } = parse(args, 1, { days: { type: 'string' } });
     const days = values.days === undefined ? null : Number(values.days);
     if (days !== null && !(days > 0)) throw new UsageError(`--days ${values.days} is not a number of days.`);
-    print(
-      await withDatabase(loadConfig(), 'lathe keys', (db) => createKeyCommand(db, positionals[0]!, days)),
-    );
+    const { createKeyCommand } = await import('./commands/keys.ts');
+    print(await inDatabase((database) => createKeyCommand(database, positionals[0]!, days)));
     return 0;
   },
   'keys list': async (args) => {
     parse(args, 0);
-    print(await withDatabase(loadConfig(), 'lathe keys', listKeysCommand));
+    const { listKeysCommand } = await import('./commands/keys.ts');
+    print(await inDatabase(listKeysCommand));
     return 0;
   },
   'keys revoke': async (args) => {
     const [id] = parse(args, 1).positionals;
-    const revoked = await withDatabase(loadConfig(), 'lathe keys', (db) => revokeKeyCommand(db, id!));
+    const { revokeKeyCommand } = await import('./commands/keys.ts');
+    const revoked = await inDatabase((database) => revokeKeyCommand(database, id!));
     say(revoked ? 'Revoked; refused everywhere within 5 seconds.' : `There is no live key ${id}.`);
     return revoked ? 0 : 1;
   },
   'models pull': async (args) => {
     const { positionals, values } = parse(args, 1, { revision: { type: 'string', default: 'main' } });
-    const config = loadConfig();
-    const source = await pullModel(config, positionals[0]!, String(values.revision), say);
-    const model = await describeBaseModel(source);
-    await withDatabase(config, 'lathe models', (database) => upsertBaseModel(database.db, model));
-    print(`${model.id} is in ${model.location}. A running service serves it after a restart.`);
+    const { pullCommand } = await import('./commands/models.ts');
+    print(await pullCommand(await loadConfig(), positionals[0]!, String(values.revision), say));
     return 0;
   },
   'models list': async (args) => {
     parse(args, 0);
-    const models = await withDatabase(loadConfig(), 'lathe models', (database) =>
-      listBaseModels(database.db),
-    );
-    const rows = models.map((m) => [m.id, m.family, `${m.parameterCount}`, `${m.contextLength}`, m.location]);
-    print(table([['MODEL', 'FAMILY', 'PARAMETERS', 'CONTEXT', 'FOLDER'], ...rows]));
+    const { listCommand } = await import('./commands/models.ts');
+    print(await listCommand(await loadConfig()));
     return 0;
   },
 };
@@ -125,49 +110,6 @@ function parse(args: string[], positionals: number, options: Options = {}) {
   return parsed;
 }
 
-/** The configuration of a process that runs without `up`: it needs a database, and a token that others know too. */
-function standalone(config: Config): Config & { databaseUrl: string } {
-  const databaseUrl = reachableDatabaseUrl(config);
-  if (databaseUrl === null) {
-    throw new ConfigError('There is no database: set DATABASE_URL, or start everything with `lathe up`.');
-  }
-  return { ...config, databaseUrl };
-}
-
-async function runApi(config: Config): Promise<number> {
-  if (!config.workerTokenShared) {
-    throw new ConfigError('LATHE_WORKER_TOKEN is not set: the API and its inference workers must share one.');
-  }
-  const { startServer } = await import('./server.ts'); // the other commands start faster without the HTTP stack
-  const log = createLog({ level: config.logLevel, name: 'api' });
-  const server = await startServer(config, log);
-  log.info({ url: server.url }, 'listening');
-  process.send?.({ listening: server.url });
-  await new Promise<void>((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
-  });
-  log.info('draining');
-  await server.close();
-  return 0;
-}
-
-/** Registers this machine's base models, then turns this process into the worker's. */
-async function becomeWorker(program: string, changes: Record<string, string>): Promise<number> {
-  const config = standalone(loadConfig());
-  if (program.includes('inference') && !config.workerTokenShared) {
-    throw new ConfigError('LATHE_WORKER_TOKEN is not set: the API and its inference workers must share one.');
-  }
-  const database = openDatabase(config.databaseUrl, { connections: 1, name: 'lathe cli' });
-  try {
-    const baseModels = await registerBaseModels(config, database, (reason) => say(`Left out: ${reason}`));
-    const env = childEnvironment({ ...config, baseModels }, changes);
-    process.execve!(process.execPath, [process.execPath, path.join(PROJECT_ROOT, program)], env);
-  } finally {
-    await database.close();
-  }
-  return 1; // execve does not come back
-}
-
 async function main(args: string[]): Promise<number> {
   const [first = '', second = ''] = args;
   if (first === '' || first === 'help' || args.includes('--help') || args.includes('-h')) {
@@ -180,26 +122,26 @@ async function main(args: string[]): Promise<number> {
   return command(args.slice(two ? 2 : 1));
 }
 
+/** Errors that are sentences for the person at the terminal, and the exit code of each; others show their stack. */
+const EXIT_CODES: Record<string, number> = {
+  ConfigError: 78,
+  BaseModelError: 78,
+  PullError: 1,
+  HomeInUse: 1,
+};
+
 function explain(error: unknown): number {
-  const { code, message } = error as NodeJS.ErrnoException;
+  const { name, code, message, stack } = error as NodeJS.ErrnoException;
   if (error instanceof UsageError) {
     say(`${message}\n\n${HELP}`);
     return 2;
   }
-  if (error instanceof ConfigError || error instanceof BaseModelError) {
-    say(message);
-    return EXIT_CONFIG;
-  }
-  if (code === 'EADDRINUSE' || code === 'EACCES') {
+  if (code === 'EADDRINUSE' || (code === 'EACCES' && /listen/.test(message))) {
     say(`Cannot listen: ${message}. Set PORT (0 takes any free one) or HOST.`);
-    return EXIT_CONFIG;
+    return 78;
   }
-  say(
-    error instanceof PullError || error instanceof HomeInUse
-      ? message
-      : String((error as Error).stack ?? error),
-  );
-  return 1;
+  say(name in EXIT_CODES ? message : (stack ?? String(error)));
+  return EXIT_CODES[name] ?? 1;
 }
 
 process.exitCode = await main(process.argv.slice(2)).catch(explain);

@@ -80,21 +80,33 @@ export function superviseChild(spec: ChildSpec): Child {
   };
 }
 
+/** Flags for a Node that runs one of our programs. */
+export function nodeFlags(options: { endWithParent: boolean }): string[] {
+  const preload = (file: string) => ['--import', pathToFileURL(path.join(PROJECT_ROOT, 'src', file)).href];
+  return [
+    ...preload('fast-imports.ts'),
+    ...(options.endWithParent ? preload('commands/with-parent.ts') : []),
+  ];
+}
+
 function launch(spec: ChildSpec): ChildProcess {
   if (existsSync(spec.logFile) && statSync(spec.logFile).size > LOG_BYTES_MAX) {
     renameSync(spec.logFile, `${spec.logFile}.1`);
   }
   const log = openSync(spec.logFile, 'a', 0o600);
-  const watch = pathToFileURL(path.join(PROJECT_ROOT, 'src', 'commands', 'with-parent.ts')).href;
   const [program, ...args] = spec.command;
   try {
     // A process group of its own: Ctrl-C must reach `up`, which stops the others in order.
-    return spawn(process.execPath, ['--import', watch, path.join(PROJECT_ROOT, program), ...args], {
-      cwd: PROJECT_ROOT,
-      env: spec.env(),
-      detached: true,
-      stdio: ['ignore', log, log, ...(spec.onMessage ? (['ipc'] as const) : [])],
-    });
+    return spawn(
+      process.execPath,
+      [...nodeFlags({ endWithParent: true }), path.join(PROJECT_ROOT, program), ...args],
+      {
+        cwd: PROJECT_ROOT,
+        env: spec.env(),
+        detached: true,
+        stdio: ['ignore', log, log, ...(spec.onMessage ? (['ipc'] as const) : [])],
+      },
+    );
   } finally {
     closeSync(log);
   }

@@ -6,7 +6,6 @@ import { createHash, type Hash } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { StorageConfig } from '../config.ts';
 import { openDiskStorage } from './disk.ts';
-import { openS3Storage } from './s3.ts';
 
 export interface StoredObject {
   bytes: number;
@@ -47,7 +46,9 @@ export class ObjectNotFound extends Error {
 
 /** Opens what the configuration names. */
 export async function openStorage(config: { storage: StorageConfig }): Promise<Storage> {
-  return config.storage.kind === 'disk' ? openDiskStorage(config.storage.dir) : openS3Storage(config.storage);
+  if (config.storage.kind === 'disk') return openDiskStorage(config.storage.dir);
+  const { openS3Storage } = await import('./s3.ts'); // the SDK costs memory that the disk default need not pay
+  return openS3Storage(config.storage);
 }
 
 /**
