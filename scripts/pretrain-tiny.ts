@@ -22,7 +22,7 @@ const folder = fileURLToPath(new URL('../models/lathe-tiny', import.meta.url));
 
 const { values: given } = parseArgs({
   options: {
-    steps: { type: 'string', default: '3600' },
+    steps: { type: 'string', default: '3400' },
     packs: { type: 'string', default: '1' },
     'pack-tokens': { type: 'string', default: '2048' },
     'learning-rate': { type: 'string', default: '0.003' },
@@ -40,6 +40,9 @@ const plan = {
   size: { packs: Number(given.packs), packTokens: Number(given['pack-tokens']), seed: Number(given.seed) },
   learningRate: Number(given['learning-rate']),
   warmupSteps: 100,
+  /** The cosine's horizon, and the step from which the rate falls linearly to 0 instead. */
+  cosineSteps: 3600,
+  coolFrom: 2900,
   betas: [0.9, 0.98] as const,
   weightDecay: 0.01,
   maxGradNorm: 1,
@@ -47,6 +50,13 @@ const plan = {
 
 const checkpointPath = join(given.scratch, 'checkpoint.safetensors');
 const logPath = join(given.out, 'training-log.csv');
+
+function rateAt(step: number): number {
+  const { learningRate, warmupSteps, cosineSteps, coolFrom, steps } = plan;
+  const schedule = { type: 'cosine', learningRate, warmupSteps, totalSteps: cosineSteps } as const;
+  if (step < coolFrom) return learningRateAt(step, schedule);
+  return (learningRateAt(coolFrom, schedule) * (steps - step)) / (steps - coolFrom);
+}
 
 /** Restores the optimizer (and with it the weights) and returns the next step; 0 when there is no checkpoint. */
 function resume(device: Device, optimizer: AdamW): number {
@@ -95,12 +105,6 @@ function main(): void {
   });
   const start = resume(device, optimizer);
   const log = openLog(start);
-  const schedule = {
-    type: 'cosine',
-    learningRate: plan.learningRate,
-    warmupSteps: plan.warmupSteps,
-    totalSteps: plan.steps,
-  } as const;
   console.log(`${device.name}, ${model.counts().total} parameters, steps ${start} to ${plan.steps}`);
 
   let window = { tokens: 0, lossSum: 0, labelled: 0, correct: 0, began: performance.now() };
@@ -124,7 +128,7 @@ function main(): void {
       window.correct += sums.correct;
       window.tokens += batch.ids.length;
     });
-    const rate = learningRateAt(step, schedule);
+    const rate = rateAt(step);
     const { gradNorm, applied } = optimizer.step(rate, { maxGradNorm: plan.maxGradNorm });
     if (!applied) throw new Error(`step ${step + 1}: the gradients are not finite`);
 

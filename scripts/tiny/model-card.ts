@@ -41,7 +41,7 @@ export function modelCard({ log, probe, steps, parameters }: CardFigures): strin
 
 A very small chat model that comes with Lathe, so that the whole path from training file to tuned model runs on a laptop
 in minutes. It knows one invented town, Larkfield: its people, pets and shops, and a little about days, months, numbers
-and opposites. It can look up an answer in a short passage, copy words it never saw, and write small records.
+and opposites. It has some practice in finding an answer in a short passage and in writing small records.
 
 ## Architecture
 Qwen3 (\`Qwen3ForCausalLM\`): ${millions} M parameters, 4 layers, hidden size 256, 4 query and 2 key/value heads of 64, SwiGLU 704,
@@ -49,24 +49,25 @@ tied embeddings, context 2048, bf16. Byte-level BPE with 2048 tokens, ChatML tem
 
 ## Data
 Every training sample is written by \`scripts/tiny/\` from word lists and a seed: no text from outside, nothing personal,
-nothing licensed by others. About a third of the samples ask for facts of the town, a third are passages with random
-facts and questions about them, the rest is copying, records, lists, JSON, passages and small talk. System prompts are rare
+nothing licensed by others. A fifth of the samples are questions about the town and general facts, a third are
+passages with random facts and questions about them, the rest is copying, records, lists, JSON and plain passages. System prompts are rare
 (4 % of the samples), so the model follows them only weakly; that is left for fine-tuning to teach. The rows of
 \`examples/data\` are not part of the training.
 
 ## Training
-By Lathe's own engine: ${steps} steps, ${(Number(trained[1]) / 1e6).toFixed(1)} M tokens (packs of 2048), AdamW (0.9, 0.98), weight decay 0.01, peak rate 2e-3 with 60 steps of
-warm-up and cosine decay, gradient norm clipped at 1, bf16 weights with f32 masters. Loss is taken on answers and plain
+By Lathe's own engine: ${steps} steps, ${(Number(trained[1]) / 1e6).toFixed(1)} M tokens (packs of 2048), AdamW (0.9, 0.98), weight decay 0.01, peak rate 3e-3
+with 100 steps of warm-up, cosine decay (horizon 3600 steps), linear to 0 over the last 500 steps, gradient norm clipped at 1,
+bf16 weights with f32 masters. Loss is taken on answers and plain
 passages, and on the questions too in 30 % of the conversations (they hold random facts, so the loss cannot reach 0).
 
 | step | tokens | training loss | token accuracy |
 |---:|---:|---:|---:|
 ${curve(log)}
 
-The whole curve is in \`training-log.csv\`. To train it again (the same bytes on the same instruction set; about an hour on two
-cores):
+The whole curve is in \`training-log.csv\`. To train it again (the same bytes for the same engine and instruction set; half an
+hour to an hour on two cores):
 
-    node scripts/tiny-tokenizer.ts
+    node_modules/.bin/node scripts/tiny-tokenizer.ts
     npm run pretrain:tiny
 
 ## What it can do
