@@ -112,15 +112,18 @@ function launch(spec: ChildSpec): ChildProcess {
   }
 }
 
-/** What a log file says last, short enough for a terminal: the message of a JSON line, or the last plain lines. */
+/** What a log file says last, short enough for a terminal: the error of a stack trace, plain lines, or a message. */
 export function lastWords(file: string): string {
   if (!existsSync(file)) return '(no log)';
   const lines = readFileSync(file, 'utf8')
     .split('\n')
     .filter((line) => /[A-Za-z]/.test(line));
+  const plain = lines.slice(lines.findLastIndex((line) => line.startsWith('{')) + 1);
   const last = lines.at(-1) ?? '';
-  const message = last.startsWith('{')
-    ? (/"msg":"((?:[^"\\]|\\.)*)"/.exec(last)?.[1] ?? last)
-    : lines.slice(-3).join(' | ');
-  return message.slice(0, 300);
+  const message = /"msg":"((?:[^"\\]|\\.)*)"/.exec(last)?.[1] ?? last;
+  const words =
+    plain.length === 0
+      ? message
+      : (plain.find((line) => /^\w*Error\b/.test(line)) ?? plain.slice(-3).join(' | '));
+  return words.slice(0, 300);
 }
