@@ -67,6 +67,7 @@ describe('train = serve', { timeout: 120_000 }, () => {
     const answers = await Promise.all(
       CONTENTS.map((content) => worker.ask({ content, max_tokens: MAX_TOKENS })),
     );
+    expect(answers.map((answer) => answer.error)).toEqual(answers.map(() => null));
     for (const [i, content] of CONTENTS.entries()) {
       const expected = naive(content, null);
       expect(saidBytes(answers[i]!)).toEqual(bytesOf(expected));
@@ -126,6 +127,7 @@ describe('train = serve', { timeout: 120_000 }, () => {
         const answers = await Promise.all(
           CONTENTS.map((content) => variant.ask({ content, adapter: adapters[0]!, max_tokens: MAX_TOKENS })),
         );
+        expect(answers.map((answer) => answer.error)).toEqual(answers.map(() => null));
         expect(answers.map((answer) => saidBytes(answer))).toEqual(expected);
         const cached = answers[2]!.cachedTokens;
         if (options.prefixCache === false || round === 0) expect(cached).toBe(0);

@@ -72,7 +72,7 @@ function generate(url: string, max_tokens: number, bias: Record<string, number> 
 
 describe('inference worker process', { timeout: 120_000 }, () => {
   it('registers, beats, serves, and on SIGTERM finishes what runs and leaves no row', {
-    timeout: 60_000,
+    timeout: 120_000,
   }, async () => {
     const { child, exited, output } = start();
     const row = await rowWhen('ready', output);

@@ -177,13 +177,13 @@ export class TinyWorker {
     const engine = await Engine.start(engineOptions, (error) => {
       throw error;
     });
-    const prompts = new PromptThread(world.modelDirectory, 10_000);
+    const prompts = new PromptThread(world.modelDirectory, 60_000);
     const adapterFiles = new AdapterFiles({
       storage: world.storage,
       directory: await mkdtemp(path.join(world.home, 'cache-')),
       maxBytes: 1e9,
       retryAfterMilliseconds: 30_000,
-      idleTimeoutMilliseconds: 5_000,
+      idleTimeoutMilliseconds: 60_000,
     });
     await adapterFiles.open();
     const server = new InferenceServer({

@@ -25,7 +25,8 @@ function answer(
       ),
     };
   } catch (error) {
-    if (error instanceof TemplateError || error instanceof SyntaxError) return { invalid: error.message };
+    // RangeError: text that cannot be guarded against control tokens, or is nested too deeply.
+    if (error instanceof TemplateError || error instanceof RangeError) return { invalid: error.message };
     throw error;
   }
 }

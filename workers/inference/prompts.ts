@@ -3,7 +3,7 @@
  * engine. Knows the thread and its deadline; templates and tokenizers are the engine library's.
  */
 import { Worker } from 'node:worker_threads';
-import { badRequest } from '../../src/errors.ts';
+import { badRequest, overloaded } from '../../src/errors.ts';
 import type { WireMessage } from '../../src/inference/protocol.ts';
 
 export interface PromptRequest {
@@ -17,7 +17,7 @@ export type FromPromptThread = { id: number } & ({ tokens: Int32Array } | { inva
 
 /** What the server needs of a renderer. */
 export interface PromptRenderer {
-  /** @throws ApiError 400 when the model's template refuses the messages or takes too long over them. */
+  /** @throws ApiError 400 when the model's template refuses the messages, 503 when nothing comes in time. */
   render(messages: WireMessage[], tools: unknown[] | null): Promise<Int32Array>;
 }
 
@@ -90,7 +90,7 @@ export class PromptThread implements PromptRenderer {
     if (this.#jobs.size === 0) return;
     this.#timer = setTimeout(() => {
       const why = `These messages took more than ${this.#deadlineMilliseconds} ms to turn into tokens.`;
-      this.#replace((job) => job.reject(badRequest(why, 'messages', 'invalid_value')));
+      this.#replace((job) => job.reject(overloaded(`${why} Please try again.`, 1)));
     }, this.#deadlineMilliseconds);
   }
 
