@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { asc, eq } from 'drizzle-orm';
 import { type DestinationStream, pino } from 'pino';
@@ -229,16 +230,30 @@ export class TestService {
       },
     });
     this.#processes.add(child);
+    const lines: string[] = [];
+    for (const stream of [child.stdout, child.stderr])
+      createInterface({ input: stream }).on('line', (line) => lines.push(line));
     const exited = new Promise<{ code: number | null; signal: NodeJS.Signals | null; output: string }>(
       (resolve) => {
-        const output = Promise.all([text(child.stdout), text(child.stderr)]);
-        child.once('exit', async (code, signal) => {
+        child.once('close', (code, signal) => {
           this.#processes.delete(child);
-          resolve({ code, signal, output: (await output).join('\n') });
+          resolve({ code, signal, output: lines.join('\n') });
         });
       },
     );
-    return { child, exited };
+    /** The log line with this message, when it has come. */
+    const logged = (msg: string) =>
+      vi.waitFor(
+        () => {
+          const found = lines
+            .map((line) => JSON.parse(line) as Record<string, unknown>)
+            .find((line) => line.msg === msg);
+          if (!found) throw new Error(`the trainer has not logged '${msg}' yet: ${lines.at(-1)}`);
+          return found;
+        },
+        { timeout: 60_000, interval: 20 },
+      );
+    return { child, exited, logged };
   }
 
   async view(id: string): Promise<JobView> {

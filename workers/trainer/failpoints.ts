@@ -3,7 +3,9 @@
  * command line (or the option in code): a normal run holds an empty table.
  */
 
-export const FAILPOINT_ACTIONS = ['kill', 'hang', 'throw', 'segfault'] as const;
+/** Signals that a process sends itself: `kill` and `segfault` end it, `stop` freezes it, `term` asks it to leave. */
+const SIGNALS = { kill: 'SIGKILL', segfault: 'SIGSEGV', stop: 'SIGSTOP', term: 'SIGTERM' } as const;
+export const FAILPOINT_ACTIONS = ['kill', 'segfault', 'stop', 'term', 'hang', 'throw'] as const;
 export type FailpointAction = (typeof FAILPOINT_ACTIONS)[number];
 
 export interface Failpoint {
@@ -44,9 +46,9 @@ export class Failpoints {
     const point = this.#armed.find((armed) => armed.name === name);
     if (!point) return;
     if (point.action === 'throw') throw new Error(`failpoint ${name}`);
-    if (point.action === 'kill') process.kill(process.pid, 'SIGKILL');
-    if (point.action === 'segfault') process.kill(process.pid, 'SIGSEGV');
-    // Hang: the thread blocks as a stuck native call would. After a kill: the signal needs a moment to arrive.
+    if (point.action !== 'hang') process.kill(process.pid, SIGNALS[point.action]);
+    if (point.action === 'stop' || point.action === 'term') return;
+    // A hang blocks the thread as a stuck native call would. A deadly signal needs a moment to arrive.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
   }
 }

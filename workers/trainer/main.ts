@@ -13,7 +13,7 @@ import { supervise } from './supervisor.ts';
 const { values } = parseArgs({
   options: {
     once: { type: 'boolean', default: false },
-    // For tests: `name[@epoch]=kill|hang|throw|segfault`.
+    // For tests; see failpoints.ts.
     failpoint: { type: 'string', multiple: true, default: [] },
   },
 });
