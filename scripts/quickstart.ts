@@ -81,7 +81,12 @@ function noteTraining({ job, trainSeconds, baseValidLoss, tunedValidLoss }: Foll
 }
 
 async function play(service: Service, config: Config, keep: boolean): Promise<void> {
-  const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: service.key, maxRetries: 5, timeout: 60_000 });
+  const client = new OpenAI({
+    baseURL: `${service.url}/v1`,
+    apiKey: service.key,
+    maxRetries: 5,
+    timeout: 60_000,
+  });
   const jobId = await createJob(client);
   const model = noteTraining(await followJob(client, jobId, process.stdout));
 
