@@ -153,13 +153,18 @@ describe('a damaged checkpoint', () => {
   it('is passed over for the one before it, with a warning, and made again', async () => {
     const id = await service.createJob(REQUEST);
     const leave = new AbortController();
-    const running = service.runQueue({ drain: leave.signal, failpoints: ['child.step.14@1=hang'] });
-    const before = await service.waitFor(id, ({ checkpoints }) => checkpoints.some((c) => c.step === 12));
+    // Dies at step 14, and this trainer leaves before it would take the job again.
+    const running = service.runQueue({
+      config: { crashBackoffSeconds: [2] },
+      drain: leave.signal,
+      failpoints: ['child.step.14@1=kill'],
+    });
+    const before = await service.waitFor(id, ({ row }) => row.crashes === 1);
     leave.abort();
-    // The child hangs in step 14; the drain's patience is what ends it.
-    const state = before.checkpoints.find((c) => c.step === 12)!;
-    await spoil(service.storage, `${state.storagePrefix}/optimizer.safetensors`);
     await running;
+    const newest = before.checkpoints.findLast((c) => c.deletedAt === null)!;
+    expect(newest.step).toBe(12);
+    await spoil(service.storage, `${newest.storagePrefix}/optimizer.safetensors`);
     await service.runQueue();
     const view = await service.view(id);
     const told = view.events.map((event) => event.message);

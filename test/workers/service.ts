@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
+import { pathToFileURL } from 'node:url';
 import { asc, eq } from 'drizzle-orm';
 import { type DestinationStream, pino } from 'pino';
 import { vi } from 'vitest';
@@ -23,6 +24,7 @@ import { parseFailpoint } from '../../workers/trainer/failpoints.ts';
 import { supervise } from '../../workers/trainer/supervisor.ts';
 import { createProject } from '../helpers/database.ts';
 
+const FAST_IMPORTS = pathToFileURL(path.join(PROJECT_ROOT, 'src/fast-imports.ts')).href;
 const TINY = path.join(PROJECT_ROOT, 'models/lathe-tiny');
 const TOKENIZER_FILES = [
   'tokenizer.json',
@@ -213,7 +215,8 @@ export class TestService {
   /** Starts a trainer as its own process, as production does. */
   startTrainer(args: string[] = [], env: Record<string, string> = {}) {
     this.#trainers += 1;
-    const child = spawn(process.execPath, [path.join(PROJECT_ROOT, 'workers/trainer/main.ts'), ...args], {
+    const program = ['--import', FAST_IMPORTS, path.join(PROJECT_ROOT, 'workers/trainer/main.ts')];
+    const child = spawn(process.execPath, [...program, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: {
         PATH: '/usr/bin:/bin',
