@@ -6,22 +6,17 @@ namespace {
 
 constexpr napi_type_tag kTensorTag = {0x6c61746865746e73ull, 0x9b1f4c0e27d35a81ull};
 
-void collect(Napi::Env env, TensorObject* object) {
-  free_handle(env, *object);
-  delete object;
-}
+void collect(Napi::Env, TensorObject* object) { delete object; }
 
 }  // namespace
 
-Napi::Value make_handle(Napi::Env env, std::shared_ptr<Storage> storage, const Tensor& view, int64_t owned_bytes) {
+Napi::Value make_handle(Napi::Env env, std::shared_ptr<Storage> storage, const Tensor& view) {
   auto object = std::make_unique<TensorObject>();
   object->storage = std::move(storage);
   object->view = view;
   const auto external = Napi::External<TensorObject>::New(env, object.get(), collect);
-  TensorObject* owned = object.release();
+  object.release();
   external.TypeTag(&kTensorTag);
-  owned->accounted_bytes = owned_bytes;
-  if (owned_bytes > 0) Napi::MemoryManagement::AdjustExternalMemory(env, owned_bytes);
   return external;
 }
 
@@ -32,12 +27,6 @@ TensorObject& handle_object(Napi::Value value, const char* argument, bool freed_
   TensorObject& object = *value.As<Napi::External<TensorObject>>().Data();
   if (!object.storage && !freed_allowed) invalid(argument, "the tensor was freed");
   return object;
-}
-
-void free_handle(Napi::Env env, TensorObject& object) {
-  object.storage.reset();
-  if (object.accounted_bytes > 0) Napi::MemoryManagement::AdjustExternalMemory(env, -object.accounted_bytes);
-  object.accounted_bytes = 0;
 }
 
 }  // namespace lathe::binding

@@ -37,7 +37,7 @@ Napi::Value tensor_create(const Napi::CallbackInfo& info) {
   auto storage = Storage::allocate(bytes);
   view.data = storage->data();
   view.writable = true;
-  return make_handle(info.Env(), std::move(storage), view, bytes);
+  return make_handle(info.Env(), std::move(storage), view);
 }
 
 Napi::Value tensor_view(const Napi::CallbackInfo& info) {
@@ -54,11 +54,11 @@ Napi::Value tensor_view(const Napi::CallbackInfo& info) {
   if (reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(dtype_bytes(view.dtype)) != 0) {
     invalid("byteOffset", std::string("is not aligned for ") + dtype_name(view.dtype));
   }
-  return make_handle(info.Env(), base.storage, view, 0);
+  return make_handle(info.Env(), base.storage, view);
 }
 
 Napi::Value tensor_free(const Napi::CallbackInfo& info) {
-  free_handle(info.Env(), handle_object(info[0], "h", true));
+  handle_object(info[0], "h", true).storage.reset();
   return info.Env().Undefined();
 }
 
@@ -126,7 +126,7 @@ Napi::Value tensor_read(const Napi::CallbackInfo& info) {
 Napi::Value map_file(const Napi::CallbackInfo& info) {
   auto storage = Storage::map_file(text(info[0], "path"));
   Tensor view = {storage->data(), {storage->bytes()}, 1, DType::u8, Device::cpu, false};
-  return make_handle(info.Env(), std::move(storage), view, 0);
+  return make_handle(info.Env(), std::move(storage), view);
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ Napi::Value pack_weight(const Napi::CallbackInfo& info) {
   auto storage = Storage::allocate(bytes);
   const Tensor packed = {storage->data(), {bytes}, 1, DType::u8, Device::cpu, true};
   checked_ops().packWeight(packed, w);
-  return make_handle(info.Env(), std::move(storage), packed, bytes);
+  return make_handle(info.Env(), std::move(storage), packed);
 }
 
 }  // namespace

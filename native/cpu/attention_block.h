@@ -78,13 +78,15 @@ static inline void load_keys(float* dst, FloatRef source, const Sequence& s, con
 /// dst[d, width] = transpose of src[rows, padded_d], zero up to `width`.
 static inline void transpose_rows(float* dst, const float* src, int64_t rows, int64_t width, const AttentionShape& a) {
   const FloatRef from(reinterpret_cast<char*>(const_cast<float*>(src)), false);
-  pack_panel(reinterpret_cast<uint32_t*>(dst), {from, a.padded_d, 1}, 0, rows, width, a.d, a.d, false);
+  pack_panel(reinterpret_cast<uint32_t*>(dst), {from, a.padded_d, 1}, 0, rows, width,
+             {width, a.d, a.d, false});
 }
 
 /// scores[keys, 32] = rows of a transposed block [d, kKeyBlock] times lanes [d, 32]; whole row tiles are written.
 static inline void score_tile(float* scores, const float* block, const float* lanes, int64_t keys, int64_t d) {
   for (int64_t j = 0; j < keys; j += kTileRows) {
-    panel_tile<Step::single, kTileRows>(d, block + j, kKeyBlock, lanes, kPanel, scores + j * kPanel, kPanel, false);
+    panel_tile<Step::single, kTileRows>(d, block + j, kKeyBlock, lanes, kPanel,
+                                        {nullptr, 0, scores + j * kPanel, kPanel, nullptr});
   }
 }
 
@@ -115,16 +117,17 @@ static void accumulate_rows(float* target, const float* weights, const float* va
     for (int64_t c = 0; c < padded_d; c += kPanel) {
       float* t = target + r * padded_d + c;
       const float* v = values + c;
+      const TileEnds ends = {t, padded_d, t, padded_d, nullptr};
       if (size == kTileRows) {
-        panel_tile<Step::single, kTileRows, kRowStride>(steps, w, step_stride, v, padded_d, t, padded_d, true);
+        panel_tile<Step::single, kTileRows, kRowStride>(steps, w, step_stride, v, padded_d, ends);
       } else if (size == 4) {
-        panel_tile<Step::single, 4, kRowStride>(steps, w, step_stride, v, padded_d, t, padded_d, true);
+        panel_tile<Step::single, 4, kRowStride>(steps, w, step_stride, v, padded_d, ends);
       } else if (size == 2) {
-        panel_tile<Step::single, 2, kRowStride>(steps, w, step_stride, v, padded_d, t, padded_d, true);
+        panel_tile<Step::single, 2, kRowStride>(steps, w, step_stride, v, padded_d, ends);
       } else if (size == 1) {
-        panel_tile<Step::single, 1, kRowStride>(steps, w, step_stride, v, padded_d, t, padded_d, true);
+        panel_tile<Step::single, 1, kRowStride>(steps, w, step_stride, v, padded_d, ends);
       } else {
-        panel_tile<Step::single, 8, kRowStride>(steps, w, step_stride, v, padded_d, t, padded_d, true);
+        panel_tile<Step::single, 8, kRowStride>(steps, w, step_stride, v, padded_d, ends);
       }
     }
     r += size;

@@ -11,8 +11,12 @@ namespace {
 
 constexpr int64_t kGroupBytes = 512 << 10;  // panels of B that a task walks: half of a small L2
 constexpr int64_t kSlabBytes = 32 << 20;    // most that is packed ahead of one operand
+constexpr int64_t kBlockSteps = 256;        // steps of a B panel that stay in L1 (32 KB) over a chunk of rows
+constexpr int64_t kChunkPanels = 8;         // row panels of a task
+constexpr int64_t kPackPanels = 4;          // panels that a task packs ahead
+constexpr int64_t kSerialWork = 1 << 20;    // multiply-adds below which waking a thread costs more
 
-using Tile = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t, bool);
+using Tile = void (*)(int64_t, const float*, int64_t, const float*, int64_t, const TileEnds&);
 
 template <Step kStep>
 Tile tile_of(int rows) {
@@ -30,13 +34,17 @@ struct Depth {
   Step step;
   int64_t k, steps, a_units;
 
-  Depth(bool a_half, bool b_half, int64_t depth) : k(depth) {
-    step = !b_half ? Step::single : a_half && kHasDot ? Step::dot : Step::pairs;
-    steps = b_half ? (k + 1) / 2 : k;
+  /// b_packed: B is panels of packWeight, whose bf16 pairs cannot be laid out otherwise. Else a product without
+  /// vdpbf16ps widens bf16 while packing, which is faster than at every step; the chain is the same.
+  Depth(bool a_half, bool b_half, bool b_packed, int64_t depth) : k(depth) {
+    step = a_half && b_half && kHasDot ? Step::dot : b_half && b_packed ? Step::pairs : Step::single;
+    steps = step == Step::single ? k : (k + 1) / 2;
     a_units = step == Step::pairs ? 2 * steps : steps;
   }
   int64_t a_panel(int64_t rows) const { return rows * a_units; }
   int64_t b_panel() const { return kPanel * steps; }
+  PanelLayout a_layout() const { return {kTileRows, k, a_units, step == Step::dot}; }
+  PanelLayout b_layout() const { return {kPanel, k, steps, step != Step::single}; }
   Tile tile(int rows) const {
     switch (step) {
       case Step::single: return tile_of<Step::single>(rows);
@@ -45,14 +53,6 @@ struct Depth {
     }
   }
 };
-
-void pack_a(float* dst, const Operand& a, int64_t first, int64_t rows, const Depth& d) {
-  pack_panel(reinterpret_cast<uint32_t*>(dst), a, first, rows, tile_rows(rows), d.k, d.a_units, d.step == Step::dot);
-}
-
-void pack_b(float* dst, const Operand& b, int64_t first, int64_t columns, const Depth& d) {
-  pack_panel(reinterpret_cast<uint32_t*>(dst), b, first, columns, kPanel, d.k, d.steps, d.step != Step::single);
-}
 
 /// C[i0…, j0…] = alpha·tile + beta·C.
 void write_tile(const Product& c, const float* tile, int64_t i0, int64_t rows, int64_t j0, int64_t columns) {
@@ -86,61 +86,100 @@ struct Slab {
   int64_t rows_of(int64_t panel) const { return min(kTileRows, m - panel * kTileRows); }
   int64_t columns_of(int64_t panel) const { return min(kPanel, n - panel * kPanel); }
 
+  /// Whole panels, then the remainder as a panel as narrow as its kernel.
   void pack_rows(float* dst, int64_t begin, int64_t end) const {
-    for (int64_t p = begin; p < end; p++) {
-      pack_a(dst + (p - begin) * d.a_panel(kTileRows), a, i0 + p * kTileRows, rows_of(p), d);
+    auto* to = reinterpret_cast<uint32_t*>(dst);
+    const int64_t first = begin * kTileRows, rows = min(m, end * kTileRows) - first, rest = rows % kTileRows;
+    const int64_t whole = tile_rows(rest) == kTileRows ? rows : rows - rest;
+    pack_panels(to, a, i0 + first, whole, d.a_layout());
+    if (whole < rows) {
+      pack_panel(to + whole * d.a_units, a, i0 + first + whole, rest, tile_rows(rest), d.a_layout());
     }
   }
   void pack_columns(float* dst, int64_t begin, int64_t end) const {
-    for (int64_t p = begin; p < end; p++) {
-      pack_b(dst + (p - begin) * d.b_panel(), b, j0 + p * kPanel, columns_of(p), d);
-    }
+    const int64_t first = begin * kPanel;
+    pack_panels(reinterpret_cast<uint32_t*>(dst), b, j0 + first, min(n, end * kPanel) - first, d.b_layout());
   }
-  void compute(const float* pa, int64_t row_begin, int64_t row_end, const float* pb, int64_t column_begin,
-               int64_t column_end) const {
-    alignas(64) float tile[kTileRows * kPanel];
-    for (int64_t i = row_begin; i < row_end; i++) {
-      const int rows = tile_rows(rows_of(i));
-      const Tile kernel = d.tile(rows);
-      for (int64_t j = column_begin; j < column_end; j++) {
-        kernel(d.steps, pa + (i - row_begin) * d.a_panel(kTileRows), rows, pb + (j - column_begin) * d.b_panel(),
-               kPanel, tile, kPanel, false);
-        write_tile(c, tile, i0 + i * kTileRows, rows_of(i), j0 + j * kPanel, columns_of(j));
-      }
-    }
-  }
+  void compute(const float* pa, int64_t row_begin, int64_t row_end, const float* pb, int64_t b_step,
+               int64_t column_begin, int64_t column_end) const;
   void run() const;
 };
 
+/// Tiles of a chunk of rows by a group of columns. k goes in blocks so that a block of a B panel stays in L1 while
+/// the rows pass; between blocks the partial sums wait in f32, so the chain of an element is not broken.
+void Slab::compute(const float* pa, int64_t row_begin, int64_t row_end, const float* pb, int64_t b_step,
+                   int64_t column_begin, int64_t column_end) const {
+  alignas(64) float sums[kChunkPanels][kTileRows * kPanel];
+  const Finish finish = {c.alpha, c.beta};
+  const int64_t a_width = d.a_units / max(1, d.steps);  // 2 where a step takes two
+  for (int64_t j = column_begin; j < column_end; j++) {
+    const float* b_panel = pb + (j - column_begin) * (b_step == kPanel ? d.b_panel() : kPanel);
+    for (int64_t s = 0; s < max(1, d.steps); s += kBlockSteps) {
+      const int64_t steps = min(kBlockSteps, d.steps - s);
+      const bool last = s + kBlockSteps >= d.steps;
+      for (int64_t i = row_begin; i < row_end; i++) {
+        const int rows = tile_rows(rows_of(i));
+        const bool direct = last && !c.data.half && c.col == 1 && rows == rows_of(i) && columns_of(j) == kPanel;
+        const int64_t i_c = i0 + i * kTileRows, j_c = j0 + j * kPanel;
+        float* sum = sums[i - row_begin];
+        TileEnds ends = {s > 0 ? sum : nullptr, kPanel, sum, kPanel, nullptr};
+        if (direct) {
+          ends.out = reinterpret_cast<float*>(c.data.data) + i_c * c.row + j_c;
+          ends.out_row = c.row;
+          ends.finish = &finish;
+        }
+        d.tile(rows)(steps, pa + (i - row_begin) * d.a_panel(kTileRows) + s * a_width * rows, rows,
+                     b_panel + s * b_step, b_step, ends);
+        if (last && !direct) write_tile(c, sum, i_c, rows_of(i), j_c, columns_of(j));
+      }
+    }
+  }
+}
+
 void Slab::run() const {
-  const int64_t np = column_panels(), mp = row_panels(), threads = thread_count();
+  const int64_t np = column_panels(), mp = row_panels(), threads = m * n * d.k < kSerialWork ? 1 : thread_count();
+  // B as it lies serves when every step is 32 floats in a row and each panel is read by one task only.
+  const bool b_direct = !packed_b && mp <= 2 && !b.data.half && b.row == 1 && n % kPanel == 0;
+  const bool b_given = packed_b || b_direct;
   int64_t group = max(1, min(np, kGroupBytes / max(1, d.b_panel() * 4)));
-  if (mp == 1) group = max(1, min(group, np / (threads * 4)));
+  if (mp <= 2) group = max(1, min(group, np / (threads * 4)));
   const int64_t groups = (np + group - 1) / group;
-  const int64_t chunk = max(1, min(16, mp * groups / (threads * 4)));
+  const int64_t chunk = mp <= 2 ? mp : max(1, min(kChunkPanels, mp * groups / (threads * 4)));
   const int64_t chunks = (mp + chunk - 1) / chunk;
-  const bool a_ahead = groups > 1 && chunks > 0, b_ahead = !packed_b && chunks > 1;
+  const bool a_ahead = groups > 1, b_ahead = !b_given && chunks > 1;
   const int64_t a_bytes = d.a_panel(kTileRows) * 4, b_bytes = d.b_panel() * 4;
   const Scratch pa((a_ahead ? mp : chunk * threads) * a_bytes);
-  const Scratch pb(packed_b ? 0 : (b_ahead ? np : group * threads) * b_bytes);
-  const int64_t a_tasks = a_ahead ? mp : 0, b_tasks = b_ahead ? np : 0;
-  parallel_tasks(a_tasks + b_tasks, [&](int64_t task, int) {
-    if (task < a_tasks) {
-      pack_rows(pa.floats() + task * d.a_panel(kTileRows), task, task + 1);
+  const Scratch pb(b_given ? 0 : (b_ahead ? np : group * threads) * b_bytes);
+  const int64_t a_tasks = a_ahead ? (mp + kPackPanels - 1) / kPackPanels : 0;
+  const int64_t b_tasks = b_ahead ? (np + kPackPanels - 1) / kPackPanels : 0;
+  const auto pack = [&](int64_t task, int) {
+    const bool of_a = task < a_tasks;
+    const int64_t p = (of_a ? task : task - a_tasks) * kPackPanels, end = min(of_a ? mp : np, p + kPackPanels);
+    if (of_a) {
+      pack_rows(pa.floats() + p * d.a_panel(kTileRows), p, end);
     } else {
-      const int64_t p = task - a_tasks;
-      pack_columns(pb.floats() + p * d.b_panel(), p, p + 1);
+      pack_columns(pb.floats() + p * d.b_panel(), p, end);
     }
-  });
-  parallel_tasks(groups * chunks, [&](int64_t task, int worker) {
+  };
+  const auto block = [&](int64_t task, int worker) {
     const int64_t g = task / chunks, r = task % chunks;
     const int64_t i = r * chunk, i_end = min(mp, i + chunk), j = g * group, j_end = min(np, j + group);
     float* mine_a = pa.floats() + (a_ahead ? i : worker * chunk) * d.a_panel(kTileRows);
     float* mine_b = pb.floats() + (b_ahead ? j : worker * group) * d.b_panel();
     if (!a_ahead) pack_rows(mine_a, i, i_end);
-    if (!b_ahead && !packed_b) pack_columns(mine_b, j, j_end);
-    compute(mine_a, i, i_end, packed_b ? packed_b + (j0 / kPanel + j) * d.b_panel() : mine_b, j, j_end);
-  });
+    if (!b_ahead && !b_given) pack_columns(mine_b, j, j_end);
+    const float* panels = packed_b   ? packed_b + (j0 / kPanel + j) * d.b_panel()
+                          : b_direct ? reinterpret_cast<const float*>(b.data.data) + j0 + j * kPanel
+                                     : mine_b;
+    compute(mine_a, i, i_end, panels, b_direct ? b.col : kPanel, j, j_end);
+  };
+  if (threads == 1) {
+    for (int64_t task = 0; task < a_tasks + b_tasks; task++) pack(task, 0);
+    for (int64_t task = 0; task < groups * chunks; task++) block(task, 0);
+  } else {
+    parallel_tasks(a_tasks + b_tasks, pack);
+    parallel_tasks(groups * chunks, block);
+  }
 }
 
 void multiply_slabs(const Product& c, const Operand& a, const Operand& b, const float* packed_b, int64_t m,
@@ -175,7 +214,7 @@ void packWeight(Out packed, In w) {
   const Operand source = operand(w, false);
   parallel_tasks(panels, [&](int64_t p, int) {
     pack_panel(reinterpret_cast<uint32_t*>(out) + p * kPanel * steps, source, p * kPanel, min(kPanel, n - p * kPanel),
-               kPanel, w.dims[1], steps, half);
+               kPanel, {kPanel, w.dims[1], steps, half});
   });
 }
 
@@ -183,7 +222,7 @@ void gemmPacked(Out c, In a, In packed, float alpha, float beta) {
   const auto* header = static_cast<const PackedHeader*>(packed.data);
   const auto* panels = reinterpret_cast<const float*>(static_cast<const char*>(packed.data) + kPackedHeaderBytes);
   const Operand left = operand(a, false);
-  const Depth d(left.data.half, header->dtype == DType::bf16, header->k);
+  const Depth d(left.data.half, header->dtype == DType::bf16, true, header->k);
   multiply_slabs({FloatRef(c), c.dims[1], 1, alpha, beta}, left, left, panels, a.dims[0], header->n, d);
 }
 
@@ -194,9 +233,9 @@ void multiply(const Product& c, const Operand& a, const Operand& b, int64_t m, i
   // element is the same, and a product does not care which factor comes first.
   if (n <= 16 && m > n) {
     const Product transposed = {c.data, c.col, c.row, c.alpha, c.beta};
-    multiply_slabs(transposed, b, a, nullptr, n, m, Depth(b.data.half, a.data.half, k));
+    multiply_slabs(transposed, b, a, nullptr, n, m, Depth(b.data.half, a.data.half, false, k));
   } else {
-    multiply_slabs(c, a, b, nullptr, m, n, Depth(a.data.half, b.data.half, k));
+    multiply_slabs(c, a, b, nullptr, m, n, Depth(a.data.half, b.data.half, false, k));
   }
 }
 

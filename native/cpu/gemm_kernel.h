@@ -30,17 +30,41 @@ constexpr bool kHasDot = false;
 static inline VF dot_pair(VF acc, uint32_t, VU) { return acc; }  // never chosen: see Depth in gemm.cc
 #endif
 
-/// c[R, 2 vectors] (+)= Σ_step a·b. A: step s, row r at a[s·a_step + r·kRowStride] (in 32-bit units; `pairs` has
-/// two consecutive a_steps per step); B: step s at b[s·b_step], two vectors wide.
+/// What a tile starts from and where it goes. start: f32 sums of earlier steps (row stride start_row), null for
+/// zero. finish: null stores the sums as they are, else out = alpha·sums + beta·out (out not read for beta 0).
+struct Finish {
+  float alpha, beta;
+};
+struct TileEnds {
+  const float* start;
+  int64_t start_row;
+  float* out;
+  int64_t out_row;
+  const Finish* finish;
+
+  TileEnds at(int64_t column) const {
+    return {start ? start + column : nullptr, start_row, out + column, out_row, finish};
+  }
+};
+
+static inline __attribute__((always_inline)) void finish_vector(float* out, VF sum, const Finish* finish) {
+  if (finish) {
+    sum = vset(finish->alpha) * sum;
+    if (finish->beta != 0) sum = fma(vset(finish->beta), vload(out), sum);
+  }
+  vstore(out, sum);
+}
+
+/// out[R, 2 vectors] = finish(start + Σ_step a·b). A: step s, row r at a[s·a_step + r·kRowStride] (in 32-bit
+/// units; `pairs` has two consecutive a_steps per step); B: step s at b[s·b_step], two vectors wide.
 template <Step kStep, int R, int kRowStride>
 static inline __attribute__((always_inline)) void micro_tile(int64_t steps, const float* a, int64_t a_step,
-                                                             const float* b, int64_t b_step, float* c,
-                                                             int64_t c_row, bool accumulate) {
+                                                             const float* b, int64_t b_step, const TileEnds& t) {
   VF acc[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
-    acc[r][0] = accumulate ? vload(c + r * c_row) : VF{};
-    acc[r][1] = accumulate ? vload(c + r * c_row + W) : VF{};
+    acc[r][0] = t.start ? vload(t.start + r * t.start_row) : VF{};
+    acc[r][1] = t.start ? vload(t.start + r * t.start_row + W) : VF{};
   }
   for (int64_t s = 0; s < steps; s++, b += b_step, a += a_step) {
     const VF b0 = vload(b), b1 = vload(b + W);
@@ -78,17 +102,17 @@ static inline __attribute__((always_inline)) void micro_tile(int64_t steps, cons
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
-    vstore(c + r * c_row, acc[r][0]);
-    vstore(c + r * c_row + W, acc[r][1]);
+    finish_vector(t.out + r * t.out_row, acc[r][0], t.finish);
+    finish_vector(t.out + r * t.out_row + W, acc[r][1], t.finish);
   }
 }
 
 /// A whole panel's width: 32 columns, as many vector pairs as that takes.
 template <Step kStep, int R, int kRowStride = 1>
-static void panel_tile(int64_t steps, const float* a, int64_t a_step, const float* b, int64_t b_step, float* c,
-                       int64_t c_row, bool accumulate) {
+static void panel_tile(int64_t steps, const float* a, int64_t a_step, const float* b, int64_t b_step,
+                       const TileEnds& t) {
   for (int j = 0; j < kPanel; j += 2 * W) {
-    micro_tile<kStep, R, kRowStride>(steps, a, a_step, b + j, b_step, c + j, c_row, accumulate);
+    micro_tile<kStep, R, kRowStride>(steps, a, a_step, b + j, b_step, t.at(j));
   }
 }
 

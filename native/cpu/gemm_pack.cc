@@ -1,108 +1,194 @@
-// Packing: see gemm_pack.h. Transposes run on 4×4 blocks of 32-bit units, the same code for every vector width.
+// Packing: see gemm_pack.h. Rows that are contiguous in k go through W×W transposes in registers.
 #include "gemm_pack.h"
 
 namespace lathe::LATHE_ISA {
 namespace {
 
-typedef uint32_t V4 __attribute__((vector_size(16)));
-typedef uint32_t V4m __attribute__((vector_size(16), aligned(4), may_alias));
-typedef uint32_t V4h __attribute__((vector_size(16), aligned(2), may_alias));
-typedef uint16_t H4h __attribute__((vector_size(8), aligned(2), may_alias));
+#if defined(__AVX512F__)
+inline VU low32(VU a, VU b) { return (VU)_mm512_unpacklo_epi32((__m512i)a, (__m512i)b); }
+inline VU high32(VU a, VU b) { return (VU)_mm512_unpackhi_epi32((__m512i)a, (__m512i)b); }
+inline VU low64(VU a, VU b) { return (VU)_mm512_unpacklo_epi64((__m512i)a, (__m512i)b); }
+inline VU high64(VU a, VU b) { return (VU)_mm512_unpackhi_epi64((__m512i)a, (__m512i)b); }
+#elif defined(__AVX2__)
+inline VU low32(VU a, VU b) { return (VU)_mm256_unpacklo_epi32((__m256i)a, (__m256i)b); }
+inline VU high32(VU a, VU b) { return (VU)_mm256_unpackhi_epi32((__m256i)a, (__m256i)b); }
+inline VU low64(VU a, VU b) { return (VU)_mm256_unpacklo_epi64((__m256i)a, (__m256i)b); }
+inline VU high64(VU a, VU b) { return (VU)_mm256_unpackhi_epi64((__m256i)a, (__m256i)b); }
+#else
+inline VU low32(VU a, VU b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+inline VU high32(VU a, VU b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+inline VU low64(VU a, VU b) { return __builtin_shufflevector(a, b, 0, 1, 4, 5); }
+inline VU high64(VU a, VU b) { return __builtin_shufflevector(a, b, 2, 3, 6, 7); }
+#endif
 
-/// Where units come from: how wide they are and how to make one.
+/// r[i][j] → r[j][i]. First 4×4 within each 128-bit lane, then whole lanes.
+inline __attribute__((always_inline)) void transpose(VU r[W]) {
+  VU u[W];
+#pragma GCC unroll 4
+  for (int g = 0; g < W; g += 4) {
+    const VU a = low32(r[g], r[g + 1]), b = low32(r[g + 2], r[g + 3]);
+    const VU c = high32(r[g], r[g + 1]), d = high32(r[g + 2], r[g + 3]);
+    u[g] = low64(a, b);
+    u[g + 1] = high64(a, b);
+    u[g + 2] = low64(c, d);
+    u[g + 3] = high64(c, d);
+  }
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; q++) {
+#if defined(__AVX512F__)
+    const __m512i a = (__m512i)u[q], b = (__m512i)u[4 + q], c = (__m512i)u[8 + q], d = (__m512i)u[12 + q];
+    const __m512i even_ab = _mm512_shuffle_i32x4(a, b, 0x88), odd_ab = _mm512_shuffle_i32x4(a, b, 0xDD);
+    const __m512i even_cd = _mm512_shuffle_i32x4(c, d, 0x88), odd_cd = _mm512_shuffle_i32x4(c, d, 0xDD);
+    r[q] = (VU)_mm512_shuffle_i32x4(even_ab, even_cd, 0x88);
+    r[4 + q] = (VU)_mm512_shuffle_i32x4(odd_ab, odd_cd, 0x88);
+    r[8 + q] = (VU)_mm512_shuffle_i32x4(even_ab, even_cd, 0xDD);
+    r[12 + q] = (VU)_mm512_shuffle_i32x4(odd_ab, odd_cd, 0xDD);
+#elif defined(__AVX2__)
+    r[q] = (VU)_mm256_permute2x128_si256((__m256i)u[q], (__m256i)u[4 + q], 0x20);
+    r[4 + q] = (VU)_mm256_permute2x128_si256((__m256i)u[q], (__m256i)u[4 + q], 0x31);
+#else
+    r[q] = u[q];
+#endif
+  }
+}
+
+inline void store_units(uint32_t* p, VU v, int64_t n) {
+  if (n >= W) {
+    *reinterpret_cast<VUm*>(p) = v;
+  } else {
+    vstore_part(reinterpret_cast<float*>(p), (VF)v, static_cast<int>(n));
+  }
+}
+
+/// Where units come from. kHalf: bf16 source; kPairs: two k per unit.
+template <bool kHalf, bool kPairs>
 struct Source {
   const char* data;
   int64_t row, col, depth;
-  bool half, pairs;
+
+  int64_t whole_units() const { return kPairs ? depth / 2 : depth; }
 
   uint32_t bits(int64_t i, int64_t k) const {
     const int64_t at = i * row + k * col;
-    if (!half) return *reinterpret_cast<const U32m*>(data + at * 4);
+    if (!kHalf) return *reinterpret_cast<const U32m*>(data + at * 4);
     uint16_t h;
     __builtin_memcpy(&h, data + at * 2, 2);
-    return pairs ? h : static_cast<uint32_t>(h) << 16;
+    return kPairs ? h : static_cast<uint32_t>(h) << 16;
   }
 
+  /// One unit, zero where k ≥ depth.
   uint32_t unit(int64_t i, int64_t u) const {
-    if (!pairs) return u < depth ? bits(i, u) : 0;
+    if (!kPairs) return u < depth ? bits(i, u) : 0;
     const uint32_t low = 2 * u < depth ? bits(i, 2 * u) : 0;
     return low | (2 * u + 1 < depth ? bits(i, 2 * u + 1) << 16 : 0);
   }
 
-  /// Four units along k, for col = 1.
-  V4 four(int64_t i, int64_t u) const {
-    if (pairs) return *reinterpret_cast<const V4h*>(data + (i * row + 2 * u) * 2);
-    if (!half) return *reinterpret_cast<const V4m*>(data + (i * row + u) * 4);
-    return __builtin_convertvector(*reinterpret_cast<const H4h*>(data + (i * row + u) * 2), V4) << 16;
+  /// n units along k of row i, for col = 1.
+  VU along_k(int64_t i, int64_t u, int n) const {
+    const FloatRef from = FloatRef(const_cast<char*>(data), kHalf && !kPairs);
+    if (kHalf && !kPairs) return (VU)load(from, i * row + u, n);
+    return (VU)vload_n(reinterpret_cast<const float*>(data + (kPairs ? (i * row + 2 * u) * 2 : (i * row + u) * 4)), n);
+  }
+
+  /// n rows from i on, unit u, for row = 1.
+  VU along_rows(int64_t i, int64_t u, int n) const {
+    const FloatRef from = FloatRef(const_cast<char*>(data), kHalf);
+    if (!kPairs) return (VU)load(from, u * col + i, n);
+    const VU low = (VU)load(from, 2 * u * col + i, n) >> 16;
+    return low | (VU)load(from, (2 * u + 1) * col + i, n);
+  }
+
+  void pack_scalar(uint32_t* dst, int64_t rows, int64_t width, int64_t first_unit, int64_t units) const {
+    for (int64_t u = first_unit; u < units; u++) {
+      for (int64_t i = 0; i < width; i++) dst[u * width + i] = i < rows ? unit(i, u) : 0;
+    }
+  }
+
+  /// Blocks of W rows by W units. A block narrower than W spills zeros over the units after it, which are written
+  /// later; only the very last unit must not.
+  void pack_along_k(uint32_t* dst, int64_t rows, int64_t width, int64_t units) const {
+    const int64_t whole = whole_units();
+    for (int64_t i = 0; i < width; i += W) {
+      const int64_t lanes = width - i;
+      for (int64_t u = 0; u < whole; u += W) {
+        const int n = static_cast<int>(min(W, whole - u));
+        VU block[W];
+#pragma GCC unroll 16
+        for (int q = 0; q < W; q++) block[q] = i + q < rows ? along_k(i + q, u, n) : VU{};
+        transpose(block);
+        uint32_t* to = dst + u * width + i;
+        const bool spill = lanes < W && width == lanes && u + n < whole;
+        if (n == W && (lanes >= W || spill)) {
+#pragma GCC unroll 16
+          for (int q = 0; q < W; q++) *reinterpret_cast<VUm*>(to + q * width) = block[q];
+        } else {
+          for (int q = 0; q < n; q++) store_units(to + q * width, block[q], lanes);
+        }
+      }
+    }
+    pack_scalar(dst, rows, width, whole, units);
+  }
+
+  /// One unit of one panel whose rows start at `first`.
+  void unit_along_rows(uint32_t* to, int64_t first, int64_t rows, int64_t width, int64_t u) const {
+    for (int64_t i = 0; i < width; i += W) {
+      const int64_t n = min(W, min(rows, width) - i);
+      const VU v = n == W ? along_rows(first + i, u, W) : n > 0 ? along_rows(first + i, u, static_cast<int>(n)) : VU{};
+      store_units(to + i, v, width - i);
+    }
+  }
+
+  /// k is the outer loop over several panels: a row of the source is then read in one go, not one line at a time
+  /// a page apart.
+  void pack_along_rows(uint32_t* dst, int64_t rows, const PanelLayout& l) const {
+    const int64_t whole = whole_units(), panels = (rows + l.width - 1) / l.width;
+    for (int64_t u = 0; u < whole; u++) {
+      for (int64_t p = 0; p < panels; p++) {
+        unit_along_rows(dst + p * l.width * l.units + u * l.width, p * l.width, rows - p * l.width, l.width, u);
+      }
+    }
+    for (int64_t p = 0; p < panels; p++) {
+      const Source panel = {data + p * l.width * row * (kHalf ? 2 : 4), row, col, depth};
+      panel.pack_scalar(dst + p * l.width * l.units, rows - p * l.width, l.width, whole, l.units);
+    }
+  }
+
+  void pack(uint32_t* dst, int64_t rows, const PanelLayout& l) const {
+    if (col == 1) {
+      pack_along_k(dst, rows, l.width, l.units);
+    } else if (row == 1) {
+      pack_along_rows(dst, rows, l);
+    } else {
+      pack_scalar(dst, rows, l.width, 0, l.units);
+    }
   }
 };
 
-inline void transpose4(V4 r[4]) {
-  const V4 a = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5), b = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
-  const V4 c = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7), d = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
-  r[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
-  r[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
-  r[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
-  r[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
-}
-
-void pack_scalar(uint32_t* dst, const Source& s, int64_t rows, int64_t width, int64_t i0, int64_t i1, int64_t u0,
-                 int64_t u1) {
-  for (int64_t u = u0; u < u1; u++) {
-    for (int64_t i = i0; i < i1; i++) dst[u * width + i] = i < rows ? s.unit(i, u) : 0;
+void pack(uint32_t* dst, const Operand& source, int64_t first, int64_t rows, const PanelLayout& l) {
+  const FloatRef from = source.data.at(first * source.row);
+  if (!from.half) {
+    Source<false, false>{from.data, source.row, source.col, l.depth}.pack(dst, rows, l);
+  } else if (!l.pairs) {
+    Source<true, false>{from.data, source.row, source.col, l.depth}.pack(dst, rows, l);
+  } else {
+    Source<true, true>{from.data, source.row, source.col, l.depth}.pack(dst, rows, l);
   }
-}
-
-/// Contiguous in k: 4×4 transposes.
-void pack_along_k(uint32_t* dst, const Source& s, int64_t rows, int64_t width, int64_t units) {
-  const int64_t whole_units = (s.pairs ? s.depth / 2 : s.depth) / 4 * 4, whole_rows = rows / 4 * 4;
-  for (int64_t i = 0; i < whole_rows; i += 4) {
-    for (int64_t u = 0; u < whole_units; u += 4) {
-      V4 block[4] = {s.four(i, u), s.four(i + 1, u), s.four(i + 2, u), s.four(i + 3, u)};
-      transpose4(block);
-      for (int q = 0; q < 4; q++) *reinterpret_cast<V4m*>(dst + (u + q) * width + i) = block[q];
-    }
-  }
-  pack_scalar(dst, s, rows, width, whole_rows, width, 0, whole_units);
-  pack_scalar(dst, s, rows, width, 0, width, whole_units, units);
-}
-
-/// Contiguous in i: row copies, or two rows interleaved.
-void pack_along_rows(uint32_t* dst, const Source& s, int64_t rows, int64_t width, int64_t units) {
-  const int64_t whole_units = s.pairs ? s.depth / 2 : s.depth, whole_rows = rows / W * W;
-  for (int64_t u = 0; u < whole_units; u++) {
-    uint32_t* to = dst + u * width;
-    for (int64_t i = 0; i < whole_rows; i += W) {
-      VU v;
-      if (!s.half) {
-        v = *reinterpret_cast<const VUm*>(s.data + (u * s.col + i) * 4);
-      } else if (!s.pairs) {
-        v = (VU)bf16_to_float(*reinterpret_cast<const VHm*>(s.data + (u * s.col + i) * 2));
-      } else {
-        const char* even = s.data + (2 * u * s.col + i) * 2;
-        const VU low = __builtin_convertvector(*reinterpret_cast<const VHm*>(even), VU);
-        const VU high = __builtin_convertvector(*reinterpret_cast<const VHm*>(even + s.col * 2), VU);
-        v = low | (high << 16);
-      }
-      *reinterpret_cast<VUm*>(to + i) = v;
-    }
-    for (int64_t i = whole_rows; i < width; i++) to[i] = i < rows ? s.unit(i, u) : 0;
-  }
-  pack_scalar(dst, s, rows, width, 0, width, whole_units, units);
 }
 
 }  // namespace
 
-void pack_panel(uint32_t* dst, const Operand& source, int64_t first, int64_t rows, int64_t width, int64_t depth,
-                int64_t units, bool pairs) {
-  const FloatRef from = source.data.at(first * source.row);
-  const Source s = {from.data, source.row, source.col, depth, from.half, pairs};
-  if (s.col == 1) {
-    pack_along_k(dst, s, rows, width, units);
-  } else if (s.row == 1) {
-    pack_along_rows(dst, s, rows, width, units);
-  } else {
-    pack_scalar(dst, s, rows, width, 0, width, 0, units);
+void pack_panel(uint32_t* dst, const Operand& source, int64_t first, int64_t rows, int64_t width,
+                const PanelLayout& layout) {
+  pack(dst, source, first, rows, {width, layout.depth, layout.units, layout.pairs});
+}
+
+void pack_panels(uint32_t* dst, const Operand& source, int64_t first, int64_t rows, const PanelLayout& layout) {
+  if (source.row == 1 && source.col != 1) {
+    pack(dst, source, first, rows, layout);
+    return;
+  }
+  for (int64_t i = 0; i < rows; i += layout.width) {
+    pack(dst + i * layout.units, source, first + i, min(layout.width, rows - i), layout);
   }
 }
 

@@ -10,10 +10,21 @@ struct Operand {
   int64_t row, col;
 };
 
-/// Packs rows [first, first+rows) of `source` into 32-bit units: dst[unit·width + i]. As f32 a unit is one k; as
-/// pairs (bf16 sources only) it is k even in the low half and k odd in the high. Rows up to `width` and units up
-/// to `units` beyond the matrix are zero.
-void pack_panel(uint32_t* dst, const Operand& source, int64_t first, int64_t rows, int64_t width, int64_t depth,
-                int64_t units, bool pairs);
+/// How a panel is laid out, in 32-bit units: unit u of row i at [u·width + i]. As f32 a unit is one k; as pairs
+/// (bf16 sources only) it is k even in the low half and k odd in the high.
+struct PanelLayout {
+  int64_t width;  // rows of a whole panel
+  int64_t depth;  // k of the matrix
+  int64_t units;
+  bool pairs;
+};
+
+/// Packs rows [first, first+rows) of `source` as one panel of `width` ≤ layout.width rows; rows beyond the matrix
+/// and units beyond its depth are zero.
+void pack_panel(uint32_t* dst, const Operand& source, int64_t first, int64_t rows, int64_t width,
+                const PanelLayout& layout);
+
+/// Packs rows [first, first+rows) as consecutive whole panels (the last one zero-padded).
+void pack_panels(uint32_t* dst, const Operand& source, int64_t first, int64_t rows, const PanelLayout& layout);
 
 }  // namespace lathe::LATHE_ISA
