@@ -11,6 +11,7 @@ import { withDatabase } from '../src/commands/database.ts';
 import { homeHolder } from '../src/commands/home-lock.ts';
 import { createKeyCommand, revokeKeyCommand } from '../src/commands/keys.ts';
 import { type Config, childEnvironment, PROJECT_ROOT } from '../src/config.ts';
+import type { Database } from '../src/db/client.ts';
 
 export interface Service {
   url: string;
@@ -29,11 +30,15 @@ const STOP_SECONDS = 45;
  * Starts or finds the service and waits until it can train and chat. Throws with the reason and the log's path, also
  * when `signal` is aborted; whatever was started is ended first.
  */
-export async function openService(config: Config, keep: boolean, signal: AbortSignal): Promise<Service> {
+export async function openService(
+  config: Config,
+  keep: boolean,
+  signal: AbortSignal,
+  say: (line: string) => void,
+): Promise<Service> {
   const logs = path.join(config.home, 'logs');
-  const key = await withDatabase(config, 'lathe quickstart', (db) =>
-    createKeyCommand(db, 'quickstart', null),
-  );
+  const newKey = (db: Database) => createKeyCommand(db, 'quickstart', null);
+  const key = await withDatabase(config, 'lathe quickstart', newKey, say);
   mkdirSync(logs, { recursive: true, mode: 0o700 }); // after the home, which others than us must be able to enter
   const running = homeHolder(config.home);
   const process_ = running ? null : start(config, keep, path.join(logs, 'up.log'));

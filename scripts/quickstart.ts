@@ -126,7 +126,7 @@ async function main(): Promise<number> {
   let service: Service | null = null;
   try {
     say('Starting the service…');
-    service = await openService(config, values.keep, stop.signal);
+    service = await openService(config, values.keep, stop.signal, say);
     say(
       service.adopted
         ? `Using the service that runs at ${service.url}`

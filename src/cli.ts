@@ -32,7 +32,7 @@ type Command = (args: string[]) => Promise<number>;
 // Each command loads what it needs when it runs: `keys list` must not wait for the HTTP stack.
 const loadConfig = async () => (await import('./config.ts')).loadConfig();
 const inDatabase = async <T>(work: (database: Database) => Promise<T>) =>
-  (await import('./commands/database.ts')).withDatabase(await loadConfig(), 'lathe keys', work);
+  (await import('./commands/database.ts')).withDatabase(await loadConfig(), 'lathe keys', work, say);
 
 const COMMANDS: Record<string, Command> = {
   up: async (args) => {
@@ -56,7 +56,7 @@ const COMMANDS: Record<string, Command> = {
   migrate: async (args) => {
     parse(args, 0);
     const { withDatabase } = await import('./commands/database.ts');
-    await withDatabase(await loadConfig(), 'lathe migrate', async () => {}); // opening it migrates
+    await withDatabase(await loadConfig(), 'lathe migrate', async () => {}, say); // opening it migrates
     print('The database has the newest schema.');
     return 0;
   },

@@ -10,17 +10,22 @@ export function reachableDatabaseUrl(config: Config): string | null {
   return config.databaseUrl ?? runningPostgresUrl(config.home);
 }
 
-/** Runs `work` with a migrated database; an embedded one that was not running is stopped again afterwards. */
+/**
+ * Runs `work` with a migrated database. An embedded one that was not running is stopped again afterwards; where its
+ * files lie is told to `say` when it is not under the home.
+ */
 export async function withDatabase<T>(
   config: Config,
   command: string,
   work: (database: Database) => Promise<T>,
+  say: (line: string) => void = () => {},
 ): Promise<T> {
   const url = reachableDatabaseUrl(config);
   if (url !== null) return useDatabase(url, work);
   const lock = lockHome(config.home, command);
   try {
     const postgres = await startEmbeddedPostgres({ home: config.home });
+    if (postgres.note) say(postgres.note);
     try {
       return await useDatabase(postgres.url, work);
     } finally {
