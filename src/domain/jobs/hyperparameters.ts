@@ -71,12 +71,12 @@ export interface ResolvedHyperparameters {
 const given = <T>(value: T | 'auto' | null | undefined): value is T =>
   value !== undefined && value !== null && value !== 'auto';
 
-/** Few rows are seen often, many rows once: about 2,100 examples in all below 700 rows, at most 10 passes. */
+/** Few rows are seen often, many rows once: about 1,600 examples in all below 700 rows, at most 10 passes. */
 function autoEpochs(rows: number): number {
   if (rows >= 20_000) return 1;
   if (rows >= 5_000) return 2;
   if (rows >= 700) return 3;
-  return Math.min(10, Math.ceil(2_100 / rows));
+  return Math.min(10, Math.ceil(1_600 / rows));
 }
 
 /** The power of two nearest to rows/64 (by ratio), within 1…32. */
@@ -116,7 +116,7 @@ function resolveAdapter(adapter: RequestedAdapter): EffectiveAdapter {
 /**
  * Every number in force, by this rule:
  *
- * - n_epochs: rows ≥ 20,000 → 1; ≥ 5,000 → 2; ≥ 700 → 3; else min(10, ⌈2100 / rows⌉).
+ * - n_epochs: rows ≥ 20,000 → 1; ≥ 5,000 → 2; ≥ 700 → 3; else min(10, ⌈1600 / rows⌉).
  * - batch_size: the power of two nearest to rows / 64, within 1…32.
  * - learning_rate = learning_rate_multiplier (auto = 1) × base rate. Base rate of an adapter by the model's weights:
  *   < 50 M 2e-3, < 1 B 4e-4, < 4 B 3e-4, < 10 B 2e-4, else 1e-4; of a full fine-tune a tenth of it.
