@@ -3,13 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
-import { generateNaive } from '../../workers/engine/generate/naive.ts';
-import { argmax } from '../../workers/engine/generate/sample.ts';
 import { KvCache } from '../../workers/engine/models/kv-cache.ts';
 import type { Model } from '../../workers/engine/models/model.ts';
 import { openModel } from '../../workers/engine/models/open-model.ts';
 import type { PagedBatch } from '../../workers/engine/models/paged.ts';
 import { LORA_DEFAULTS, LoraAdapter } from '../../workers/engine/peft/lora.ts';
+import { generateNaive } from '../helpers/generate-naive.ts';
+import { argmax } from '../helpers/sample-naive.ts';
 import { packSequences, randomIds, relativeError, tinyModel, VOCABULARY } from './tiny.ts';
 
 const device = openDevice({ kind: 'cpu' });

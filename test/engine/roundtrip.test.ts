@@ -6,7 +6,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
-import { generateNaive } from '../../workers/engine/generate/naive.ts';
 import type { Model } from '../../workers/engine/models/model.ts';
 import { openModel } from '../../workers/engine/models/open-model.ts';
 import { KvCache } from '../../workers/engine/models/paged.ts';
@@ -23,6 +22,7 @@ import {
   readTensors,
   type StoredTensor,
 } from '../golden/read.ts';
+import { generateNaive } from '../helpers/generate-naive.ts';
 import { expectClose, reportFigures, TOLERANCE } from '../helpers/tolerance.ts';
 
 const device = openDevice({ kind: 'cpu' });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { argmax, type SamplingOptions, sampleToken } from '../../workers/engine/generate/sample.ts';
+import { argmax, type SamplingOptions, sampleToken } from '../helpers/sample-naive.ts';
 
 const LOGITS = Float32Array.of(1, 3, 3, 0.5, -2);
 const options = (extra: Partial<SamplingOptions> = {}): SamplingOptions => ({

@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
-import { generateNaive } from '../../workers/engine/generate/naive.ts';
 import { accumulateGradients, evaluate, type LossSums } from '../../workers/engine/losses/supervised.ts';
 import type { Model } from '../../workers/engine/models/model.ts';
 import { openModel } from '../../workers/engine/models/open-model.ts';
@@ -12,6 +11,7 @@ import { AdamW } from '../../workers/engine/optim/adamw.ts';
 import { learningRateAt } from '../../workers/engine/optim/schedule.ts';
 import { LORA_DEFAULTS, LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import type { FloatDType } from '../../workers/engine/tensor.ts';
+import { generateNaive } from '../helpers/generate-naive.ts';
 import { labelledCount, packSequences, randomIds, relativeError, tinyModel } from './tiny.ts';
 
 const device = openDevice({ kind: 'cpu' });

@@ -3,9 +3,9 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { WireAdapter } from '../../src/inference/protocol.ts';
-import { generateNaive } from '../../workers/engine/generate/naive.ts';
 import { openModel } from '../../workers/engine/models/index.ts';
 import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
+import { generateNaive } from '../helpers/generate-naive.ts';
 import { type Answer, CONTEXT, flipByte, TinyWorker, TinyWorld } from './tiny-worker.ts';
 
 let world: TinyWorld;

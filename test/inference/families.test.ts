@@ -2,7 +2,6 @@
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
-import { generateNaive } from '../../workers/engine/generate/naive.ts';
 import { KvCache, openModel } from '../../workers/engine/models/index.ts';
 import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import { ResidentAdapters } from '../../workers/inference/adapters.ts';
@@ -10,6 +9,7 @@ import { EngineLoop, type Vocabulary } from '../../workers/inference/engine-loop
 import { KvBlocks } from '../../workers/inference/kv-blocks.ts';
 import { ModelRunner } from '../../workers/inference/model-runner.ts';
 import { CASES, type CaseName, caseFolder, readReference } from '../golden/read.ts';
+import { generateNaive } from '../helpers/generate-naive.ts';
 import { plainSampling } from './fake-model.ts';
 
 const device = openDevice({ kind: 'cpu' });

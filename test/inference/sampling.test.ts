@@ -1,9 +1,9 @@
 /** One row of logits → a token: determinism, nucleus, penalties, bias, log-probabilities. */
 import { describe, expect, it } from 'vitest';
 import type { WireSampling } from '../../src/inference/protocol.ts';
-import { sampleToken } from '../../workers/engine/generate/sample.ts';
 import { uniformAt } from '../../workers/engine/rng.ts';
 import { type Sample, Sampler } from '../../workers/inference/sampling.ts';
+import { sampleToken } from '../helpers/sample-naive.ts';
 
 const defaults: WireSampling = {
   max_tokens: null,

@@ -1,8 +1,9 @@
 /**
- * One token from one row of logits: penalties and bias, then temperature, top-k and nucleus (arXiv:1904.09751).
+ * The obvious sampler, by sorting the whole vocabulary, that the inference worker is tested against: penalties and
+ * bias, then temperature, top-k and nucleus (arXiv:1904.09751).
  * A pure function: the draw depends on (seed, stream, position) alone, so generation repeats whatever else runs.
  */
-import { uniformAt } from '../rng.ts';
+import { uniformAt } from '../../workers/engine/rng.ts';
 
 export interface SamplingOptions {
   /** 0 takes the most likely token, the lowest id among equals. */

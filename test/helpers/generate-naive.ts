@@ -1,6 +1,6 @@
 /** Generation by a full forward over the whole text for every token: slow, obvious, the oracle for the paged path. */
-import type { Model } from '../models/model.ts';
-import { argmax, type SamplingOptions, sampleToken } from './sample.ts';
+import type { Model } from '../../workers/engine/models/model.ts';
+import { argmax, type SamplingOptions, sampleToken } from './sample-naive.ts';
 
 export interface NaiveOptions {
   maxTokens: number;
