@@ -225,7 +225,8 @@ async function settle(attempt: Attempt, error: unknown): Promise<JobOutcome> {
   try {
     if (error instanceof LeaseLost) throw error;
     if (error instanceof CancelRequested) {
-      await write(() => cancel(database, fence));
+      const { retired } = await write(() => cancel(database, fence));
+      await removeRetired(worker.storage, retired, log);
       return 'cancelled';
     }
     // What was committed before the end still counts; where it cannot be kept, the end is told all the same.
@@ -233,7 +234,8 @@ async function settle(attempt: Attempt, error: unknown): Promise<JobOutcome> {
     await progress.flush().catch((err: unknown) => logUnlessLost(log, err));
     if (error instanceof JobFailed) {
       const details = error.details.map((detail) => message('error', detail.message, detail.data));
-      await write(() => fail(database, fence, error.error, details));
+      const { retired } = await write(() => fail(database, fence, error.error, details));
+      await removeRetired(worker.storage, retired, log);
       return 'failed';
     }
     if (error instanceof HandedOver) {

@@ -11,7 +11,13 @@ import type { Config } from '../../src/config.ts';
 import type { Database } from '../../src/db/client.ts';
 import { newId } from '../../src/ids.ts';
 import type { Log } from '../../src/log.ts';
-import { heartbeatWorker, registerWorker, removeWorker, sweepWorkers } from '../../src/queue/processes.ts';
+import {
+  heartbeatWorker,
+  registerWorker,
+  removeWorker,
+  sweepWorkers,
+  type WorkerRegistration,
+} from '../../src/queue/processes.ts';
 import { claim, type Fence, hasWork, listBaseModels, reap } from '../../src/queue/queue.ts';
 import type { Storage } from '../../src/storage/storage.ts';
 import type { DeviceOptions } from '../engine/device.ts';
@@ -39,11 +45,11 @@ const SILENT_HEARTBEATS = 12;
 /** Runs jobs one after the other. Returns after `drain`, or with `once` when the queue is empty. */
 export async function supervise(options: SupervisorOptions): Promise<void> {
   const { config, database, log, drain } = options;
-  const registration = {
+  const registration: WorkerRegistration = {
     id: newId('worker_'),
-    kind: 'trainer' as const,
+    kind: 'trainer',
     device: config.device,
-    state: 'ready' as const,
+    state: 'ready',
   };
   const worker: Worker = {
     ...options,
@@ -59,6 +65,9 @@ export async function supervise(options: SupervisorOptions): Promise<void> {
       worker.log.warn({ err }, 'worker heartbeat failed'),
     );
   }, config.heartbeatSeconds * 1000);
+  drain.addEventListener('abort', () => {
+    registration.state = 'draining';
+  });
   worker.log.info({ scratch: worker.scratch }, 'trainer ready');
   try {
     await work(worker, options.once);
