@@ -1,6 +1,6 @@
 /** A whole service in a folder of its own, for benchmarks that speak HTTP. */
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openService } from '../scripts/quickstart-service.ts';
@@ -17,10 +17,12 @@ export interface BenchService {
 /** Starts a service on a free port, runs `work` against it, and removes everything. */
 export async function withService<T>(work: (service: BenchService) => Promise<T>): Promise<T> {
   const home = await mkdtemp(join(tmpdir(), 'lathe-bench-'));
+  await chmod(home, 0o711); // where Postgres runs as another user, it must be able to enter
   const service = await openService(
     loadConfig({ ...environment(), LATHE_HOME: home }),
     false,
     new AbortController().signal,
+    (line) => console.error(line),
   );
   try {
     return await work({

@@ -3,6 +3,7 @@
  * as they went. The floor is hashing and writing the same bytes to the same disk in this process.
  */
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { createReadStream, createWriteStream } from 'node:fs';
 import { mkdtemp, open, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -74,9 +75,10 @@ async function writeRows(path: string, bytes: number): Promise<string> {
     const chunk = Buffer.from(`${rows.join('\n')}\n`);
     hash.update(chunk);
     written += chunk.length;
-    if (!out.write(chunk)) await new Promise((resolve) => out.once('drain', resolve));
+    if (!out.write(chunk)) await once(out, 'drain');
   }
-  await new Promise<void>((resolve) => out.end(() => resolve()));
+  out.end();
+  await once(out, 'finish');
   return hash.digest('hex');
 }
 
