@@ -7,7 +7,7 @@ import { JsonFault, scanJson } from '../domain/files/json-scan.ts';
 import { badRequest, invalidJson, payloadTooLarge, unsupportedMediaType } from '../errors.ts';
 import { type AppContext, type AppEnv, routeOf } from './context.ts';
 
-const LIMITS = { depth: 32, nodes: 250_000, strict: true };
+const LIMITS = { depth: 32, nodes: 250_000 };
 const JSON_TYPE = /^application\/([\w.-]+\+)?json$/i;
 
 /** `streamed` are route patterns that read their own body. */

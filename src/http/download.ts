@@ -1,12 +1,16 @@
 /** Stored bytes as an answer: an attachment with its exact name and length, cut off when storage fails on the way. */
 import { Readable } from 'node:stream';
 import type { AppContext } from './context.ts';
+import { countReadBytes } from './read-buffers.ts';
 
 /** The answer that streams `body` to the caller; a failing body breaks the connection, so a part is never taken for the whole. */
 export function download(c: AppContext, filename: string, bytes: number, body: Readable): Response {
   const whole = async function* () {
     try {
-      yield* body;
+      for await (const chunk of body) {
+        countReadBytes(chunk.byteLength);
+        yield chunk;
+      }
     } catch (error) {
       c.var.log.error({ err: error }, 'download broke off');
       c.env?.outgoing?.destroy();

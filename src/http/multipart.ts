@@ -2,12 +2,14 @@
  * Feeds a multipart form to a sink as it arrives, with back-pressure and bounds: one file, few fields, and every byte
  * counted. Knows no field by name but `file`.
  */
+import type { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Busboy, type BusboyFileStream } from '@fastify/busboy';
 import type { UploadSink } from '../domain/files/create.ts';
 import { badRequest, payloadTooLarge, unsupportedMediaType } from '../errors.ts';
 import type { AppContext } from './context.ts';
+import { countReadBytes } from './read-buffers.ts';
 
 /** Room for the fields and the headers of the parts, beside the file. */
 const OVERHEAD_BYTES = 64 * 1024;
@@ -32,8 +34,6 @@ export async function readForm(c: AppContext, maxFileBytes: number, sink: Upload
   }
   const limit = maxFileBytes + OVERHEAD_BYTES;
   if (Number(c.req.header('content-length')) > limit) throw payloadTooLarge(maxFileBytes, 'file');
-  const body = c.req.raw.body;
-  if (!body) throw badRequest('The request has no body.');
 
   const form = openForm(type, maxFileBytes);
   const files: Promise<void>[] = [];
@@ -55,8 +55,7 @@ export async function readForm(c: AppContext, maxFileBytes: number, sink: Upload
     form.on(event, () => form.destroy(badRequest('The form has too many parts.', null, 'too_many_parts')));
   }
   try {
-    const received = Readable.fromWeb(body as never).on('error', toldElsewhere);
-    await pipeline(received, counted(limit, maxFileBytes), form.on('error', toldElsewhere));
+    await pipeline(counted(bodyOf(c), limit, maxFileBytes), form.on('error', toldElsewhere));
   } catch (error) {
     // Busboy leaves an open file waiting for ever; its reader must see the error before what it stored can be removed.
     for (const stream of streams) stream.destroy(error as Error);
@@ -81,15 +80,29 @@ function openForm(type: string, maxFileBytes: number) {
   }
 }
 
-const counted = (limit: number, maxFileBytes: number) =>
-  async function* (chunks: AsyncIterable<Uint8Array>) {
-    let received = 0;
-    for await (const chunk of chunks) {
-      received += chunk.byteLength;
-      if (received > limit) throw payloadTooLarge(maxFileBytes, 'file');
-      yield chunk;
-    }
-  };
+/**
+ * The body as it arrives: from the socket where there is one, since a web stream in between holds twice the memory.
+ * Leaving it early must not destroy the socket, over which the answer still has to go.
+ */
+function bodyOf(c: AppContext): AsyncIterable<Uint8Array> {
+  const incoming = c.env?.incoming as IncomingMessage | undefined;
+  if (incoming) return incoming.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
+  return c.req.raw.body ?? Readable.from([]);
+}
+
+async function* counted(
+  body: AsyncIterable<Uint8Array>,
+  limit: number,
+  maxFileBytes: number,
+): AsyncGenerator<Uint8Array> {
+  let received = 0;
+  for await (const chunk of body) {
+    received += chunk.byteLength;
+    countReadBytes(chunk.byteLength);
+    if (received > limit) throw payloadTooLarge(maxFileBytes, 'file');
+    yield chunk;
+  }
+}
 
 /** The stream's bytes; a file cut at the limit is an error, not a shorter file. */
 async function* wholeFile(stream: BusboyFileStream, maxFileBytes: number): AsyncGenerator<Uint8Array> {

@@ -72,6 +72,7 @@ describe('a plain completion', () => {
       request_id: expect.stringMatching(/^chatcmpl-/),
       base_model: BASE_MODEL,
       adapter: null,
+      cache_owner: t.alice.projectId,
       messages: [{ role: 'user', content: 'Hi' }],
       tools: null,
       sampling: {

@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { request } from 'node:http';
 import { eq } from 'drizzle-orm';
 import { describe, expect, it } from 'vitest';
 import { files } from '../../src/db/schema.ts';
@@ -99,6 +101,35 @@ describe('POST /v1/files', () => {
       expect(answer.headers.get('connection')).toBe('close');
     }
     expect(await t.stored()).toEqual(before);
+  });
+
+  it('still hears the refusal over a socket, with a body cut off or to its end', async () => {
+    const send = async (chunks: (string | Buffer)[]) => {
+      const sent = request(`${await t.serve()}/files`, {
+        method: 'POST',
+        headers: {
+          authorization: `Bearer ${t.alice.key}`,
+          'content-type': 'multipart/form-data; boundary=b',
+        },
+      });
+      const answered = once(sent, 'response');
+      sent.on('error', () => {}); // the rest is not taken once it is refused
+      for (const chunk of chunks) sent.write(chunk);
+      sent.end();
+      const [response] = await answered;
+      return [
+        response.statusCode,
+        JSON.parse(Buffer.concat(await response.toArray()).toString()).error?.code,
+      ];
+    };
+    const head = '--b\r\ncontent-disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n';
+    const megabytes = Array.from({ length: 40 }, () => Buffer.alloc(100_000, 120));
+    expect(await send([head, ...megabytes, '\r\n--b--\r\n'])).toEqual([413, 'payload_too_large']);
+    expect(await send([head, '{}\n{'])).toEqual([400, null]);
+    expect(await send([head, '{}\n{\r\n--b--\r\n'])).toEqual([400, 'missing_required_parameter']);
+    const purpose = '\r\n--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--b--\r\n';
+    expect(await send([head, '{}\n{', purpose])).toEqual([400, 'invalid_jsonl']);
+    expect(await send([head, '{}\n{}', purpose])).toEqual([200, undefined]);
   });
 
   it('keeps nothing of a refused upload', async () => {

@@ -61,7 +61,6 @@ async function upload(blocks: number, options: { hangUp?: boolean } = {}) {
 
 it('takes and returns 512 MB in little memory', { timeout: 300_000 }, async () => {
   expect(block.byteLength).toBe(MB);
-  await upload(8); // what is loaded once is loaded now
   const before = await memory();
   const started = performance.now();
   const file = await upload(512);
@@ -73,7 +72,7 @@ it('takes and returns 512 MB in little memory', { timeout: 300_000 }, async () =
     filename: 'big.jsonl',
     purpose: 'fine-tune',
   });
-  expect((during.most - before.now) / MB).toBeLessThan(100);
+  expect((during.most - before.now) / MB).toBeLessThan(80);
 
   const response = await fetch(`${url}/v1/files/${file.id}/content`, {
     headers: { authorization: `Bearer ${t.alice.key}` },
@@ -84,7 +83,7 @@ it('takes and returns 512 MB in little memory', { timeout: 300_000 }, async () =
   for (let i = 0; i < 512; i++) expected.update(block);
   expect(hash.digest('hex')).toBe(expected.digest('hex'));
   const after = await memory();
-  expect((after.most - before.now) / MB).toBeLessThan(100);
+  expect((after.most - before.now) / MB).toBeLessThan(80);
   console.info(
     JSON.stringify({
       upload_mb_per_s: Math.round(512 / seconds),

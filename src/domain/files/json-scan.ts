@@ -8,8 +8,6 @@ export interface ScanLimits {
   depth: number;
   /** Objects, arrays, strings, numbers and literals in all. */
   nodes: number;
-  /** Also refuse repeated keys, `__proto__`, NUL, lone surrogates and overflowing numbers. */
-  strict: boolean;
 }
 
 export type FaultCode =
@@ -74,10 +72,9 @@ export function scanJson(text: string, limits: ScanLimits): void {
       if (end === -1) return;
       count();
       const isKey = frame?.keys !== null && frame?.expectsKey === true;
-      if (isKey && limits.strict)
-        readKey(frame, escaped ? unescaped(text, start, end) : text.slice(start, end), fault);
+      if (isKey) readKey(frame, escaped ? unescaped(text, start, end) : text.slice(start, end), fault);
       if (isKey) frame.expectsKey = false;
-      if (escaped && limits.strict) checkEscapes(text, start, end, fault);
+      if (escaped) checkEscapes(text, start, end, fault);
       i = end + 1;
     } else if (char === 0x7b || char === 0x5b) {
       count();
@@ -103,12 +100,7 @@ export function scanJson(text: string, limits: ScanLimits): void {
       count();
       NUMBER.lastIndex = i;
       const number = NUMBER.exec(text)?.[0] ?? '-';
-      if (
-        limits.strict &&
-        !Number.isFinite(Number(number)) &&
-        /^-?\d/.test(number) &&
-        !Number.isNaN(Number(number))
-      ) {
+      if (!Number.isFinite(Number(number)) && /^-?\d/.test(number) && !Number.isNaN(Number(number))) {
         throw fault('invalid_number', 'The number is too large to be represented.');
       }
       i += number.length;

@@ -2,7 +2,8 @@
  * The cheap look at a training file while it streams by: is it JSON lines (or one JSON array) of objects? Reports the
  * first bad line. What the objects mean is checked when a job starts.
  */
-import { JsonFault, scanJson } from './json-scan.ts';
+import { isUtf8 } from 'node:buffer';
+import { judgeJson } from './json-grammar.ts';
 
 /** The first thing wrong with the file, ready for an error's message and code. */
 export interface Finding {
@@ -11,13 +12,12 @@ export interface Finding {
 }
 
 const LINE_BYTES_MAX = 4 * 1024 * 1024;
-const LIMITS = { depth: 32, nodes: 1_000_000, strict: false };
+const DEPTH_MAX = 32;
 const BOM = [0xef, 0xbb, 0xbf];
 const NEWLINE = 0x0a;
 const OPEN_BRACKET = 0x5b;
 
 const isSpace = (byte: number) => byte === 0x20 || byte === 0x09 || byte === 0x0a || byte === 0x0d;
-const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** Push every chunk, then ask `end()`. Memory: one line. Stops looking after the first finding. */
 export class JsonlCheck {
@@ -85,7 +85,7 @@ export class JsonlCheck {
   #checkLine(line: Uint8Array): void {
     let end = line.length;
     while (end > 0 && isSpace(line[end - 1]!)) end -= 1;
-    if (end > 0) this.#checkObject(line.subarray(0, end), `Line ${this.#number}`);
+    if (end > 0) this.#checkObject(end === line.length ? line : line.subarray(0, end), 'Line');
   }
 
   /** Splits the array's elements by counting brackets outside of strings. */
@@ -129,13 +129,16 @@ export class JsonlCheck {
     while (from < to && isSpace(element[from]!)) from += 1;
     while (to > from && isSpace(element[to - 1]!)) to -= 1;
     const empty = from === to && last && this.#seen === 0;
-    if (!empty) this.#checkObject(element.subarray(from, to), `Element ${this.#number}`);
+    if (!empty) this.#checkObject(element.subarray(from, to), 'Element');
     this.#number += 1;
   }
 
-  #checkObject(bytes: Uint8Array, where: string): void {
+  #checkObject(bytes: Uint8Array, what: 'Line' | 'Element'): void {
     this.#seen += 1;
-    this.#finding = bytes.length > LINE_BYTES_MAX ? tooLong(where) : checkObject(bytes, where);
+    if (bytes.length > LINE_BYTES_MAX) this.#finding = tooLong(`${what} ${this.#number}`);
+    else if (!isUtf8(bytes) || judgeJson(bytes, DEPTH_MAX) !== 'object') {
+      this.#finding = findingOf(bytes, `${what} ${this.#number}`);
+    }
   }
 
   #keep(bytes: Uint8Array): void {
@@ -156,42 +159,20 @@ export class JsonlCheck {
   }
 }
 
-function checkObject(bytes: Uint8Array, where: string): Finding | null {
-  let text: string;
-  try {
-    text = decoder.decode(bytes);
-  } catch {
-    const lenient = new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
-    const good = Buffer.byteLength(lenient.slice(0, lenient.indexOf('\ufffd')));
+/** Why these bytes are not one JSON object. */
+function findingOf(bytes: Uint8Array, where: string): Finding {
+  const text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
+  if (!isUtf8(bytes)) {
+    const good = Buffer.byteLength(text.slice(0, text.indexOf('\ufffd')));
     return { code: 'invalid_encoding', message: `${where} is not valid UTF-8 (at byte ${good}).` };
   }
-  try {
-    if (mayBeDeep(bytes)) scanJson(text, LIMITS);
-    const value: unknown = JSON.parse(text);
-    if (value === null || typeof value !== 'object' || Array.isArray(value))
-      return notDictionary(where, text);
-    return null;
-  } catch (error) {
-    if (error instanceof JsonFault) return { code: error.code, message: `${where}: ${error.message}` };
-    if (!(error instanceof SyntaxError)) throw error;
-    return notDictionary(
-      where,
-      text,
-      text.includes('\r') ? 'the file has CR line endings; use LF' : undefined,
-    );
+  const verdict = judgeJson(bytes, DEPTH_MAX);
+  if (verdict === 'too deep') {
+    return { code: 'json_too_deep', message: `${where} is nested deeper than ${DEPTH_MAX} levels.` };
   }
-}
-
-/** Whether there are enough brackets to nest too deeply; most lines have a handful and need no closer look. */
-function mayBeDeep(bytes: Uint8Array): boolean {
-  let brackets = 0;
-  for (const bracket of [0x7b, 0x5b]) {
-    for (let at = bytes.indexOf(bracket); at !== -1; at = bytes.indexOf(bracket, at + 1)) {
-      brackets += 1;
-      if (brackets > LIMITS.depth) return true;
-    }
-  }
-  return false;
+  const hint =
+    verdict === 'not JSON' && bytes.includes(0x0d) ? 'the file has CR line endings; use LF' : undefined;
+  return notDictionary(where, text, hint);
 }
 
 const tooLong = (where: string): Finding => ({
