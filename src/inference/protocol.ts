@@ -44,6 +44,8 @@ export interface GenerateRequest {
   request_id: string;
   base_model: string;
   adapter: WireAdapter | null;
+  /** Who may share cached prompt prefixes: requests of different owners never do, since timing would tell. */
+  cache_owner: string;
   messages: WireMessage[];
   tools: unknown[] | null;
   sampling: WireSampling;

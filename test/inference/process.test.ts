@@ -62,6 +62,7 @@ function generate(url: string, max_tokens: number, bias: Record<string, number> 
     request_id: 'req_1',
     base_model: 'tiny',
     adapter: null,
+    cache_owner: 'proj_a',
     messages: [{ role: 'user', content: 'Hello' }],
     tools: null,
     sampling: { ...plainSampling, max_tokens, logit_bias: bias },

@@ -96,6 +96,7 @@ function body(
     adapter: adapter
       ? { model_id: 'ft:base:acme::12345678', digest: 'a'.repeat(64), storage_prefix: 'p', files: [] }
       : null,
+    cache_owner: 'proj_a',
     messages: [{ role: 'user', content }],
     tools: null,
     sampling: {
@@ -139,6 +140,23 @@ describe('inference server', () => {
     emit(delta('hé'));
     emit(doneEvent);
     expect(eventsOf(await response.text())).toEqual([startEvent, delta('hé'), doneEvent]);
+  });
+
+  it('lets prompts be shared by one owner only', async () => {
+    const { post, asked } = await start({
+      admission: new Admission({ maxRunning: 3, maxWaiting: 1, maxWaitingTokens: 1000 }),
+    });
+    const salts: string[] = [];
+    for (const [i, owner] of ['proj_a', 'proj_a', 'proj_b'].entries()) {
+      const answer = post({ ...body(), cache_owner: owner });
+      const { request, emit } = await asked(i + 1);
+      salts.push(request.cacheSalt);
+      emit(startEvent);
+      emit(doneEvent);
+      await (await answer).text();
+    }
+    expect(salts[1]).toBe(salts[0]);
+    expect(salts[2]).not.toBe(salts[0]);
   });
 
   it('lets nobody in without the token', async () => {

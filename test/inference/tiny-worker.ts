@@ -211,6 +211,7 @@ export class TinyWorker {
       request_id: 'req_test',
       base_model: 'tiny',
       adapter,
+      cache_owner: 'proj_a',
       messages: [{ role: 'user', content }],
       tools: null,
       sampling: { ...plainSampling, logprobs: true, ...sampling },

@@ -153,12 +153,11 @@ function engineRequest({ request, prompt, folder }: Prepared): EngineRequest {
 }
 
 /**
- * Who may share cached prompts. Timing and `cached_tokens` tell whether a prefix was seen before, so only requests of
- * one tuned model (which belongs to one project) share; requests to the base model carry no owner and share nothing.
+ * Who may share cached prompts. Timing and `cached_tokens` tell whether a prefix was seen before, so only one owner's
+ * requests share; and the same text under other weights has other keys and values.
  */
-function cacheSalt(request: GenerateRequest): string {
-  if (request.adapter) return `model:${request.adapter.model_id}:${request.adapter.digest}`;
-  return `request:${randomBytes(16).toString('base64')}`;
+function cacheSalt({ cache_owner, adapter }: GenerateRequest): string {
+  return JSON.stringify([cache_owner, adapter && [adapter.model_id, adapter.digest]]);
 }
 
 async function acquire(deps: GenerateDeps, adapter: WireAdapter): Promise<AdapterFolder> {

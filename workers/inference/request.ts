@@ -56,6 +56,7 @@ const request = z.strictObject({
   request_id: name,
   base_model: name,
   adapter: adapter.nullable(),
+  cache_owner: name,
   messages: z.array(message).min(1).max(4096),
   tools: z.array(z.unknown()).max(128).nullable(),
   sampling,

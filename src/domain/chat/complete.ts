@@ -58,6 +58,7 @@ export async function startCompletion(
     request_id: newId('chatcmpl-'),
     base_model: base.id,
     adapter: tuned && learnedBy(tuned),
+    cache_owner: projectId,
     messages: request.messages,
     tools: null,
     sampling: { ...request.sampling, max_tokens: max === null ? null : Math.min(max, base.contextLength) },
