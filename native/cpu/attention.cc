@@ -5,7 +5,7 @@
 namespace lathe::LATHE_ISA {
 namespace {
 
-constexpr int64_t kPanelsPerTask = 4;  // lanes that share one packing of the keys
+constexpr int64_t kPanelsPerTask = 8;  // lanes that share one packing of the keys
 
 struct Inputs {
   FloatRef out, q, k, v;
@@ -64,13 +64,18 @@ void online_softmax(float* scores, PanelState& state, float* output, int64_t fir
 void write_panel(const Inputs& in, const PanelState& state, const float* output, const Lanes& lanes,
                  int64_t key_head) {
   const AttentionShape& a = lanes.shape;
-  for (int64_t i = 0; i < lanes.count; i++) {
-    const int64_t head = lanes.head(i, key_head), row = lanes.row(i);
-    const FloatRef to = in.out.at((row * a.query_heads + head) * a.d);
-    const VF inverse = vset(1.0f) / vset(state.sum[i]);
-    each_vector(a.d, [&](int64_t c, int n) { store(to, c, vload(output + i * a.padded_d + c) * inverse, n); });
-    if (in.lse) in.lse[head * in.rows + row] = state.maximum[i] + log_scalar(state.sum[i]);
+  alignas(64) float inverse[kPanel], lse[kPanel];
+  for (int v = 0; v < kPanel; v += W) {
+    const VF sum = vload(state.sum + v);
+    vstore(inverse + v, vset(1.0f) / sum);
+    vstore(lse + v, vload(state.maximum + v) + vlog(sum));
   }
+  each_lane(lanes, key_head, [&](int64_t i, int64_t offset, int64_t row, int64_t head) {
+    const FloatRef to = in.out.at(offset);
+    const float* from = output + i * a.padded_d;
+    each_vector(a.d, [&](int64_t c, int n) { store(to, c, vload(from + c) * inverse[i], n); });
+    if (in.lse) in.lse[head * in.rows + row] = lse[i];
+  });
 }
 
 /// Floats of scratch that one worker needs.
@@ -79,7 +84,7 @@ int64_t worker_floats(const AttentionShape& a) {
          kPanel * a.padded_d;
 }
 
-/// All lanes [first, first + count) of one sequence and key head; count ≤ 4 panels.
+/// All lanes [first, first + count) of one sequence and key head; count ≤ 8 panels.
 void attend(const Inputs& in, const AttentionShape& a, const Sequence& s, int64_t key_head, int64_t first,
             int64_t count, float* scratch) {
   const int64_t panels = (count + kPanel - 1) / kPanel;
@@ -126,7 +131,7 @@ void attend(const Inputs& in, const AttentionShape& a, const Sequence& s, int64_
   }
 }
 
-/// Splits sequences into tasks of up to four panels each and runs them.
+/// Splits sequences into tasks of up to eight panels each and runs them.
 template <class SequenceAt>
 void run(const Inputs& in, const AttentionShape& a, int64_t sequences, const SequenceAt& sequence_at) {
   constexpr int64_t lanes_per_task = kPanelsPerTask * kPanel;

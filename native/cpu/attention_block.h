@@ -12,6 +12,7 @@
 namespace lathe::LATHE_ISA {
 
 constexpr int64_t kKeyBlock = 96;  // a multiple of every kTileRows
+constexpr int64_t kRowsAhead = 6;    // prefetch distance
 constexpr int kVectorsPerPanel = kPanel / W;
 
 /// One sequence seen by one key head.
@@ -48,30 +49,48 @@ struct Lanes {
 
   int64_t position(int64_t lane) const { return s.keys - s.queries + (first + lane) / shape.group; }
   int64_t row(int64_t lane) const { return s.query_first + (first + lane) / shape.group; }
-  int64_t head(int64_t lane, int64_t key_head) const { return key_head * shape.group + (first + lane) % shape.group; }
   int64_t last_position() const { return position(count - 1); }
 };
+
+/// f(lane, element offset of the lane's head in a [rows, Hq·D] tensor, row, head) for every lane, in order.
+template <class F>
+static inline void each_lane(const Lanes& lanes, int64_t key_head, const F& f) {
+  const AttentionShape& a = lanes.shape;
+  int64_t row = lanes.row(0), member = lanes.first % a.group;  // stepped: a division per lane would show
+  for (int64_t i = 0; i < lanes.count; i++) {
+    const int64_t head = key_head * a.group + member;
+    f(i, (row * a.query_heads + head) * a.d, row, head);
+    if (++member == a.group) {
+      member = 0;
+      row++;
+    }
+  }
+}
+
+/// to[padded_d] f32 = d elements, then zeros. Rows are short pieces a row of all heads apart, which no hardware
+/// prefetcher follows: the piece `ahead` elements further is asked for now.
+static inline void load_row(float* to, FloatRef from, int64_t ahead, const AttentionShape& a) {
+  const char* next = from.at(ahead).data;
+  for (int64_t line = 0; line < a.d * (from.half ? 2 : 4); line += 64) __builtin_prefetch(next + line);
+  each_vector(a.d, [&](int64_t c, int n) { vstore_n(to + c, load(from, c, n), n); });
+  for (int64_t c = a.d; c < a.padded_d; c++) to[c] = 0;
+}
 
 /// dst[32, padded_d] f32: the lanes' rows of q (or out, dout), zero beyond count and d.
 static inline void load_lanes(float* dst, FloatRef source, const Lanes& lanes, int64_t key_head) {
   const AttentionShape& a = lanes.shape;
-  for (int64_t i = 0; i < kPanel; i++) {
-    float* to = dst + i * a.padded_d;
-    for (int64_t c = i < lanes.count ? a.d : 0; c < a.padded_d; c++) to[c] = 0;
-    if (i >= lanes.count) continue;
-    const FloatRef from = source.at((lanes.row(i) * a.query_heads + lanes.head(i, key_head)) * a.d);
-    each_vector(a.d, [&](int64_t c, int n) { vstore_n(to + c, load(from, c, n), n); });
-  }
+  each_lane(lanes, key_head, [&](int64_t i, int64_t offset, int64_t, int64_t) {
+    load_row(dst + i * a.padded_d, source.at(offset), kRowsAhead * a.query_heads * a.d, a);
+  });
+  for (int64_t c = lanes.count * a.padded_d; c < kPanel * a.padded_d; c++) dst[c] = 0;
 }
 
 /// dst[count, padded_d] f32: rows of k or v for keys first…first+count, zero beyond d.
 static inline void load_keys(float* dst, FloatRef source, const Sequence& s, const AttentionShape& a,
                              int64_t key_head, int64_t first, int64_t count) {
   for (int64_t j = 0; j < count; j++) {
-    float* to = dst + j * a.padded_d;
-    for (int64_t c = a.d; c < a.padded_d; c++) to[c] = 0;
-    const FloatRef from = source.at((s.key_row(first + j) * a.key_heads + key_head) * a.d);
-    each_vector(a.d, [&](int64_t c, int n) { vstore_n(to + c, load(from, c, n), n); });
+    load_row(dst + j * a.padded_d, source.at((s.key_row(first + j) * a.key_heads + key_head) * a.d),
+             kRowsAhead * a.key_heads * a.d, a);
   }
 }
 

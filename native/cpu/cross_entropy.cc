@@ -15,8 +15,22 @@ struct Row {
   bool correct;
 };
 
-Row row_statistics(const float* logits, int64_t vocabulary, int32_t target) {
-  Row row = {0, 0, logits[target], true};
+/// Index of the first logit equal to `value`.
+int64_t first_equal(const float* logits, int64_t vocabulary, float value) {
+  int64_t i = 0;
+  for (; i + W <= vocabulary; i += W) {
+    const VI same = vload(logits + i) == vset(value);
+    int32_t any = 0;
+    for (int j = 0; j < W; j++) any |= same[j];
+    if (any) break;
+  }
+  while (i < vocabulary && logits[i] != value) i++;
+  return i;
+}
+
+/// Statistics of one row; its logits become e^(logit − maximum).
+Row softmax_row(float* logits, int64_t vocabulary, int32_t target) {
+  Row row = {0, 0, logits[target], false};
   VF best = vset(-__builtin_inff());
   each_vector(vocabulary, [&](int64_t i, int n) {
     VF x = vload_n(logits + i, n);
@@ -24,26 +38,24 @@ Row row_statistics(const float* logits, int64_t vocabulary, int32_t target) {
     best = vmax(best, x);
   });
   row.maximum = vmax_lane(best);
+  row.correct = row.target_logit == row.maximum && first_equal(logits, vocabulary, row.maximum) == target;
   VF sum = {};
   each_vector(vocabulary, [&](int64_t i, int n) {
     VF e = vexp(vload_n(logits + i, n) - row.maximum);
+    vstore_n(logits + i, e, n);
     for (int j = n; j < W; j++) e[j] = 0;
     sum += e;
   });
   row.sum = vsum(sum);
-  for (int64_t i = 0; row.correct && i < target; i++) row.correct = logits[i] < row.target_logit;
-  for (int64_t i = target + 1; row.correct && i < vocabulary; i++) row.correct = logits[i] <= row.target_logit;
   return row;
 }
 
 // Forward: loss = log Σ e^logit − logit_target, so dlogit = (softmax − onehot)·gradScale, in place when f32.
-void row_gradient(FloatRef dlogits, const float* logits, int64_t vocabulary, int32_t target, const Row& row,
+void row_gradient(FloatRef dlogits, const float* weights, int64_t vocabulary, int32_t target, const Row& row,
                   float grad_scale) {
   const VF factor = vset(grad_scale / row.sum);
-  const float at_target = (vexp(vset(row.target_logit - row.maximum))[0] / row.sum - 1.0f) * grad_scale;
-  each_vector(vocabulary, [&](int64_t i, int n) {
-    store(dlogits, i, vexp(vload_n(logits + i, n) - row.maximum) * factor, n);
-  });
+  const float at_target = (weights[target] / row.sum - 1.0f) * grad_scale;
+  each_vector(vocabulary, [&](int64_t i, int n) { store(dlogits, i, vload_n(weights + i, n) * factor, n); });
   store(dlogits, target, vset(at_target), 1);
 }
 
@@ -61,9 +73,9 @@ void chunk(const Head& h, int64_t first, int64_t rows, float* logits, char* dlog
   multiply({l, vocabulary, 1, 1.0f, 0.0f}, {x, channels, 1}, {w, channels, 1}, rows, vocabulary, channels);
   parallel_ranges(rows, rows_per_task(vocabulary), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-      const float* row_logits = logits + i * vocabulary;
+      float* row_logits = logits + i * vocabulary;
       const int32_t target = h.targets[first + i];
-      const Row row = row_statistics(row_logits, vocabulary, target);
+      const Row row = softmax_row(row_logits, vocabulary, target);
       f32_data(h.losses)[first + i] = row.maximum + log_scalar(row.sum) - row.target_logit;
       static_cast<int32_t*>(h.correct.data)[first + i] = row.correct;
       if (h.dx || h.dw) row_gradient(dl.at(i * vocabulary), row_logits, vocabulary, target, row, h.grad_scale);

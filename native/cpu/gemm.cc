@@ -13,7 +13,7 @@ constexpr int64_t kGroupBytes = 512 << 10;  // panels of B that a task walks: ha
 constexpr int64_t kSlabBytes = 32 << 20;    // most that is packed ahead of one operand
 constexpr int64_t kBlockSteps = 256;        // steps of a B panel that stay in L1 (32 KB) over a chunk of rows
 constexpr int64_t kChunkPanels = 8;         // row panels of a task
-constexpr int64_t kPackPanels = 4;          // panels that a task packs ahead
+constexpr int64_t kPackPanels = 16;         // most panels that a task packs ahead in one pass over k
 constexpr int64_t kSerialWork = 1 << 20;    // multiply-adds below which waking a thread costs more
 
 using Tile = void (*)(int64_t, const float*, int64_t, const float*, int64_t, const TileEnds&);
@@ -150,15 +150,16 @@ void Slab::run() const {
   const int64_t a_bytes = d.a_panel(kTileRows) * 4, b_bytes = d.b_panel() * 4;
   const Scratch pa((a_ahead ? mp : chunk * threads) * a_bytes);
   const Scratch pb(b_given ? 0 : (b_ahead ? np : group * threads) * b_bytes);
-  const int64_t a_tasks = a_ahead ? (mp + kPackPanels - 1) / kPackPanels : 0;
-  const int64_t b_tasks = b_ahead ? (np + kPackPanels - 1) / kPackPanels : 0;
+  const int64_t a_pack = max(1, min(kPackPanels, mp / (threads * 2))), b_pack = max(1, min(kPackPanels, np / (threads * 2)));
+  const int64_t a_tasks = a_ahead ? (mp + a_pack - 1) / a_pack : 0;
+  const int64_t b_tasks = b_ahead ? (np + b_pack - 1) / b_pack : 0;
   const auto pack = [&](int64_t task, int) {
     const bool of_a = task < a_tasks;
-    const int64_t p = (of_a ? task : task - a_tasks) * kPackPanels, end = min(of_a ? mp : np, p + kPackPanels);
+    const int64_t p = of_a ? task * a_pack : (task - a_tasks) * b_pack;
     if (of_a) {
-      pack_rows(pa.floats() + p * d.a_panel(kTileRows), p, end);
+      pack_rows(pa.floats() + p * d.a_panel(kTileRows), p, min(mp, p + a_pack));
     } else {
-      pack_columns(pb.floats() + p * d.b_panel(), p, end);
+      pack_columns(pb.floats() + p * d.b_panel(), p, min(np, p + b_pack));
     }
   };
   const auto block = [&](int64_t task, int worker) {

@@ -129,14 +129,20 @@ static inline VF vsqrt(VF x) {
 #endif
 }
 
-/// Sum of lanes in one fixed tree.
+/// Sum of lanes in one fixed tree: halves, then halves of those.
 static inline float vsum(VF v) {
-  alignas(64) float lanes[W];
-  vstore(lanes, v);
-  for (int step = W / 2; step > 0; step /= 2) {
-    for (int i = 0; i < step; i++) lanes[i] += lanes[i + step];
-  }
-  return lanes[0];
+#if defined(__AVX512F__)
+  const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
+#elif defined(__AVX2__)
+  const __m256 s8 = (__m256)v;
+#endif
+#if defined(__AVX2__)
+  const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+  const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+  return _mm_cvtss_f32(_mm_add_ss(s2, _mm_shuffle_ps(s2, s2, 1)));
+#else
+  return (v[0] + v[2]) + (v[1] + v[3]);
+#endif
 }
 
 static inline float vmax_lane(VF v) {
