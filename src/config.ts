@@ -262,16 +262,22 @@ function storageConfig(s: Scalars, home: string): StorageConfig {
   };
 }
 
+const SourceList = z.array(z.object({ id: z.string().min(1), location: z.string().min(1) }));
+
+/** "folder,id=folder", or the JSON that a parent process hands to its children (paths may hold any character). */
 function baseModelSources(list: string | null): BaseModelSource[] | null {
   if (list === null) return null;
+  if (list.startsWith('[')) return SourceList.parse(JSON.parse(list));
   const sources = list.split(',').map((item) => {
-    const [id, folder] = item.includes('=') ? item.split('=', 2) : [path.basename(item.trim()), item];
-    if (!id?.trim() || !folder?.trim()) {
+    const equals = item.indexOf('=');
+    const location = item.slice(equals + 1).trim();
+    const id = equals < 0 ? path.basename(location) : item.slice(0, equals).trim();
+    if (id === '' || location === '') {
       throw new ConfigError(
         `LATHE_BASE_MODELS=${list} is not valid: '${item}' is neither a folder nor id=folder.`,
       );
     }
-    return { id: id.trim(), location: path.resolve(folder.trim()) };
+    return { id, location: path.resolve(location) };
   });
   const twice = sources.find((a, i) => sources.findIndex((b) => b.id === a.id) !== i);
   if (twice) throw new ConfigError(`LATHE_BASE_MODELS=${list} is not valid: '${twice.id}' is named twice.`);
@@ -333,6 +339,10 @@ export function childEnvironment(
     if (storage.accessKeyId !== null) env[SETTINGS.s3AccessKeyId.env] = storage.accessKeyId;
     if (storage.secretAccessKey !== null) env[SETTINGS.s3SecretAccessKey.env] = storage.secretAccessKey;
   }
-  if (baseModels) env[SETTINGS.baseModelList.env] = baseModels.map((m) => `${m.id}=${m.location}`).join(',');
+  if (baseModels) {
+    env[SETTINGS.baseModelList.env] = JSON.stringify(
+      baseModels.map(({ id, location }) => ({ id, location })),
+    );
+  }
   return { ...env, ...changes };
 }

@@ -5,43 +5,39 @@
  */
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
-import { type Config, childEnvironment, EXIT_CONFIG } from '../config.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type BaseModelSource, type Config, childEnvironment, EXIT_CONFIG } from '../config.ts';
 import { openDatabase } from '../db/client.ts';
 import { migrate } from '../db/migrate.ts';
-import type { BaseModelDescription } from '../domain/base-models/describe.ts';
 import { registerBaseModels } from '../domain/base-models/register.ts';
 import { createFirstKey } from '../domain/keys/create.ts';
-import { type EmbeddedPostgres, startEmbeddedPostgres } from '../embedded/postgres.ts';
-import { type Child, type ChildSpec, lastWords, superviseChild } from './child.ts';
+import { startEmbeddedPostgres } from '../embedded/postgres.ts';
+import { type ChildSpec, lastWords, superviseChild } from './child.ts';
 import { type HomeLock, lockHome } from './home-lock.ts';
+import { type StopSignal, stopSignal } from './stop-signal.ts';
 
 type Say = (line: string) => void;
+type UpConfig = Config & { databaseUrl: string; baseModels: readonly BaseModelSource[] };
 
 /** Time for a trainer to save and hand over, on top of the API's drain. */
 const WORKER_GRACE_MS = 20_000;
-/** Signals of one Ctrl-C may come twice (terminal and npm); a later one means: at once. */
-const SECOND_SIGNAL_MS = 1_000;
+const POSTGRES_PAUSE_MS = 500;
 
 /** Runs until a signal comes; returns the exit code. Throws HomeInUse, BaseModelError or what Postgres says. */
 export async function up(config: Config, say: Say): Promise<number> {
   const lock = lockHome(config.home, 'lathe up');
   const stop = stopSignal();
   try {
-    const postgres = config.databaseUrl === null ? await startEmbeddedPostgres({ home: config.home }) : null;
+    const postgres = config.databaseUrl === null ? await keepPostgres(config.home, say, stop) : null;
     try {
       if (postgres?.note) say(postgres.note);
       const databaseUrl = config.databaseUrl ?? postgres!.url;
       await migrate(databaseUrl);
       const models = await prepare({ ...config, databaseUrl }, say);
-      if (stop.asked) return 0;
-      return await runChildren(
-        { ...config, databaseUrl, baseModels: models },
-        models,
-        postgres,
-        lock,
-        stop,
-        say,
-      );
+      const exitCode = stop.asked
+        ? 0
+        : await runChildren({ ...config, databaseUrl, baseModels: models }, lock, stop, say);
+      return postgres?.lost() ? 1 : exitCode;
     } finally {
       await postgres?.stop();
     }
@@ -51,8 +47,47 @@ export async function up(config: Config, say: Say): Promise<number> {
   }
 }
 
+interface KeptPostgres {
+  url: string;
+  note: string | null;
+  /** True when it died and did not come back. */
+  lost(): boolean;
+  stop(): Promise<void>;
+}
+
+/** The embedded Postgres, started again when it dies. If it cannot be, or not at its old address, all must stop. */
+async function keepPostgres(home: string, say: Say, stop: StopSignal): Promise<KeptPostgres> {
+  let current = await startEmbeddedPostgres({ home });
+  const { url, note } = current;
+  let [stopping, lost] = [false, false];
+  const watch = async () => {
+    for (await current.ended; !stopping; await current.ended) {
+      say(`Postgres ended by itself. Starting it again. Log: ${current.logFile}`);
+      await sleep(POSTGRES_PAUSE_MS);
+      current = await startEmbeddedPostgres({ home });
+      if (current.url !== url) throw new Error('its port is taken by another program now');
+    }
+  };
+  const watching = watch().catch((error: Error) => {
+    say(`Postgres is gone for good: ${error.message}`);
+    lost = true;
+    stop.ask();
+  });
+  return {
+    url,
+    note,
+    lost: () => lost,
+    stop: async () => {
+      stopping = true;
+      await current.stop();
+      await watching; // a restart under way ends first
+      await current.stop();
+    },
+  };
+}
+
 /** The rows a first start needs. A key is printed here, once, when none works yet, and kept nowhere. */
-async function prepare(config: Config & { databaseUrl: string }, say: Say): Promise<BaseModelDescription[]> {
+async function prepare(config: Config & { databaseUrl: string }, say: Say): Promise<BaseModelSource[]> {
   const database = openDatabase(config.databaseUrl, { connections: 2, name: 'lathe up' });
   try {
     const key = await createFirstKey(database);
@@ -68,27 +103,16 @@ async function prepare(config: Config & { databaseUrl: string }, say: Say): Prom
   }
 }
 
-async function runChildren(
-  config: Config,
-  models: BaseModelDescription[],
-  postgres: EmbeddedPostgres | null,
-  lock: HomeLock,
-  stop: StopSignal,
-  say: Say,
-): Promise<number> {
+/** Starts API, inference and trainer, waits for the signal, and stops them; the exit code. */
+async function runChildren(config: UpConfig, lock: HomeLock, stop: StopSignal, say: Say): Promise<number> {
   const logs = path.join(config.home, 'logs');
   mkdirSync(logs, { recursive: true, mode: 0o700 });
-  let exitCode = 0;
-  let port = config.port;
-  const end = (code: number) => {
-    exitCode = code;
-    stop.ask();
-  };
-  const childOf = (
+  let [exitCode, port] = [0, config.port];
+  const child = (
     name: string,
     command: ChildSpec['command'],
     changes: Record<string, string>,
-    rest: Partial<ChildSpec> = {},
+    more: Partial<ChildSpec> = {},
   ) => {
     const logFile = path.join(logs, `${name}.log`);
     return superviseChild({
@@ -97,94 +121,46 @@ async function runChildren(
       logFile,
       env: () => childEnvironment({ ...config, port }, changes),
       onDeath: (how, pause) => {
-        const next =
-          pause === null ? 'It will not be started again' : `Starting it again in ${pause / 1000} s`;
+        const next = pause === null ? 'It is not started again' : `Starting it again in ${pause / 1000} s`;
         say(`${name} ${how}. ${next}. Log: ${logFile}\n  ${lastWords(logFile)}`);
+        if (name !== 'api' || pause !== null) return;
+        exitCode = EXIT_CONFIG; // without the API there is nothing to run
+        stop.ask();
       },
-      ...rest,
+      ...more,
     });
   };
 
-  const api = childOf(
-    'api',
-    ['src/cli.ts', 'api'],
-    {},
-    {
-      onMessage: (message) => {
-        const url = (message as { listening?: string }).listening;
-        if (!url) return;
-        port = Number(new URL(url).port); // a restart must come back where clients look for it
-        lock.announce(url);
-        say(banner(url, config, models, logs));
-      },
-      onDeath: (how, pause) => {
-        const logFile = path.join(logs, 'api.log');
-        say(`api ${how}. Log: ${logFile}\n  ${lastWords(logFile)}`);
-        if (pause === null) end(EXIT_CONFIG);
-      },
-    },
-  );
-  const workers: Child[] = models.map(({ id }) => {
-    const name = models.length === 1 ? 'inference' : `inference-${id.replaceAll('/', '--')}`;
-    return childOf(name, ['workers/inference/main.ts'], { LATHE_INFERENCE_MODEL: id });
+  const onMessage = (message: unknown) => {
+    const url = (message as { listening?: string }).listening;
+    if (!url) return;
+    port = Number(new URL(url).port); // a restart must come back where clients look for it
+    lock.announce(url);
+    say(banner(url, config, logs));
+  };
+  const api = child('api', ['src/cli.ts', 'api'], {}, { onMessage });
+  const workers = config.baseModels.map(({ id }, _, all) => {
+    const name = all.length === 1 ? 'inference' : `inference-${id.replaceAll('/', '--')}`;
+    return child(name, ['workers/inference/main.ts'], { LATHE_INFERENCE_MODEL: id });
   });
-  workers.push(childOf('trainer', ['workers/trainer/main.ts'], {}));
+  workers.push(child('trainer', ['workers/trainer/main.ts'], {}));
 
-  void postgres?.ended.then(() => {
-    if (stop.asked) return;
-    say(`Postgres ended by itself. Log: ${postgres.logFile}`);
-    end(1);
-  });
   await stop.first;
   say('Stopping…');
   void stop.second.then(() => {
     say('Stopping at once.');
-    for (const child of [api, ...workers]) child.kill();
+    for (const each of [api, ...workers]) each.kill();
   });
   await api.stop(config.drainSeconds * 1000 + 2_000);
-  await Promise.all(workers.map((child) => child.stop(WORKER_GRACE_MS)));
+  await Promise.all(workers.map((worker) => worker.stop(WORKER_GRACE_MS)));
   return exitCode;
 }
 
-function banner(url: string, config: Config, models: BaseModelDescription[], logs: string): string {
+function banner(url: string, config: UpConfig, logs: string): string {
   return [
     `Lathe listens on ${url}/v1`,
-    `  base models  ${models.map((model) => model.id).join(', ')}`,
+    `  base models  ${config.baseModels.map((model) => model.id).join(', ')}`,
     `  reference    ${url}/docs`,
     `  state, logs  ${config.home}, ${logs}`,
   ].join('\n');
-}
-
-interface StopSignal {
-  readonly asked: boolean;
-  readonly first: Promise<void>;
-  /** Somebody insisted. */
-  readonly second: Promise<void>;
-  ask(): void;
-  forget(): void;
-}
-
-/** From here on SIGINT, SIGTERM and SIGHUP ask instead of killing. */
-function stopSignal(): StopSignal {
-  const [first, second] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
-  let askedAt: number | null = null;
-  const ask = () => {
-    if (askedAt === null) {
-      askedAt = performance.now();
-      first.resolve();
-    } else if (performance.now() - askedAt > SECOND_SIGNAL_MS) second.resolve();
-  };
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-  for (const signal of signals) process.on(signal, ask);
-  return {
-    get asked() {
-      return askedAt !== null;
-    },
-    first: first.promise,
-    second: second.promise,
-    ask,
-    forget: () => {
-      for (const signal of signals) process.off(signal, ask);
-    },
-  };
 }

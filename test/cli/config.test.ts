@@ -72,6 +72,11 @@ describe('loadConfig', () => {
 describe('childEnvironment', () => {
   const worlds: [string, Record<string, string>, Partial<Config>][] = [
     ['the defaults', {}, {}],
+    [
+      'a folder with odd characters',
+      { LATHE_HOME: '/tmp/a,b=c [d]' },
+      { baseModels: [{ id: 'x', location: '/tmp/a,b=c [d]/m' }] },
+    ],
     ['overrides', { PORT: '1234' }, { home: '/tmp/x', databaseUrl: 'postgres://a:b@c/d', port: 0 }],
     [
       'everything set',

@@ -73,19 +73,19 @@ describe('lathe up', () => {
   });
 
   it('tells a second one who runs, and serves the other commands meanwhile', async () => {
-    const second = lathe(home, ['up'], model);
+    const second = await lathe(home, ['up'], model);
     expect(second.status).toBe(1);
     expect(second.stderr).toContain(`pid ${service.process.pid}`);
     expect(second.stderr).toContain(service.url);
 
-    const other = lathe(home, ['keys', 'create', 'laptop', '--days', '1']).stdout.trim();
+    const other = (await lathe(home, ['keys', 'create', 'laptop', '--days', '1'])).stdout.trim();
     expect((await get('/v1/models', other)).status).toBe(200);
-    expect(lathe(home, ['keys', 'list']).stdout).toMatch(/live +\S+ +\S+ +laptop/);
-    expect(lathe(home, ['keys', 'revoke', other]).status).toBe(0);
-    expect(lathe(home, ['keys', 'revoke', other]).status).toBe(1);
+    expect((await lathe(home, ['keys', 'list'])).stdout).toMatch(/live +\S+ +\S+ +laptop/);
+    expect((await lathe(home, ['keys', 'revoke', other])).status).toBe(0);
+    expect((await lathe(home, ['keys', 'revoke', other])).status).toBe(1);
     await expect.poll(async () => (await get('/v1/models', other)).status, { timeout: 10_000 }).toBe(401);
-    expect(lathe(home, ['models', 'list'], model).stdout).toMatch(/^tiny +qwen3 +\d+ +2048/m);
-    expect(lathe(home, ['migrate']).stdout).toContain('newest schema');
+    expect((await lathe(home, ['models', 'list'], model)).stdout).toMatch(/^tiny +qwen3 +\d+ +2048/m);
+    expect((await lathe(home, ['migrate'])).stdout).toContain('newest schema');
   });
 
   it('starts a killed child again, the API at the same address', async () => {
@@ -110,6 +110,18 @@ describe('lathe up', () => {
     expect(service.output()).toContain('trainer was killed by SIGKILL. Starting it again in 0.5 s');
   });
 
+  it('starts a killed Postgres again, at its old address', async () => {
+    const { postgres } = childrenOf(service.process.pid!);
+    const url = runningPostgresUrl(home);
+    process.kill(postgres!, 'SIGKILL');
+    await expect
+      .poll(() => childrenOf(service.process.pid!).postgres, { timeout: 30_000 })
+      .not.toBe(postgres);
+    await expect.poll(() => runningPostgresUrl(home), { timeout: 30_000 }).toBe(url);
+    const models = async () => (await get('/v1/models')).status;
+    await expect.poll(models, { timeout: 30_000 }).toBe(200);
+  });
+
   it('stops everything on one signal and starts again without a new key', async () => {
     const pids = Object.values(childrenOf(service.process.pid!));
     expect(await service.stop('SIGINT')).toBe(0);
@@ -129,19 +141,19 @@ describe('lathe up', () => {
     expect(runningPostgresUrl(home)).toBeNull();
   });
 
-  it('starts the database for a command when nothing runs', () => {
-    expect(lathe(home, ['keys', 'list']).stdout).toMatch(/live .* default/);
+  it('starts the database for a command when nothing runs', async () => {
+    expect((await lathe(home, ['keys', 'list'])).stdout).toMatch(/live .* default/);
     expect(runningPostgresUrl(home)).toBeNull();
   });
 });
 
 describe('wrong use', () => {
-  it('explains itself', () => {
-    expect(lathe(home, ['--help'])).toMatchObject({
+  it('explains itself', async () => {
+    expect(await lathe(home, ['--help'])).toMatchObject({
       status: 0,
       stdout: expect.stringContaining('Usage: lathe COMMAND'),
     });
-    expect(lathe(home, [])).toMatchObject({ status: 2 });
+    expect(await lathe(home, [])).toMatchObject({ status: 2 });
     const usage: [string[], string][] = [
       [['dance'], "There is no command 'dance'"],
       [['keys', 'create'], 'Expected 1 argument(s), but got 0'],
@@ -149,7 +161,7 @@ describe('wrong use', () => {
       [['up', '--fast'], "Unknown option '--fast'"],
     ];
     for (const [args, message] of usage) {
-      const { status, stderr } = lathe(home, args);
+      const { status, stderr } = await lathe(home, args);
       expect({ status, stderr: stderr.slice(0, 200) }).toMatchObject({
         status: 2,
         stderr: expect.stringContaining(message),
@@ -168,7 +180,7 @@ describe('wrong use', () => {
       [['trainer'], {}, 'There is no database: set DATABASE_URL'],
     ];
     for (const [args, env, message] of wrong) {
-      const { status, stdout, stderr } = lathe(home, args, env);
+      const { status, stdout, stderr } = await lathe(home, args, env);
       expect({ args, status, said: stdout + stderr }).toMatchObject({
         status: 78,
         said: expect.stringContaining(message),

@@ -2,7 +2,7 @@
  * `lathe up` as a process, for tests that need the whole service: a home of its own, any free port, and a tiny random
  * model unless told otherwise.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -60,13 +60,13 @@ export function cleanEnvironment(home: string, extra: Record<string, string> = {
 }
 
 /** Runs one command to its end. */
-export function lathe(home: string, args: string[], extra: Record<string, string> = {}) {
-  const options = { cwd: '/', env: cleanEnvironment(home, extra), encoding: 'utf8' } as const;
-  const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    [...nodeFlags({ endWithParent: true }), CLI, ...args],
-    options,
-  );
+export async function lathe(home: string, args: string[], extra: Record<string, string> = {}) {
+  const command = [...nodeFlags({ endWithParent: true }), CLI, ...args];
+  const child = spawn(process.execPath, command, { cwd: '/', env: cleanEnvironment(home, extra) });
+  let [stdout, stderr] = ['', ''];
+  child.stdout.on('data', (chunk) => (stdout += chunk));
+  child.stderr.on('data', (chunk) => (stderr += chunk));
+  const status = await new Promise<number | null>((resolve) => child.once('close', resolve));
   return { status, stdout, stderr };
 }
 
