@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { ConfigError } from '../config.ts';
 import { processBirth } from '../embedded/processes.ts';
 
 export interface Holder {
@@ -47,7 +48,6 @@ export function homeHolder(home: string): Holder | null {
 
 /** Takes the lock. Throws HomeInUse when a live process has it. */
 export function lockHome(home: string, command: string): HomeLock {
-  mkdirSync(home, { recursive: true, mode: 0o711 });
   const file = fileOf(home);
   const mine: Holder = {
     pid: process.pid,
@@ -58,7 +58,12 @@ export function lockHome(home: string, command: string): HomeLock {
   };
   // Linked into place, so that nobody ever reads a half-written lock.
   const claim = `${file}.${randomBytes(6).toString('hex')}`;
-  writeFileSync(claim, JSON.stringify(mine), { mode: 0o644 });
+  try {
+    mkdirSync(home, { recursive: true, mode: 0o711 });
+    writeFileSync(claim, JSON.stringify(mine), { mode: 0o644 });
+  } catch (cause) {
+    throw new ConfigError(`Cannot write to LATHE_HOME=${home}: ${(cause as Error).message}`, { cause });
+  }
   try {
     while (!tryLink(claim, file)) {
       const holder = homeHolder(home);

@@ -76,6 +76,13 @@ describe('the lock of a home', () => {
     for (const { child } of all) child.kill('SIGKILL');
   });
 
+  it('says which setting is wrong when the home cannot be written', () => {
+    writeFileSync(path.join(home, 'file'), '');
+    expect(() => lockHome(path.join(home, 'file', 'inside'), 'lathe up')).toThrow(
+      /^Cannot write to LATHE_HOME=.*inside/,
+    );
+  });
+
   it('is not guessed at when the file is damaged', () => {
     writeFileSync(file(), '{"pid": 12');
     expect(() => lockHome(home, 'lathe up')).toThrow(/running\.json is damaged/);
