@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint32_t kOpen = 1u << 31;
 constexpr int kSpins = 600;        // about 30 µs before a worker sleeps
-constexpr int kYieldAfter = 4000;  // the caller yields when a worker was descheduled inside a task
+constexpr int kYieldAfter = 400;   // about 20 µs: then a worker was probably descheduled inside a task, let it run
 
 inline void pause_cpu() {
 #if defined(__x86_64__)

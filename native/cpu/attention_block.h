@@ -105,7 +105,7 @@ static inline void transpose_rows(float* dst, const float* src, int64_t rows, in
 static inline void score_tile(float* scores, const float* block, const float* lanes, int64_t keys, int64_t d) {
   for (int64_t j = 0; j < keys; j += kTileRows) {
     panel_tile<Step::single, kTileRows>(d, block + j, kKeyBlock, lanes, kPanel,
-                                        {nullptr, 0, scores + j * kPanel, kPanel, nullptr});
+                                        plain_ends(nullptr, scores + j * kPanel, kPanel));
   }
 }
 
@@ -136,7 +136,7 @@ static void accumulate_rows(float* target, const float* weights, const float* va
     for (int64_t c = 0; c < padded_d; c += kPanel) {
       float* t = target + r * padded_d + c;
       const float* v = values + c;
-      const TileEnds ends = {t, padded_d, t, padded_d, nullptr};
+      const TileEnds ends = plain_ends(t, t, padded_d);
       if (size == kTileRows) {
         panel_tile<Step::single, kTileRows, kRowStride>(steps, w, step_stride, v, padded_d, ends);
       } else if (size == 4) {

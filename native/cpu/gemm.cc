@@ -110,7 +110,7 @@ struct Slab {
 void Slab::compute(const float* pa, int64_t row_begin, int64_t row_end, const float* pb, int64_t b_step,
                    int64_t column_begin, int64_t column_end) const {
   alignas(64) float sums[kChunkPanels][kTileRows * kPanel];
-  const Finish finish = {c.alpha, c.beta};
+  const Finish finish = {c.alpha, c.beta, c.data.half};
   const int64_t a_width = d.a_units / max(1, d.steps);  // 2 where a step takes two
   for (int64_t j = column_begin; j < column_end; j++) {
     const float* b_panel = pb + (j - column_begin) * (b_step == kPanel ? d.b_panel() : kPanel);
@@ -119,12 +119,12 @@ void Slab::compute(const float* pa, int64_t row_begin, int64_t row_end, const fl
       const bool last = s + kBlockSteps >= d.steps;
       for (int64_t i = row_begin; i < row_end; i++) {
         const int rows = tile_rows(rows_of(i));
-        const bool direct = last && !c.data.half && c.col == 1 && rows == rows_of(i) && columns_of(j) == kPanel;
+        const bool direct = last && c.col == 1 && rows == rows_of(i) && columns_of(j) == kPanel;
         const int64_t i_c = i0 + i * kTileRows, j_c = j0 + j * kPanel;
         float* sum = sums[i - row_begin];
-        TileEnds ends = {s > 0 ? sum : nullptr, kPanel, sum, kPanel, nullptr};
+        TileEnds ends = plain_ends(s > 0 ? sum : nullptr, sum, kPanel);
         if (direct) {
-          ends.out = reinterpret_cast<float*>(c.data.data) + i_c * c.row + j_c;
+          ends.out = c.data.at(i_c * c.row + j_c).data;
           ends.out_row = c.row;
           ends.finish = &finish;
         }

@@ -30,29 +30,40 @@ constexpr bool kHasDot = false;
 static inline VF dot_pair(VF acc, uint32_t, VU) { return acc; }  // never chosen: see Depth in gemm.cc
 #endif
 
-/// What a tile starts from and where it goes. start: f32 sums of earlier steps (row stride start_row), null for
-/// zero. finish: null stores the sums as they are, else out = alpha·sums + beta·out (out not read for beta 0).
+/// How finished sums go to C: alpha·sum + beta·C (C not read for beta 0), in C's type.
 struct Finish {
   float alpha, beta;
+  bool half;
 };
+
+/// What a tile starts from and where it goes. start: f32 sums of earlier steps (row stride start_row), null for
+/// zero. finish: null stores the sums as they are, in f32; then out_row counts elements of that type.
 struct TileEnds {
   const float* start;
   int64_t start_row;
-  float* out;
+  char* out;
   int64_t out_row;
   const Finish* finish;
 
   TileEnds at(int64_t column) const {
-    return {start ? start + column : nullptr, start_row, out + column, out_row, finish};
+    const int64_t bytes = finish && finish->half ? 2 : 4;
+    return {start ? start + column : nullptr, start_row, out + column * bytes, out_row, finish};
   }
 };
 
-static inline __attribute__((always_inline)) void finish_vector(float* out, VF sum, const Finish* finish) {
-  if (finish) {
-    sum = vset(finish->alpha) * sum;
-    if (finish->beta != 0) sum = fma(vset(finish->beta), vload(out), sum);
+static inline TileEnds plain_ends(const float* start, float* out, int64_t row) {
+  return {start, row, reinterpret_cast<char*>(out), row, nullptr};
+}
+
+static inline __attribute__((always_inline)) void finish_vector(const TileEnds& t, int64_t at, VF sum) {
+  if (!t.finish) {
+    vstore(reinterpret_cast<float*>(t.out) + at, sum);
+    return;
   }
-  vstore(out, sum);
+  const FloatRef out(t.out, t.finish->half);
+  sum = vset(t.finish->alpha) * sum;
+  if (t.finish->beta != 0) sum = fma(vset(t.finish->beta), load(out, at), sum);
+  store(out, at, sum);
 }
 
 /// out[R, 2 vectors] = finish(start + Σ_step a·b). A: step s, row r at a[s·a_step + r·kRowStride] (in 32-bit
@@ -102,8 +113,8 @@ static inline __attribute__((always_inline)) void micro_tile(int64_t steps, cons
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
-    finish_vector(t.out + r * t.out_row, acc[r][0], t.finish);
-    finish_vector(t.out + r * t.out_row + W, acc[r][1], t.finish);
+    finish_vector(t, r * t.out_row, acc[r][0]);
+    finish_vector(t, r * t.out_row + W, acc[r][1]);
   }
 }
 
