@@ -6,6 +6,7 @@
 import { createReadStream } from 'node:fs';
 import { parseArgs } from 'node:util';
 import OpenAI from 'openai';
+import { homeHolder } from '../src/commands/home-lock.ts';
 import { type Config, loadConfig } from '../src/config.ts';
 import { type Followed, followJob } from './quickstart-progress.ts';
 import { answerAll, exactMatch, sideBySide, snippets } from './quickstart-report.ts';
@@ -134,7 +135,11 @@ async function main(): Promise<number> {
     );
     await Promise.race([play(service, config, values.keep), aborted(stop.signal)]);
     summary.quickstart = 'ok';
-    if (values.keep) say(`The service stays at ${service.url}; its logs are in ${service.logs}.`);
+    if (values.keep) {
+      say(
+        `The service stays at ${service.url} (logs: ${service.logs}). It stops with: kill ${homeHolder(config.home)?.pid}`,
+      );
+    }
   } catch (error) {
     say(
       `\nThe quickstart failed: ${(error as Error).message}\nLogs: ${service?.logs ?? `${config.home}/logs`}`,

@@ -18,6 +18,7 @@ import {
   ROOT,
   type RunningService,
   removeHome,
+  spawnLathe,
   startService,
 } from '../helpers/service.ts';
 
@@ -86,6 +87,22 @@ describe('lathe up', () => {
     await expect.poll(async () => (await get('/v1/models', other)).status, { timeout: 10_000 }).toBe(401);
     expect((await lathe(home, ['models', 'list'], model)).stdout).toMatch(/^tiny +qwen3 +\d+ +2048/m);
     expect((await lathe(home, ['migrate'])).stdout).toContain('newest schema');
+  });
+
+  it('lets a trainer and an API run on their own beside it, as on other machines', async () => {
+    expect(await lathe(home, ['trainer', '--once'], model)).toMatchObject({ status: 0 });
+    expect(await lathe(home, ['api'], model)).toMatchObject({
+      status: 78,
+      stderr: expect.stringContaining('LATHE_WORKER_TOKEN'),
+    });
+    const token = { LATHE_WORKER_TOKEN: '0123456789abcdef' };
+    const api = spawnLathe(home, ['api'], { ...model, ...token });
+    await expect.poll(api.output, { timeout: 30_000 }).toContain('"msg":"listening"');
+    const url = /"url":"([^"]+)"/.exec(api.output())![1];
+    expect((await fetch(`${url}/v1/models`, { headers: { authorization: `Bearer ${key}` } })).status).toBe(
+      200,
+    );
+    expect(await api.stop('SIGTERM')).toBe(0);
   });
 
   it('starts a killed child again, the API at the same address', async () => {

@@ -59,15 +59,36 @@ export function cleanEnvironment(home: string, extra: Record<string, string> = {
   return { PATH, HOME, ...(TMPDIR && { TMPDIR }), LATHE_HOME: home, PORT: '0', LATHE_THREADS: '1', ...extra };
 }
 
-/** Runs one command to its end. */
-export async function lathe(home: string, args: string[], extra: Record<string, string> = {}) {
+const started = new Set<ChildProcess>();
+
+/** Starts one command. */
+export function spawnLathe(home: string, args: string[], extra: Record<string, string> = {}) {
   const command = [...nodeFlags({ endWithParent: true }), CLI, ...args];
   const child = spawn(process.execPath, command, { cwd: '/', env: cleanEnvironment(home, extra) });
+  started.add(child);
   let [stdout, stderr] = ['', ''];
   child.stdout.on('data', (chunk) => (stdout += chunk));
   child.stderr.on('data', (chunk) => (stderr += chunk));
-  const status = await new Promise<number | null>((resolve) => child.once('close', resolve));
-  return { status, stdout, stderr };
+  const gone = new Promise<number | null>((resolve) => child.once('close', resolve));
+  return {
+    process: child,
+    /** Everything it printed so far. */
+    output: () => stdout + stderr,
+    stdout: () => stdout,
+    stderr: () => stderr,
+    gone,
+    /** Sends the signal and waits; the exit code. */
+    stop: (signal: NodeJS.Signals) => {
+      child.kill(signal);
+      return gone;
+    },
+  };
+}
+
+/** Runs one command to its end. */
+export async function lathe(home: string, args: string[], extra: Record<string, string> = {}) {
+  const command = spawnLathe(home, args, extra);
+  return { status: await command.gone, stdout: command.stdout(), stderr: command.stderr() };
 }
 
 export interface RunningService {
@@ -78,8 +99,6 @@ export interface RunningService {
   /** SIGTERM (or `signal`) and wait; the exit code. */
   stop(signal?: NodeJS.Signals): Promise<number | null>;
 }
-
-const started = new Set<ChildProcess>();
 
 /** For afterAll: kills what is still running, also what never became ready. Their children follow by themselves. */
 export function killServices(): void {
@@ -92,29 +111,14 @@ export async function startService(
   home: string,
   extra: Record<string, string> = {},
 ): Promise<RunningService> {
-  const child = spawn(process.execPath, [...nodeFlags({ endWithParent: true }), CLI, 'up'], {
-    cwd: '/',
-    env: cleanEnvironment(home, extra),
-  });
-  started.add(child);
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk));
-  const gone = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
+  const { process: child, output, stop } = spawnLathe(home, ['up'], extra);
   for (
     let holder = homeHolder(home);
     !(holder?.pid === child.pid && holder?.url);
     holder = homeHolder(home)
   ) {
-    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`lathe up ended: ${output}`);
+    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`lathe up ended: ${output()}`);
     await sleep(25);
   }
-  return {
-    process: child,
-    url: homeHolder(home)!.url!,
-    output: () => output,
-    stop: (signal = 'SIGTERM') => {
-      child.kill(signal);
-      return gone;
-    },
-  };
+  return { process: child, url: homeHolder(home)!.url!, output, stop: (signal = 'SIGTERM') => stop(signal) };
 }
