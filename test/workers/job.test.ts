@@ -258,6 +258,35 @@ describe('a job that succeeds', () => {
   });
 });
 
+describe('rows that are too long', () => {
+  const long = JSON.stringify({
+    messages: [
+      { role: 'user', content: 'Count' },
+      { role: 'assistant', content: 'one two three '.repeat(100) },
+    ],
+  });
+
+  it('are cut with a warning, left out, or refused, as asked', async () => {
+    const training = `${chatLines(11)}${long}\n`;
+    const ran = async (overlong: string) =>
+      run({ training, trainer: { max_steps: 1, max_length: 64, overlong } });
+    const [cut, dropped, refused] = [await ran('truncate'), await ran('drop'), await ran('error')];
+    const warnings = (view: JobView) => view.events.filter((e) => e.level === 'warn').map((e) => e.message);
+    expect(warnings(cut)).toEqual([
+      'Training file: 1 examples were cut off at the end to fit the maximum length',
+    ]);
+    expect(warnings(dropped)).toEqual([
+      'Training file: 1 examples were left out because they are longer than the maximum length',
+    ]);
+    expect([cut.row.status, dropped.row.status]).toEqual(['succeeded', 'succeeded']);
+    expect(refused.row).toMatchObject({
+      status: 'failed',
+      error: { code: 'invalid_training_file', param: 'training_file' },
+    });
+    expect(refused.row.error!.message).toContain('Line 12');
+  });
+});
+
 describe('auto', () => {
   it('is resolved by the rule and written back', async () => {
     const view = await run({ training: chatLines(40), trainer: { max_steps: 2 } });

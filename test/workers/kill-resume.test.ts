@@ -149,6 +149,30 @@ describe('kill -9 around a commit', () => {
   }, 150_000);
 });
 
+describe('a full fine-tune in bf16', () => {
+  it('resumes with its f32 master weights, byte for byte', async () => {
+    const request: JobRequest = {
+      training: chatLines(12),
+      adapter: { peft_type: 'FULL' },
+      hyperparameters: { n_epochs: 2, batch_size: 2 },
+      trainer: { learning_rate: 0.001, save_steps: 2, max_length: 64 },
+    };
+    const digests: string[] = [];
+    for (const failpoints of [[], ['child.step.5@1=kill']]) {
+      const id = await service.createJob(request);
+      await service.runQueue({ failpoints });
+      const { row, models } = await service.view(id);
+      expect(row).toMatchObject({
+        status: 'succeeded',
+        attempts: 1 + failpoints.length,
+        trainer: { bf16: true },
+      });
+      digests.push(models.at(-1)!.digest);
+    }
+    expect(digests[1]).toBe(digests[0]);
+  });
+});
+
 describe('a damaged checkpoint', () => {
   it('is passed over for the one before it, with a warning, and made again', async () => {
     const id = await service.createJob(REQUEST);

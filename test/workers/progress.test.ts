@@ -212,6 +212,13 @@ describe('untilDone', () => {
     const failed = (code: string) =>
       new Error('query failed', { cause: Object.assign(new Error('pg'), { code }) });
     for (const code of ['57P01', '08006', '53300', '40P01']) expect(isTransient(failed(code))).toBe(true);
+    expect(
+      isTransient(
+        new Error('Failed query: rollback', {
+          cause: new Error('Client has encountered a connection error and is not queryable'),
+        }),
+      ),
+    ).toBe(true);
     for (const code of ['23505', '22P02', '42601']) expect(isTransient(failed(code))).toBe(false);
   });
 

@@ -13,7 +13,7 @@ import type { Failpoint, Failpoints } from './failpoints.ts';
 import type { FromChild } from './messages.ts';
 import { HandedOver } from './outcomes.ts';
 import { type ProgressWriter, stepEvent } from './progress.ts';
-import { untilDone } from './retry.ts';
+import { reasonOf, untilDone } from './retry.ts';
 import type { CheckpointUploader } from './uploads.ts';
 
 export interface Worker {
@@ -55,7 +55,7 @@ export interface Attempt {
 export function retryOf(attempt: Attempt): <T>(work: () => Promise<T>) => Promise<T> {
   return (work) =>
     untilDone(attempt.closed.signal, work, (err, wait_ms) =>
-      attempt.log.warn({ err, wait_ms }, 'trying again'),
+      attempt.log.warn({ reason: reasonOf(err), wait_ms }, 'trying again'),
     );
 }
 

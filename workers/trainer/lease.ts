@@ -5,6 +5,7 @@
 import type { Database } from '../../src/db/client.ts';
 import type { Log } from '../../src/log.ts';
 import { checkCancel, type Fence, heartbeat, LeaseLost } from '../../src/queue/queue.ts';
+import { reasonOf } from './retry.ts';
 
 export interface LeaseTimes {
   leaseSeconds: number;
@@ -91,7 +92,7 @@ export function holdLease(
     } catch (error) {
       if (error instanceof LeaseLost) return lose(error);
       // The database is away or slow; the trust timer decides how long that may last.
-      log.warn({ err: error }, 'heartbeat failed; trying again');
+      log.warn({ reason: reasonOf(error) }, 'heartbeat failed; trying again');
     }
     if (!ended) tickTimer = setTimeout(tick, tickMs);
   };

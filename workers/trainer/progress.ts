@@ -12,7 +12,7 @@ import {
   type ProgressUpdate,
 } from '../../src/queue/queue.ts';
 import type { StepDone } from './messages.ts';
-import { untilDone } from './retry.ts';
+import { reasonOf, untilDone } from './retry.ts';
 
 const LOSS_DECIMALS = 2;
 const FLUSH_MS = 200;
@@ -115,7 +115,10 @@ export class ProgressWriter {
 
   #repeat<T>(write: () => Promise<T>): Promise<T> {
     return untilDone(this.#signal, write, (error, waitMs) => {
-      this.#log.warn({ err: error, wait_ms: waitMs }, 'the database did not take a write; trying again');
+      this.#log.warn(
+        { reason: reasonOf(error), wait_ms: waitMs },
+        'the database did not take a write; trying again',
+      );
     });
   }
 }

@@ -16,7 +16,8 @@ const TRANSIENT_SYSTEM = [
   'EHOSTUNREACH',
   'ENETUNREACH',
 ];
-const TRANSIENT_TEXT = /connection terminated|timeout exceeded when trying to connect|socket hang up/i;
+const TRANSIENT_TEXT =
+  /connection terminated|is not queryable|timeout exceeded when trying to connect|query read timeout|socket hang up/i;
 const TRANSIENT_NAMES = [
   'TimeoutError',
   'NetworkingError',
@@ -39,8 +40,25 @@ export function isTransient(error: unknown): boolean {
   return false;
 }
 
+/** The innermost cause in one line. The outer ones quote statements with their parameters, which stay out of logs. */
+export function reasonOf(error: unknown): string {
+  let at = error;
+  while (at instanceof Error && at.cause !== undefined) at = at.cause;
+  return at instanceof Error ? at.message : String(at);
+}
+
 const FIRST_WAIT_MS = 200;
 const LONGEST_WAIT_MS = 15_000;
+
+/** Waits for `work`, but no longer than until `signal` is aborted: a dead connection may never answer. */
+export function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const leave = () => reject(signal.reason);
+    if (signal.aborted) leave();
+    signal.addEventListener('abort', leave);
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', leave));
+  });
+}
 
 /**
  * Runs `work` until it succeeds or fails for good. Waits double from 0.2 to 15 s. The lease bounds the whole: when
@@ -54,8 +72,9 @@ export async function untilDone<T>(
   for (let waitMs = FIRST_WAIT_MS; ; waitMs = Math.min(LONGEST_WAIT_MS, waitMs * 2)) {
     signal.throwIfAborted();
     try {
-      return await work();
+      return await unlessAborted(signal, work());
     } catch (error) {
+      signal.throwIfAborted();
       if (!isTransient(error)) throw error;
       onRetry(error, waitMs);
       await sleep(waitMs, undefined, { signal }).catch(() => signal.throwIfAborted());

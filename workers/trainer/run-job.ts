@@ -30,6 +30,7 @@ import { holdLease } from './lease.ts';
 import { ChildCrashed, HandedOver, JobFailed } from './outcomes.ts';
 import { ProgressWriter } from './progress.ts';
 import { publishResult } from './publish.ts';
+import { reasonOf, unlessAborted } from './retry.ts';
 import { dataOptions, type EffectiveSettings, effectiveSettings, modelName } from './settings.ts';
 import { CheckpointUploader, removeRetired } from './uploads.ts';
 
@@ -68,7 +69,9 @@ export async function runJob(worker: Worker, fence: Fence, claimedAt: number): P
   log.info('job claimed');
   let outcome: JobOutcome;
   try {
-    outcome = await tell(attempt).catch((error: unknown) => settle(attempt, error));
+    outcome = await unlessAborted(stop.signal, tell(attempt)).catch((error: unknown) =>
+      settle(attempt, error),
+    );
   } finally {
     lease.stop();
     closed.abort(new Error('the attempt is over'));
@@ -243,8 +246,7 @@ async function settle(attempt: Attempt, error: unknown): Promise<JobOutcome> {
       return 'handed_over';
     }
     log.error({ err: error }, 'attempt failed');
-    const reason =
-      error instanceof ChildCrashed ? error.message : `internal error: ${(error as Error).message}`;
+    const reason = error instanceof ChildCrashed ? error.message : `internal error: ${reasonOf(error)}`;
     const outcome = await write(() => crash(database, fence, reason, config));
     return outcome === 'retried' ? 'interrupted' : outcome;
   } catch (lost) {
@@ -256,5 +258,5 @@ async function settle(attempt: Attempt, error: unknown): Promise<JobOutcome> {
 
 function logUnlessLost(log: Log, err: unknown): void {
   if (err instanceof LeaseLost) throw err;
-  log.warn({ err }, 'a write of the ended attempt failed');
+  log.warn({ reason: reasonOf(err) }, 'a write of the ended attempt failed');
 }

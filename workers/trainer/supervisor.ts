@@ -23,7 +23,7 @@ import type { Storage } from '../../src/storage/storage.ts';
 import type { DeviceOptions } from '../engine/device.ts';
 import type { Worker } from './attempt.ts';
 import type { Failpoint } from './failpoints.ts';
-import { isTransient } from './retry.ts';
+import { isTransient, reasonOf } from './retry.ts';
 import { runJob } from './run-job.ts';
 
 export interface SupervisorOptions {
@@ -62,7 +62,7 @@ export async function supervise(options: SupervisorOptions): Promise<void> {
   await registerWorker(database, registration);
   const heartbeat = setInterval(() => {
     heartbeatWorker(database, registration).catch((err) =>
-      worker.log.warn({ err }, 'worker heartbeat failed'),
+      worker.log.warn({ reason: reasonOf(err) }, 'worker heartbeat failed'),
     );
   }, config.heartbeatSeconds * 1000);
   drain.addEventListener('abort', () => {
@@ -75,7 +75,7 @@ export async function supervise(options: SupervisorOptions): Promise<void> {
     clearInterval(heartbeat);
     await rm(worker.scratch, { recursive: true, force: true });
     await removeWorker(database, registration.id).catch((err) =>
-      worker.log.warn({ err }, 'could not sign off'),
+      worker.log.warn({ reason: reasonOf(err) }, 'could not sign off'),
     );
   }
   worker.log.info(drain.aborted ? 'trainer drained' : 'the queue is empty');
@@ -103,7 +103,7 @@ async function work(worker: Worker, once: boolean): Promise<void> {
       if (once && !(await hasWork(database, models))) return;
     } catch (err) {
       if (!isTransient(err)) throw err;
-      log.warn({ err }, 'the queue cannot be reached; trying again');
+      log.warn({ reason: reasonOf(err) }, 'the queue cannot be reached; trying again');
     }
     const share = idleRounds++ < 2 ? 0.4 : 0.9;
     await sleep(config.pollMilliseconds * share, undefined, { signal: drain }).catch(() => {}); // woken: the loop ends
