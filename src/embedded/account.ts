@@ -45,6 +45,7 @@ export function choosePlace(home: string): Place {
   const folder = path.join(FALLBACK, fallbackName(wanted));
   makeFolder(FALLBACK, 0o755);
   makeFolder(folder, 0o711);
+  writeFileSync(path.join(folder, 'home'), `${home}\n`); // for whoever wonders what may be deleted here
   if (!canReach(account, folder)) {
     throw new Error(
       `Postgres does not run as root, and the account that runs it (uid ${account.spawn.uid}) reaches neither ${home} ` +
