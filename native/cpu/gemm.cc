@@ -207,6 +207,7 @@ void gemm(Out c, In a, In b, bool trans_a, bool trans_b, float alpha, float beta
 
 void packWeight(Out packed, In w) {
   const int64_t n = w.dims[0], panels = (n + kPanel - 1) / kPanel;
+  __builtin_memset(packed.data, 0, kPackedHeaderBytes);
   auto* header = static_cast<PackedHeader*>(packed.data);
   *header = {kPackedMagic, n, w.dims[1], w.dtype};
   auto* out = reinterpret_cast<float*>(static_cast<char*>(packed.data) + kPackedHeaderBytes);
