@@ -25,9 +25,36 @@ $$;
 CREATE TRIGGER fine_tuning_jobs_status BEFORE UPDATE OF status ON fine_tuning_jobs
 FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION lathe_refuse_transition();
 --> statement-breakpoint
+-- Offers the announced checkpoints of a job as models, and takes back those that were retired. A checkpoint that was
+-- written again keeps its name and gets the new files; one that the user deleted stays deleted.
+CREATE FUNCTION lathe_offer_checkpoints(target_job text) RETURNS void
+LANGUAGE sql AS $$
+  UPDATE tuned_models m SET deleted_at = clock_timestamp()
+  FROM fine_tuning_job_checkpoints c
+  WHERE c.job_id = target_job AND c.deleted_at IS NOT NULL
+    AND m.id = c.model_name AND m.is_checkpoint AND m.deleted_at IS NULL;
+
+  INSERT INTO tuned_models
+    (id, project_id, job_id, base_model, kind, owned_by, step, is_checkpoint, storage_prefix, files, digest)
+  SELECT c.model_name, c.project_id, c.job_id, j.model,
+    CASE WHEN j.adapter->>'peft_type' = 'FULL' THEN 'full' ELSE 'adapter' END,
+    o.slug, c.step, true, c.storage_prefix,
+    -- What a model needs; the rest of the folder is the training state.
+    (SELECT jsonb_agg(f ORDER BY f->>'name') FROM jsonb_array_elements(c.files) f
+      WHERE f->>'name' NOT IN ('optimizer.safetensors', 'trainer_state.json', 'step_metrics.csv', 'manifest.json')),
+    c.digest
+  FROM fine_tuning_job_checkpoints c
+  JOIN fine_tuning_jobs j ON j.id = c.job_id
+  JOIN projects p ON p.id = j.project_id
+  JOIN organizations o ON o.id = p.organization_id
+  WHERE c.job_id = target_job AND c.kind = 'epoch' AND c.deleted_at IS NULL AND c.model_name LIKE '%:ckpt-step-%'
+  ON CONFLICT (id) DO UPDATE SET
+    storage_prefix = excluded.storage_prefix, files = excluded.files, digest = excluded.digest;
+$$;
+--> statement-breakpoint
 -- Moves a job to `to_status`; true when it moved, false when the table forbids it or the caller does not hold the job.
 -- `holder_epoch` and `holder_worker` are the fence of a trainer; both NULL for a caller that is none (a cancel without
--- a live lease). A job that ends, however it ends, gives up its lease and offers the checkpoints it announced as models.
+-- a live lease). A job that ends, however it ends, gives up its lease; the checkpoints it announced stay on offer.
 CREATE FUNCTION lathe_transition(target_job text, to_status text, holder_epoch integer, holder_worker text) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -47,21 +74,7 @@ BEGIN
     RETURN false;
   END IF;
   IF is_end THEN
-    INSERT INTO tuned_models
-      (id, project_id, job_id, base_model, kind, owned_by, step, is_checkpoint, storage_prefix, files, digest)
-    SELECT c.model_name, c.project_id, c.job_id, j.model,
-      CASE WHEN j.adapter->>'peft_type' = 'FULL' THEN 'full' ELSE 'adapter' END,
-      o.slug, c.step, true, c.storage_prefix,
-      -- What a model needs; the rest of the folder is the training state.
-      (SELECT jsonb_agg(f ORDER BY f->>'name') FROM jsonb_array_elements(c.files) f
-        WHERE f->>'name' NOT IN ('optimizer.safetensors', 'trainer_state.json', 'step_metrics.csv', 'manifest.json')),
-      c.digest
-    FROM fine_tuning_job_checkpoints c
-    JOIN fine_tuning_jobs j ON j.id = c.job_id
-    JOIN projects p ON p.id = j.project_id
-    JOIN organizations o ON o.id = p.organization_id
-    WHERE c.job_id = target_job AND c.kind = 'epoch' AND c.deleted_at IS NULL AND c.model_name LIKE '%:ckpt-step-%'
-    ON CONFLICT (id) DO NOTHING;
+    PERFORM lathe_offer_checkpoints(target_job);
   END IF;
   RETURN true;
 END

@@ -75,7 +75,8 @@ export function advance(
 }
 
 /**
- * Makes an uploaded checkpoint exist, announces it if it is one that users see, and retires the ones it replaces.
+ * Makes an uploaded checkpoint exist, announces it and offers it as a model if it is one that users see, and retires
+ * the ones it replaces.
  * @returns storage prefixes that nothing refers to any more. @throws LeaseLost
  */
 export function recordCheckpoint(
@@ -90,7 +91,9 @@ export function recordCheckpoint(
       const text = `Checkpoint created at step ${checkpoint.step} with Snapshot ID: ${checkpoint.modelName}`;
       await statements.insertEvents(tx, fence, [message('info', text)]);
     }
-    return { retired: await statements.retireCheckpoints(tx, fence, KEPT) };
+    const retired = await statements.retireCheckpoints(tx, fence, KEPT);
+    await statements.offerCheckpoints(tx, fence);
+    return { retired };
   });
 }
 

@@ -262,6 +262,11 @@ export async function deleteCheckpoint(tx: Queryable, fence: Fence, checkpointId
     where id = ${checkpointId} and job_id = ${fence.jobId}`);
 }
 
+/** Makes the models on offer follow the job's announced checkpoints. */
+export async function offerCheckpoints(tx: Queryable, fence: Fence): Promise<void> {
+  await tx.execute(sql`select lathe_offer_checkpoints(${fence.jobId})`);
+}
+
 export interface PublishedFile {
   id: string;
   bytes: number;

@@ -61,7 +61,7 @@ describe('a job that succeeds', () => {
       `Validating training file: ${row.trainingFile} and validation file: ${row.validationFile}`,
       'Files validated, moving job to queued state',
       'Fine-tuning job started',
-      'Step 0/12: full validation loss=#',
+      'Before training: full validation loss=#',
       ...steps,
       `New fine-tuned model created: ${row.fineTunedModel}`,
       'The job has successfully completed',
@@ -82,16 +82,18 @@ describe('a job that succeeds', () => {
 
   it('has metrics events with the numbers of each step', () => {
     const metrics = view.events.filter((e) => e.type === 'metrics').map((e) => e.data);
-    expect(Object.keys(metrics[0]!).sort()).toEqual([
+    const before = view.events.find((e) => e.message.startsWith('Before training'))!;
+    expect(before.type).toBe('message');
+    expect(Object.keys(before.data).sort()).toEqual([
       'full_valid_loss',
       'full_valid_mean_token_accuracy',
       'step',
       'total_steps',
     ]);
-    expect(metrics.map((m) => m.step)).toEqual(Array.from({ length: 13 }, (_, i) => i));
-    expect(metrics[1]).toMatchObject({ step: 1, total_steps: 12, epoch: 1 / 3, learning_rate: 0 });
-    expect(metrics[0]!.full_valid_loss).toBeCloseTo(Math.log(2048), 0);
-    for (const m of metrics.slice(1)) {
+    expect(before.data.full_valid_loss).toBeCloseTo(Math.log(2048), 0);
+    expect(metrics.map((m) => m.step)).toEqual(Array.from({ length: 12 }, (_, i) => i + 1));
+    expect(metrics[0]).toMatchObject({ step: 1, total_steps: 12, epoch: 1 / 3, learning_rate: 0 });
+    for (const m of metrics) {
       for (const key of [
         'train_loss',
         'train_mean_token_accuracy',
@@ -102,9 +104,9 @@ describe('a job that succeeds', () => {
         expect(m[key]).toEqual(expect.any(Number));
       }
     }
-    expect(metrics[12]!.train_loss as number).toBeLessThan(metrics[1]!.train_loss as number);
-    expect(metrics[12]!.full_valid_loss as number).toBeLessThan(metrics[0]!.full_valid_loss as number);
-    expect(metrics[12]!.eta_seconds).toBe(0);
+    expect(metrics[11]!.train_loss as number).toBeLessThan(metrics[0]!.train_loss as number);
+    expect(metrics[11]!.full_valid_loss as number).toBeLessThan(before.data.full_valid_loss as number);
+    expect(metrics[11]!.eta_seconds).toBe(0);
   });
 
   it('echoes every number in force', () => {
@@ -177,6 +179,15 @@ describe('a job that succeeds', () => {
     ]);
   });
 
+  it('offers a checkpoint as a model as soon as it is announced, and takes it back when it is retired', () => {
+    const [first, second] = [3, 6].map((step) => view.allModels.find((m) => m.step === step)!);
+    const announced = view.events.find((e) => e.message.startsWith('Checkpoint created at step 6 '))!;
+    expect(first!.deletedAt).not.toBeNull();
+    expect(second!.deletedAt).toBeNull();
+    expect(announced.message).toContain(second!.id);
+    expect(second!.createdAt.getTime()).toBeLessThan(view.row.finishedAt!.getTime());
+  });
+
   it('stores files that match their rows, and removes what was retired', async () => {
     for (const model of view.models) {
       expect(model.files.map((f) => f.name)).toEqual(['adapter_config.json', 'adapter_model.safetensors']);
@@ -236,10 +247,10 @@ describe('a job that succeeds', () => {
     for (let step = 1; step <= 12; step += 1) {
       const [number, loss, accuracy, validLoss, validAccuracy] = lines[step]!.split(',');
       expect(Number(number)).toBe(step);
-      expect(Number(loss)).toBeCloseTo(metrics[step]!.train_loss!, 5);
-      expect(Number(accuracy)).toBeCloseTo(metrics[step]!.train_mean_token_accuracy!, 5);
+      expect(Number(loss)).toBeCloseTo(metrics[step - 1]!.train_loss!, 5);
+      expect(Number(accuracy)).toBeCloseTo(metrics[step - 1]!.train_mean_token_accuracy!, 5);
       if (step % 2 !== 0 && step % 3 !== 0) expect([validLoss, validAccuracy]).toEqual(['', '']);
-      else expect(Number(validLoss)).toBeCloseTo(metrics[step]!.valid_loss!, 5);
+      else expect(Number(validLoss)).toBeCloseTo(metrics[step - 1]!.valid_loss!, 5);
     }
   });
 

@@ -81,7 +81,8 @@ describe('stepEvent', () => {
       fullValidation: { loss: 4.25, accuracy: 0.01 },
     });
     expect(event).toMatchObject({
-      message: 'Step 0/300: full validation loss=4.25',
+      type: 'message',
+      message: 'Before training: full validation loss=4.25',
       data: { step: 0, total_steps: 300, full_valid_loss: 4.25, full_valid_mean_token_accuracy: 0.01 },
     });
   });

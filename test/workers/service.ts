@@ -87,7 +87,10 @@ export interface JobView {
   row: typeof jobs.$inferSelect;
   events: (typeof jobEvents.$inferSelect)[];
   checkpoints: (typeof jobCheckpoints.$inferSelect)[];
+  /** On offer now. */
   models: (typeof tunedModels.$inferSelect)[];
+  /** Also those that were taken back. */
+  allModels: (typeof tunedModels.$inferSelect)[];
 }
 
 export class TestService {
@@ -262,6 +265,11 @@ export class TestService {
   async view(id: string): Promise<JobView> {
     const { db } = this.database;
     const [row] = await db.select().from(jobs).where(eq(jobs.id, id));
+    const allModels = await db
+      .select()
+      .from(tunedModels)
+      .where(eq(tunedModels.jobId, id))
+      .orderBy(asc(tunedModels.step));
     return {
       row: row!,
       events: await db.select().from(jobEvents).where(eq(jobEvents.jobId, id)).orderBy(asc(jobEvents.seq)),
@@ -270,11 +278,8 @@ export class TestService {
         .from(jobCheckpoints)
         .where(eq(jobCheckpoints.jobId, id))
         .orderBy(asc(jobCheckpoints.step)),
-      models: await db
-        .select()
-        .from(tunedModels)
-        .where(eq(tunedModels.jobId, id))
-        .orderBy(asc(tunedModels.step)),
+      models: allModels.filter((model) => model.deletedAt === null),
+      allModels,
     };
   }
 

@@ -7,6 +7,7 @@ import type { Log } from '../../src/log.ts';
 import {
   appendEvents,
   type Fence,
+  message,
   metrics,
   type NewEvent,
   type ProgressUpdate,
@@ -45,6 +46,8 @@ export function stepEvent(done: StepDone): NewEvent {
     data.full_valid_mean_token_accuracy = fullValidation.accuracy;
   }
   const measured = text.map(([name, loss]) => `${name}=${loss.toFixed(LOSS_DECIMALS)}`).join(', ');
+  // Clients expect a training loss in every metrics event; the base model's measurement before step 1 has none.
+  if (!train) return message('info', `Before training: ${measured}`, data);
   return metrics(`Step ${step}/${totalSteps}: ${measured}`, data);
 }
 
