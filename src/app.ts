@@ -7,6 +7,7 @@ import { auth } from './http/auth.ts';
 import { bodyGuard } from './http/body-guard.ts';
 import type { App, AppEnv } from './http/context.ts';
 import { conversation } from './http/conversation.ts';
+import { crossOrigin } from './http/cors.ts';
 import { docsRoutes } from './http/docs.ts';
 import { errorHandler } from './http/error-handler.ts';
 import { createMetrics } from './http/metrics.ts';
@@ -33,6 +34,7 @@ export function createApp(deps: Dependencies): App {
   app.openAPIRegistry.registerComponent('securitySchemes', 'bearer', { type: 'http', scheme: 'bearer' });
 
   app.use(conversation(deps.log, metrics));
+  if (deps.config.corsOrigins.length > 0) app.use('/v1/*', crossOrigin(deps.config.corsOrigins));
   app.use(auth(deps));
   app.use(bodyGuard(deps.config.maxBodyBytes, STREAMED));
   app.onError(errorHandler);

@@ -44,11 +44,28 @@ const seconds = (list: z.ZodString) =>
     .regex(/^\d+(\.\d+)?(,\d+(\.\d+)?)*$/, 'expected seconds separated by commas, such as 1,10,60')
     .transform((v) => v.split(',').map(Number));
 
+const ORIGIN = /^(\*|[a-z][a-z\d+.-]*:\/\/[^\s/?#@]+)$/;
+const origins = () =>
+  z
+    .string()
+    .transform((v) =>
+      v
+        .split(',')
+        .map((item) => item.trim().toLowerCase())
+        .filter(Boolean),
+    )
+    .refine(
+      (list) => list.every((item) => ORIGIN.test(item)),
+      "expected '*' or origins such as https://app.example.com, separated by commas",
+    );
+
 interface Entry<S extends z.ZodType = z.ZodType> {
   env: string;
   doc: string;
   schema: S;
   default: z.output<S> | null;
+  /** Set, an empty variable is a value and not the same as an unset one. */
+  mayBeEmpty?: true;
 }
 
 const entry = <S extends z.ZodType, D extends z.output<S> | null>(
@@ -99,6 +116,15 @@ export const SETTINGS = {
     z.enum(['required', 'supported']),
     'required',
   ),
+  corsOrigins: {
+    ...entry(
+      'LATHE_CORS_ORIGINS',
+      "Origins of web pages that may call the API, separated by commas; '*' means any, empty none.",
+      origins(),
+      ['*'],
+    ),
+    mayBeEmpty: true as const,
+  },
   maxFileBytes: entry('LATHE_MAX_FILE_BYTES', 'Largest upload.', integer(1, 2 ** 43), 512 * 1024 * 1024),
   maxBodyBytes: entry('LATHE_MAX_BODY_BYTES', 'Largest JSON body.', integer(1024, 2 ** 30), 10 * 1024 * 1024),
   drainSeconds: entry('LATHE_DRAIN_SECONDS', 'Time for open requests after SIGTERM.', integer(0, 3600), 30),
@@ -219,7 +245,7 @@ function parseSettings(env: Environment): Scalars {
   const values: Record<string, unknown> = {};
   for (const [name, setting] of Object.entries(SETTINGS) as [string, Entry][]) {
     const given = env[setting.env]?.trim();
-    if (given === undefined || given === '') {
+    if (given === undefined || (given === '' && !setting.mayBeEmpty)) {
       values[name] = setting.default;
       continue;
     }

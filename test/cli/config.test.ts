@@ -33,6 +33,8 @@ describe('loadConfig', () => {
       ],
       [{ LATHE_WORKER_TOKEN: 'short' }, /^LATHE_WORKER_TOKEN=\(hidden\) is not valid/],
       [{ LATHE_CRASH_BACKOFF_SECONDS: '1;2' }, /separated by commas/],
+      [{ LATHE_CORS_ORIGINS: 'https://a.example/x' }, /^LATHE_CORS_ORIGINS=.* expected '\*' or origins/],
+      [{ LATHE_CORS_ORIGINS: 'a.example' }, /expected '\*' or origins/],
       [{ LATHE_BASE_MODELS: 'a=' }, /^LATHE_BASE_MODELS=a= is not valid/],
       [{ LATHE_BASE_MODELS: 'x/m,y/m' }, /'m' is named twice/],
       [{ S3_ENDPOINT: 'http://x' }, /S3_ENDPOINT is set but S3_BUCKET is not/],
@@ -52,6 +54,14 @@ describe('loadConfig', () => {
 
   it('takes an empty variable as unset', () => {
     expect(loadConfig({ PORT: '', S3_BUCKET: ' ' })).toMatchObject({ port: 8080, storage: { kind: 'disk' } });
+  });
+
+  it('reads origins as a list, none when the variable is empty', () => {
+    expect(loadConfig({}).corsOrigins).toEqual(['*']);
+    expect(loadConfig({ LATHE_CORS_ORIGINS: '' }).corsOrigins).toEqual([]);
+    expect(
+      loadConfig({ LATHE_CORS_ORIGINS: 'https://A.example, http://localhost:3000' }).corsOrigins,
+    ).toEqual(['https://a.example', 'http://localhost:3000']);
   });
 
   it('reads base models as folders or as id=folder', () => {
@@ -77,6 +87,7 @@ describe('childEnvironment', () => {
       { LATHE_HOME: '/tmp/a,b=c [d]' },
       { baseModels: [{ id: 'x', location: '/tmp/a,b=c [d]/m' }] },
     ],
+    ['no origins', { LATHE_CORS_ORIGINS: '' }, {}],
     ['overrides', { PORT: '1234' }, { home: '/tmp/x', databaseUrl: 'postgres://a:b@c/d', port: 0 }],
     [
       'everything set',
@@ -92,6 +103,7 @@ describe('childEnvironment', () => {
         LATHE_TRAINER_ONCE: 'true',
         LATHE_WORKER_TOKEN: '0123456789abcdef',
         LATHE_SCRATCH_DIR: '/s',
+        LATHE_CORS_ORIGINS: 'https://a.example,http://localhost:3000',
       },
       {},
     ],
