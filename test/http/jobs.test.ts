@@ -115,6 +115,17 @@ describe('POST /v1/fine_tuning/jobs', () => {
     });
   });
 
+  it.each(['my orders: spring/2026', 'Übung', '🙂'.repeat(64)])(
+    'gives the suffix %j back as it came',
+    async (suffix) => {
+      const training_file = await t.upload(TEN_ROWS);
+      const answer = await t.call('POST', '/v1/fine_tuning/jobs', {
+        json: { model: BASE_MODEL, training_file, suffix },
+      });
+      expect([answer.status, answer.json.user_provided_suffix]).toEqual([200, suffix]);
+    },
+  );
+
   it('starts the list of events', async () => {
     const id = await addJob(t, t.alice);
     const events = await t.call('GET', `/v1/fine_tuning/jobs/${id}/events`);

@@ -54,8 +54,12 @@ export function effectiveSettings(job: ClaimedJob, examples: number): EffectiveS
   };
 }
 
-/** `ft:<base>:<organisation>:<suffix>:<tail>`; a checkpoint adds `:ckpt-step-<step>`. */
+/**
+ * `ft:<base>:<organisation>:<suffix>:<tail>`; a checkpoint adds `:ckpt-step-<step>`. A suffix may be any text: each run
+ * of characters that are not safe in a name or a URL becomes one '-', none at its ends.
+ */
 export function modelName(job: ClaimedJob, tail: string, checkpointStep?: number): string {
-  const name = `ft:${job.job.model}:${job.organizationSlug}:${job.job.suffix ?? ''}:${tail}`;
+  const suffix = (job.job.suffix ?? '').replace(/[^A-Za-z0-9._-]+/g, '-').replace(/^-+|-+$/g, '');
+  const name = `ft:${job.job.model}:${job.organizationSlug}:${suffix}:${tail}`;
   return checkpointStep === undefined ? name : `${name}:ckpt-step-${checkpointStep}`;
 }

@@ -23,16 +23,25 @@ const noIntegrations = z
   })
   .openapi({ type: 'array', items: {}, maxItems: 0 });
 
+const SUFFIX_MAX = 64;
+/** Any text: the model's name gets what of it a name can hold. Counted in characters, not in UTF-16 units. */
+const suffix = z
+  .string()
+  .min(1)
+  .superRefine((text, context) => {
+    const got = text.length > 2 * SUFFIX_MAX ? text.length : [...text].length;
+    if (got <= SUFFIX_MAX) return;
+    const message = `string too long. Expected a string with maximum length ${SUFFIX_MAX}, but got a string with length ${got} instead.`;
+    context.addIssue({ code: 'custom', message, params: { code: 'string_above_max_length' } });
+  })
+  .regex(/^\P{Cc}*$/u, 'expected no control characters')
+  .openapi({ maxLength: SUFFIX_MAX });
+
 export const createJobSchema = strictObject({
   model: z.string().min(1).max(512).openapi({ description: 'Id of a base model.' }),
   training_file: fileId.openapi({ example: 'file-abc123' }),
   validation_file: fileId.nullish(),
-  suffix: z
-    .string()
-    .min(1)
-    .max(64)
-    .regex(/^[^:/\s]+$/, "expected no ':', '/' or white space")
-    .nullish(),
+  suffix: suffix.nullish(),
   seed: integer(0, 2_147_483_647).nullish(),
   metadata: metadataSchema.nullish(),
   integrations: noIntegrations.nullish(),
