@@ -141,11 +141,29 @@ export function modelNotTunable(model: string): ApiError {
 
 // 401, 403
 
-/** One body for an absent, malformed, unknown, revoked or expired key, so that nothing can be learned from it. */
-export function invalidApiKey(): ApiError {
+/** No Authorization header, or none with a bearer key in it. */
+export function missingApiKey(): ApiError {
   return new ApiError({
     status: 401,
-    message: "Incorrect API key provided. Send a key of this server as 'Authorization: Bearer sk-lathe-…'.",
+    message:
+      "You didn't provide an API key. Send one of this server's in the Authorization header, as a bearer token: " +
+      "'Authorization: Bearer sk-lathe-…'.",
+    headers: { 'www-authenticate': 'Bearer' },
+  });
+}
+
+/** Shorter keys are not shown at all: seven characters of one would be too much of it. */
+const SHOWN_KEY_MIN = 16;
+
+/**
+ * One answer for a malformed, unknown, revoked or expired key, so that nothing can be learned from it. Of the key the
+ * caller sent it shows the first three and the last four characters, which tell a person which one is meant.
+ */
+export function invalidApiKey(key = ''): ApiError {
+  const shown = key.length < SHOWN_KEY_MIN ? '' : `: ${key.slice(0, 3)}…${key.slice(-4)}`;
+  return new ApiError({
+    status: 401,
+    message: `Incorrect API key provided${shown}. Send a key of this server as 'Authorization: Bearer sk-lathe-…'.`,
     code: 'invalid_api_key',
     headers: { 'www-authenticate': 'Bearer' },
   });

@@ -6,7 +6,7 @@ import { getConnInfo } from '@hono/node-server/conninfo';
 import type { MiddlewareHandler } from 'hono';
 import type { Dependencies } from '../domain/dependencies.ts';
 import { authenticate } from '../domain/keys/lookup.ts';
-import { invalidApiKey } from '../errors.ts';
+import { invalidApiKey, missingApiKey } from '../errors.ts';
 import { type AppContext, type AppEnv, routeOf } from './context.ts';
 
 /** Route patterns answered without a key. */
@@ -19,13 +19,18 @@ export const OPEN_ROUTES: ReadonlySet<string> = new Set([
 ]);
 /** Answered without a key to this machine only. */
 const LOCAL_ROUTES: ReadonlySet<string> = new Set(['/metrics']);
+/** Credentials of another scheme are no key, and not shown. */
+const BEARER_KEY = /^bearer[ \t]+(.+)$/i;
 
 export function auth({ database }: Pick<Dependencies, 'database'>): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const route = routeOf(c);
     if (route !== null && (OPEN_ROUTES.has(route) || (LOCAL_ROUTES.has(route) && isLocal(c)))) return next();
-    const identity = await authenticate(database, c.req.header('authorization'));
-    if (!identity) throw invalidApiKey();
+    const header = c.req.header('authorization')?.trim() ?? '';
+    const key = BEARER_KEY.exec(header)?.[1];
+    if (key === undefined) throw missingApiKey();
+    const identity = await authenticate(database, header);
+    if (!identity) throw invalidApiKey(key);
     c.set('identity', identity);
     c.set('log', c.get('log').child({ project: identity.projectId }));
     return next();

@@ -34,34 +34,53 @@ describe('auth', () => {
     }
   });
 
+  it('says that there is no key to whoever sends none', async () => {
+    const absent = await t.call('GET', '/v1/models', { key: null });
+    expect(absent.status).toBe(401);
+    expect(absent.headers.get('www-authenticate')).toBe('Bearer');
+    expect(absent.json.error).toEqual({
+      message: expect.stringMatching(/^You didn't provide an API key\./),
+      type: 'invalid_request_error',
+      param: null,
+      code: null,
+    });
+    for (const authorization of ['', 'Bearer', 'Bearer ', `Basic ${btoa(`x:${t.alice.key}`)}`, t.alice.key]) {
+      const answer = await t.call('GET', '/v1/models', { key: null, headers: { authorization } });
+      expect([authorization, answer.status, answer.text]).toEqual([authorization, 401, absent.text]);
+    }
+  });
+
   it('gives one answer to every key that is not accepted', async () => {
     const revoked = await createKey(t.database, t.alice.projectId, 'revoked');
     await revokeKey(t.database, t.alice.projectId, revoked.id);
     const expired = await createKey(t.database, t.alice.projectId, 'expired', new Date(Date.now() - 1000));
     const wrongSecret = t.alice.key.slice(0, -1) + (t.alice.key.endsWith('a') ? 'b' : 'a');
-    const headers = [
-      '',
-      'Bearer',
-      'Bearer ',
-      `Basic ${btoa(`x:${t.alice.key}`)}`,
-      t.alice.key,
-      `Bearer ${wrongSecret}`,
-      `Bearer ${revoked.key}`,
-      `Bearer ${expired.key}`,
-      `Bearer sk-lathe-${'x'.repeat(600)}`,
-      `Bearer ${t.alice.key}, Bearer ${t.alice.key}`,
+    const keys = [
+      wrongSecret,
+      revoked.key,
+      expired.key,
+      `sk-lathe-${'x'.repeat(600)}`,
+      `${t.alice.key}, Bearer ${t.alice.key}`,
+      '0123456789abcdef',
     ];
-    const absent = await t.call('GET', '/v1/models', { key: null });
-    for (const authorization of headers) {
-      const answer = await t.call('GET', '/v1/models', { key: null, headers: { authorization } });
-      expect([authorization, answer.status, answer.text]).toEqual([authorization, 401, absent.text]);
-      expect(answer.headers.get('www-authenticate')).toBe('Bearer');
+    for (const key of keys) {
+      const answer = await t.call('GET', '/v1/models', { key });
+      expect([key, answer.status, answer.headers.get('www-authenticate')]).toEqual([key, 401, 'Bearer']);
+      expect(answer.json.error).toEqual({
+        message: `Incorrect API key provided: ${key.slice(0, 3)}…${key.slice(-4)}. Send a key of this server as 'Authorization: Bearer sk-lathe-…'.`,
+        type: 'invalid_request_error',
+        param: null,
+        code: 'invalid_api_key',
+      });
     }
-    expect(absent.json.error).toMatchObject({
-      type: 'invalid_request_error',
-      code: 'invalid_api_key',
-      param: null,
-    });
+  });
+
+  it('shows nothing of a short key', async () => {
+    for (const key of ['x', 'hunter2', 'zq9-fifteen-cha']) {
+      const { json } = await t.call('GET', '/v1/models', { key });
+      expect(json.error.code).toBe('invalid_api_key');
+      expect(json.error.message).toMatch(/^Incorrect API key provided\. Send/);
+    }
   });
 
   it('takes the scheme in any case, and spaces around the key', async () => {
