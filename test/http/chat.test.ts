@@ -138,6 +138,11 @@ describe('a plain completion', () => {
         },
         { role: 'tool', content: '4', tool_call_id: 'call_1' },
         { role: 'assistant', content: [{ type: 'text', text: 'Four' }] },
+        {
+          role: 'assistant',
+          content: '!',
+          ...{ tool_calls: null, function_call: null, refusal: null, annotations: null, audio: null },
+        },
         { role: 'user', content: 'b' },
       ],
     });
@@ -151,6 +156,7 @@ describe('a plain completion', () => {
       },
       { role: 'tool', content: '4', tool_call_id: 'call_1' },
       { role: 'assistant', content: 'Four' },
+      { role: 'assistant', content: '!' },
       { role: 'user', content: 'b' },
     ]);
   });

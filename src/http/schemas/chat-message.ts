@@ -38,7 +38,7 @@ export const messageSchema = z.discriminatedUnion('role', [
     content: assistantContent.nullish(),
     name,
     refusal: z.string().nullish(),
-    tool_calls: z.array(toolCall).max(128).optional(),
+    tool_calls: z.array(toolCall).max(128).nullish(),
     // Part of OpenAI's own answers, which clients send back as they got them.
     function_call: z.null().optional(),
     audio: z.null().optional(),
