@@ -250,7 +250,7 @@ describe('one file', () => {
     const job = await t.call('POST', '/v1/fine_tuning/jobs', {
       json: { model: 'Qwen/Qwen3-tiny', training_file: id },
     });
-    expect(job.json.error.code).toBe('file_not_found');
+    expect(job.json.error.message).toBe(`invalid training_file: ${id}`);
   });
 
   it.each(['assistants', 'user_data'])('is not handed out for purpose %s', async (purpose) => {

@@ -156,19 +156,23 @@ describe('POST /v1/fine_tuning/jobs', () => {
         await create({ [param]: theirs }),
         await create({ [param]: 'file-unknown' }),
       ];
-      expect([foreign.status, foreign.json.error.code, foreign.json.error.param]).toEqual([
-        400,
-        'file_not_found',
-        param,
-      ]);
+      expect([foreign.status, foreign.json.error.code, foreign.json.error.param]).toEqual([400, null, param]);
       expect(foreign.text.replaceAll(theirs, 'X')).toBe(unknown.text.replaceAll('file-unknown', 'X'));
     }
     const [own, foreign] = [
       await addTunedModel(t, t.alice, { tail: 'own00000' }),
       await addTunedModel(t, t.bob, { tail: 'bob00000' }),
     ];
-    expect((await create({ model: foreign.id })).json.error).toMatchObject({
-      code: 'model_not_found',
+    const bodies = [];
+    for (const model of [foreign.id, 'ft:unknown', 'unknown']) {
+      const answer = await create({ model });
+      expect(answer.status).toBe(400);
+      bodies.push(answer.text.replaceAll(model, 'X'));
+    }
+    expect(new Set(bodies).size).toBe(1);
+    expect(JSON.parse(bodies[0] ?? '').error).toMatchObject({
+      message: 'Model X is not available for fine-tuning or does not exist.',
+      code: 'model_not_available',
       param: 'model',
     });
     expect((await create({ model: own.id })).json.error).toMatchObject({
@@ -238,6 +242,8 @@ describe('a running job', () => {
         estimatedFinish: new Date(1_900_000_000_999),
       })
       .where(eq(jobs.id, id));
+    const before = await t.call('GET', `/v1/fine_tuning/jobs/${id}`);
+    expect([before.json.status, before.json.trained_tokens]).toEqual(['validating_files', null]);
     await transition(t.database.db, id, 'failed', null);
     const job = await t.call('GET', `/v1/fine_tuning/jobs/${id}`);
     expect(job.json).toMatchObject({

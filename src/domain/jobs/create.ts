@@ -3,14 +3,7 @@
  * what is wrong. The data itself is checked by a trainer.
  */
 import { randomInt } from 'node:crypto';
-import {
-  type ApiError,
-  badRequest,
-  invalidValue,
-  modelNotFound,
-  modelNotTunable,
-  unsupportedValue,
-} from '../../errors.ts';
+import { type ApiError, badRequest, invalidValue, modelNotTunable, unsupportedValue } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { lockFile } from '../files/repository.ts';
@@ -121,9 +114,8 @@ async function unknownModel(
   projectId: string,
   model: string,
 ): Promise<ApiError> {
-  if (!model.startsWith('ft:')) return modelNotTunable(model);
   const own = await findTunedModel(tx, projectId, model);
-  if (!own) return modelNotFound(model);
+  if (!own) return modelNotTunable(model);
   const message = `Training on from a fine-tuned model is not supported yet. Start from '${own.baseModel}' instead.`;
   return badRequest(message, 'model', 'model_not_available');
 }
@@ -136,7 +128,7 @@ async function checkFile(
   param: 'training_file' | 'validation_file',
 ): Promise<void> {
   const file = await lockFile(tx, projectId, id);
-  if (!file) throw badRequest(`invalid ${param}: ${id}`, param, 'file_not_found');
+  if (!file) throw badRequest(`invalid ${param}: ${id}`, param);
   if (file.purpose !== 'fine-tune') {
     const message = `File '${id}' has purpose '${file.purpose}'; a ${param} needs purpose 'fine-tune'.`;
     throw badRequest(message, param, 'invalid_file_purpose');

@@ -18,7 +18,7 @@ const create = createRoute({
   tags,
   summary: 'Create a fine-tuning job',
   request: { body: { required: true, content: { 'application/json': { schema: createJobSchema } } } },
-  responses: { ...ok(jobSchema), ...errors(400, 404, 413, 415) },
+  responses: { ...ok(jobSchema), ...errors(400, 413, 415) },
 });
 
 const list = createRoute({

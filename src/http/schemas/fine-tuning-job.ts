@@ -9,7 +9,7 @@ import {
 } from '../../domain/jobs/methods.ts';
 import { integer, strictObject } from '../../domain/jobs/parameters.ts';
 import type { JobRow } from '../../domain/jobs/repository.ts';
-import { JOB_STATUSES, type JobStatus } from '../../domain/jobs/states.ts';
+import { isTerminal, JOB_STATUSES, type JobStatus } from '../../domain/jobs/states.ts';
 import { metadataSchema } from './metadata.ts';
 import { toUnix, toUnixOrNull, unixSeconds } from './time.ts';
 
@@ -79,7 +79,7 @@ export const jobSchema = z
     trainer: z
       .record(z.string(), z.unknown())
       .openapi({ description: "TrainingArguments' names; likewise." }),
-    trained_tokens: z.int().nullable(),
+    trained_tokens: z.int().nullable().openapi({ description: 'null until the job has ended.' }),
     error: z.object({ code: z.string(), message: z.string(), param: z.string().nullable() }).nullable(),
     user_provided_suffix: z.string().nullable(),
     seed: z.int(),
@@ -107,7 +107,7 @@ export function presentJob(row: JobRow, organizationId: string): z.infer<typeof 
     method,
     adapter: row.adapter as Record<string, unknown>,
     trainer: row.trainer as Record<string, unknown>,
-    trained_tokens: row.trainedTokens,
+    trained_tokens: isTerminal(row.status as JobStatus) ? row.trainedTokens : null,
     error: row.error ?? null,
     user_provided_suffix: row.suffix,
     seed: row.seed,
