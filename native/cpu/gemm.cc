@@ -45,11 +45,12 @@ struct Depth {
   int64_t b_panel() const { return kPanel * steps; }
   PanelLayout a_layout() const { return {kTileRows, k, a_units, step == Step::dot}; }
   PanelLayout b_layout() const { return {kPanel, k, steps, step != Step::single}; }
-  Tile tile(int rows) const {
+  Tile tile(int rows, bool half_rows) const {
+    if (half_rows) return tile_of<Step::half_rows>(rows);
     switch (step) {
       case Step::single: return tile_of<Step::single>(rows);
-      case Step::pairs: return tile_of<Step::pairs>(rows);
-      default: return kHasDot ? tile_of<Step::dot>(rows) : nullptr;
+      case Step::dot: return kHasDot ? tile_of<Step::dot>(rows) : nullptr;
+      default: return tile_of<Step::pairs>(rows);
     }
   }
 };
@@ -72,6 +73,13 @@ void write_tile(const Product& c, const float* tile, int64_t i0, int64_t rows, i
     }
   }
 }
+
+/// The panels of B that a task reads: packed ones (units of 32 bits), or rows of B as they lie.
+struct Columns {
+  FloatRef data;
+  int64_t step;   // elements from one step to the next
+  int64_t panel;  // elements from one panel to the next
+};
 
 /// One slab of the product: rows [i0, i0+m), columns [j0, j0+n), cut into tasks.
 struct Slab {
@@ -100,20 +108,20 @@ struct Slab {
     const int64_t first = begin * kPanel;
     pack_panels(reinterpret_cast<uint32_t*>(dst), b, j0 + first, min(n, end * kPanel) - first, d.b_layout());
   }
-  void compute(const float* pa, int64_t row_begin, int64_t row_end, const float* pb, int64_t b_step,
-               int64_t column_begin, int64_t column_end) const;
+  void compute(const float* pa, int64_t row_begin, int64_t row_end, const Columns& columns, int64_t column_begin,
+               int64_t column_end) const;
   void run() const;
 };
 
 /// Tiles of a chunk of rows by a group of columns. k goes in blocks so that a block of a B panel stays in L1 while
 /// the rows pass; between blocks the partial sums wait in f32, so the chain of an element is not broken.
-void Slab::compute(const float* pa, int64_t row_begin, int64_t row_end, const float* pb, int64_t b_step,
+void Slab::compute(const float* pa, int64_t row_begin, int64_t row_end, const Columns& columns,
                    int64_t column_begin, int64_t column_end) const {
   alignas(64) float sums[kChunkPanels][kTileRows * kPanel];
   const Finish finish = {c.alpha, c.beta, c.data.half};
   const int64_t a_width = d.a_units / max(1, d.steps);  // 2 where a step takes two
   for (int64_t j = column_begin; j < column_end; j++) {
-    const float* b_panel = pb + (j - column_begin) * (b_step == kPanel ? d.b_panel() : kPanel);
+    const FloatRef b_panel = columns.data.at((j - column_begin) * columns.panel);
     for (int64_t s = 0; s < max(1, d.steps); s += kBlockSteps) {
       const int64_t steps = min(kBlockSteps, d.steps - s);
       const bool last = s + kBlockSteps >= d.steps;
@@ -128,8 +136,9 @@ void Slab::compute(const float* pa, int64_t row_begin, int64_t row_end, const fl
           ends.out_row = c.row;
           ends.finish = &finish;
         }
-        d.tile(rows)(steps, pa + (i - row_begin) * d.a_panel(kTileRows) + s * a_width * rows, rows,
-                     b_panel + s * b_step, b_step, ends);
+        const char* b_block = b_panel.at(s * columns.step).data;
+        d.tile(rows, b_panel.half)(steps, pa + (i - row_begin) * d.a_panel(kTileRows) + s * a_width * rows, rows,
+                                   reinterpret_cast<const float*>(b_block), columns.step, ends);
         if (last && !direct) write_tile(c, sum, i_c, rows_of(i), j_c, columns_of(j));
       }
     }
@@ -138,8 +147,8 @@ void Slab::compute(const float* pa, int64_t row_begin, int64_t row_end, const fl
 
 void Slab::run() const {
   const int64_t np = column_panels(), mp = row_panels(), threads = m * n * d.k < kSerialWork ? 1 : thread_count();
-  // B as it lies serves when every step is 32 floats in a row and each panel is read by one task only.
-  const bool b_direct = !packed_b && mp <= 2 && !b.data.half && b.row == 1 && n % kPanel == 0;
+  // B as it lies serves when every step is 32 elements in a row and each panel is read by one task only.
+  const bool b_direct = !packed_b && mp <= 2 && d.step == Step::single && b.row == 1 && n % kPanel == 0;
   const bool b_given = packed_b || b_direct;
   int64_t group = max(1, min(np, kGroupBytes / max(1, d.b_panel() * 4)));
   if (mp <= 2) group = max(1, min(group, np / (threads * 4)));
@@ -169,10 +178,13 @@ void Slab::run() const {
     float* mine_b = pb.floats() + (b_ahead ? j : worker * group) * d.b_panel();
     if (!a_ahead) pack_rows(mine_a, i, i_end);
     if (!b_ahead && !b_given) pack_columns(mine_b, j, j_end);
-    const float* panels = packed_b   ? packed_b + (j0 / kPanel + j) * d.b_panel()
-                          : b_direct ? reinterpret_cast<const float*>(b.data.data) + j0 + j * kPanel
-                                     : mine_b;
-    compute(mine_a, i, i_end, panels, b_direct ? b.col : kPanel, j, j_end);
+    if (b_direct) {
+      compute(mine_a, i, i_end, {b.data.at(j0 + j * kPanel), b.col, kPanel}, j, j_end);
+    } else {
+      const float* panels = packed_b ? packed_b + (j0 / kPanel + j) * d.b_panel() : mine_b;
+      const FloatRef data(reinterpret_cast<char*>(const_cast<float*>(panels)), false);
+      compute(mine_a, i, i_end, {data, kPanel, d.b_panel()}, j, j_end);
+    }
   };
   if (threads == 1) {
     for (int64_t task = 0; task < a_tasks + b_tasks; task++) pack(task, 0);

@@ -16,9 +16,9 @@ constexpr int kTileRows = 4;
 #endif
 constexpr int kPanel = kPanelWidth;
 
-/// How a step multiplies. `single`: one k, f32·f32. `pairs`: two k, f32 by bf16 pairs widened on the fly.
-/// `dot`: two k, bf16 pairs by bf16 pairs with vdpbf16ps.
-enum class Step { single, pairs, dot };
+/// How a step multiplies. `single`: one k, f32·f32. `half_rows`: the same with B as rows of bf16. `pairs`: two k,
+/// f32 by bf16 pairs widened on the fly. `dot`: two k, bf16 pairs by bf16 pairs with vdpbf16ps.
+enum class Step { single, half_rows, pairs, dot };
 
 #if defined(__AVX512BF16__)
 constexpr bool kHasDot = true;
@@ -67,7 +67,7 @@ static inline __attribute__((always_inline)) void finish_vector(const TileEnds& 
 }
 
 /// out[R, 2 vectors] = finish(start + Σ_step a·b). A: step s, row r at a[s·a_step + r·kRowStride] (in 32-bit
-/// units; `pairs` has two consecutive a_steps per step); B: step s at b[s·b_step], two vectors wide.
+/// units; `pairs` has two consecutive a_steps per step); B: step s at b[s·b_step], two vectors wide (bf16 elements for half_rows).
 template <Step kStep, int R, int kRowStride>
 static inline __attribute__((always_inline)) void micro_tile(int64_t steps, const float* a, int64_t a_step,
                                                              const float* b, int64_t b_step, const TileEnds& t) {
@@ -77,9 +77,12 @@ static inline __attribute__((always_inline)) void micro_tile(int64_t steps, cons
     acc[r][0] = t.start ? vload(t.start + r * t.start_row) : VF{};
     acc[r][1] = t.start ? vload(t.start + r * t.start_row + W) : VF{};
   }
-  for (int64_t s = 0; s < steps; s++, b += b_step, a += a_step) {
-    const VF b0 = vload(b), b1 = vload(b + W);
-    if constexpr (kStep == Step::single) {
+  const uint16_t* rows = reinterpret_cast<const uint16_t*>(b);
+  for (int64_t s = 0; s < steps; s++, b += b_step, rows += b_step, a += a_step) {
+    constexpr bool kRows = kStep == Step::half_rows;
+    const VF b0 = kRows ? bf16_to_float(*reinterpret_cast<const VHm*>(rows)) : vload(b);
+    const VF b1 = kRows ? bf16_to_float(*reinterpret_cast<const VHm*>(rows + W)) : vload(b + W);
+    if constexpr (kStep == Step::single || kRows) {
 #pragma GCC unroll 16
       for (int r = 0; r < R; r++) {
         const VF ar = vset(a[r * kRowStride]);
@@ -123,7 +126,7 @@ template <Step kStep, int R, int kRowStride = 1>
 static void panel_tile(int64_t steps, const float* a, int64_t a_step, const float* b, int64_t b_step,
                        const TileEnds& t) {
   for (int j = 0; j < kPanel; j += 2 * W) {
-    micro_tile<kStep, R, kRowStride>(steps, a, a_step, b + j, b_step, t.at(j));
+    micro_tile<kStep, R, kRowStride>(steps, a, a_step, kStep == Step::half_rows ? b + j / 2 : b + j, b_step, t.at(j));
   }
 }
 

@@ -160,9 +160,21 @@ static inline VF bf16_to_float(VH h) { return (VF)(__builtin_convertvector(h, VU
 /// Round to nearest even; NaN stays NaN (quiet).
 static inline VH float_to_bf16(VF f) {
   const VU u = (VU)f;
-  const VU rounded = u + 0x7FFFu + ((u >> 16) & 1u);
+  VU rounded = u + 0x7FFFu + ((u >> 16) & 1u);
+#if defined(__AVX512F__)
+  const __mmask16 nan = _mm512_cmp_ps_mask((__m512)f, (__m512)f, _CMP_UNORD_Q);
+  rounded = (VU)_mm512_mask_or_epi32((__m512i)rounded, nan, (__m512i)u, _mm512_set1_epi32(0x400000));
+  return (VH)_mm512_cvtepi32_epi16((__m512i)(rounded >> 16));
+#else
   const VU nan = (VU)((u & 0x7FFFFFFFu) > vuset(0x7F800000u));
-  return __builtin_convertvector(((nan & (u | 0x400000u)) | (~nan & rounded)) >> 16, VH);
+  rounded = ((nan & (u | 0x400000u)) | (~nan & rounded)) >> 16;
+#if defined(__AVX2__)
+  const __m256i packed = _mm256_packus_epi32((__m256i)rounded, (__m256i)rounded);
+  return (VH)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+#else
+  return __builtin_convertvector(rounded, VH);
+#endif
+#endif
 }
 
 static inline float bf16_to_float(uint16_t h) {
