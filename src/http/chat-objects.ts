@@ -6,9 +6,10 @@ import { type Completion, generationError } from '../domain/chat/complete.ts';
 import type { ApiError } from '../errors.ts';
 import { WorkerRefused } from '../inference/client.ts';
 import type { GenerateEvent, WireToken } from '../inference/protocol.ts';
-import type { ChatCompletion, Choice } from './schemas/chat-answer.ts';
+import type { ChatCompletion, ChatCompletionChunk, Choice } from './schemas/chat-answer.ts';
 import { toUnix } from './schemas/time.ts';
 
+type ChunkChoice = ChatCompletionChunk['choices'][number];
 type DoneEvent = Extract<GenerateEvent, { type: 'done' }>;
 
 const presentToken = ({ token, bytes, logprob, top_logprobs }: WireToken) => ({
@@ -113,7 +114,7 @@ export async function* completionChunks(
 
 /** Makes the chunks of one completion: what they share is said once. */
 function chunkWriter(completion: Completion, options: ChunkOptions) {
-  const write = (choices: unknown[], usage: unknown = null) =>
+  const write = (choices: ChunkChoice[], usage: ChatCompletionChunk['usage'] = null) =>
     JSON.stringify({
       id: completion.id,
       object: 'chat.completion.chunk',
@@ -123,8 +124,13 @@ function chunkWriter(completion: Completion, options: ChunkOptions) {
       system_fingerprint: completion.fingerprint,
       choices,
       ...(options.includeUsage ? { usage } : {}),
-    });
-  const choice = (index: number, delta: object, tokens: WireToken[] | null, reason: string | null) => {
+    } satisfies ChatCompletionChunk);
+  const choice = (
+    index: number,
+    delta: ChunkChoice['delta'],
+    tokens: WireToken[] | null,
+    reason: ChunkChoice['finish_reason'],
+  ) => {
     const logprobs = tokens && options.logprobs ? presentLogprobs(tokens) : null;
     return write([{ index, delta, logprobs, finish_reason: reason }]);
   };

@@ -23,6 +23,35 @@ describe('the OpenAPI document', () => {
     expect(new Set(described.filter((route) => route.includes(' /v1/')))).toEqual(new Set(routed));
   });
 
+  it('says what clients are made from: null, deep objects, chunks and what may be repeated', () => {
+    const { components, paths } = JSON.parse(openapiText());
+    const { schemas } = components;
+    for (const name of ['CreateFineTuningJobRequest', 'FineTuningJob'])
+      expect(schemas[name].properties.integrations.type).toEqual(['array', 'null']);
+    const filter = paths['/v1/fine_tuning/jobs'].get.parameters.find(
+      (parameter: { name: string }) => parameter.name === 'metadata',
+    );
+    expect(filter).toMatchObject({
+      in: 'query',
+      required: false,
+      style: 'deepObject',
+      explode: true,
+      schema: { type: ['object', 'null'], additionalProperties: { type: 'string' } },
+    });
+    const chat = paths['/v1/chat/completions'].post.responses;
+    expect(chat[200].content['text/event-stream'].schema).toEqual({
+      $ref: '#/components/schemas/ChatCompletionChunk',
+    });
+    expect(chat).toHaveProperty('429');
+    for (const [path, item] of Object.entries<object>(paths).filter(([each]) => each.startsWith('/v1/')))
+      for (const [method, route] of Object.entries<{ responses: object }>(item as never))
+        expect([method, path, Object.keys(route.responses)]).toEqual([
+          method,
+          path,
+          expect.arrayContaining(['401', '500', '503']),
+        ]);
+  });
+
   it('has no reference to nowhere', () => {
     const text = openapiText();
     const { components } = JSON.parse(text);

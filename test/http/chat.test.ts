@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { workers } from '../../src/db/schema.ts';
+import { chunkSchema } from '../../src/http/schemas/chat-answer.ts';
 import { newId } from '../../src/ids.ts';
 import type { GenerateEvent, WorkerError } from '../../src/inference/protocol.ts';
 import { type Answer, BASE_MODEL, CONTEXT_LENGTH, useApp } from '../helpers/app.ts';
@@ -29,7 +30,9 @@ function eventsOf(answer: Answer) {
     .split('\n\n')
     .filter((block) => block.startsWith('data: '))
     .map((block) => block.slice(6));
-  return { chunks: data.filter((d) => d.startsWith('{')).map((d) => JSON.parse(d)), last: data.at(-1) };
+  const chunks = data.filter((d) => d.startsWith('{')).map((d) => JSON.parse(d));
+  for (const chunk of chunks) if (!chunk.error) expect(chunkSchema.parse(chunk)).toEqual(chunk);
+  return { chunks, last: data.at(-1) };
 }
 
 describe('a plain completion', () => {

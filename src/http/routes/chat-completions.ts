@@ -1,11 +1,11 @@
 /** /v1/chat/completions: plain and streamed. */
-import { createRoute, z } from '@hono/zod-openapi';
+import { createRoute } from '@hono/zod-openapi';
 import { startCompletion } from '../../domain/chat/complete.ts';
 import type { Dependencies } from '../../domain/dependencies.ts';
 import { completionChunks, wholeCompletion } from '../chat-objects.ts';
 import type { App } from '../context.ts';
 import { toPublicError } from '../error-handler.ts';
-import { completionSchema } from '../schemas/chat-answer.ts';
+import { chunkSchema, completionSchema } from '../schemas/chat-answer.ts';
 import { createCompletionSchema, toChatRequest } from '../schemas/chat-completion.ts';
 import { errors } from '../schemas/error.ts';
 import { eventStream, settledWithin } from '../sse.ts';
@@ -24,13 +24,14 @@ const create = createRoute({
   request: { body: { required: true, content: { 'application/json': { schema: createCompletionSchema } } } },
   responses: {
     200: {
-      description: 'The completion; with `stream`, server-sent events of chunks that end with `[DONE]`.',
+      description:
+        'The completion; with `stream`, server-sent events, the data of each a chunk and of the last `[DONE]`.',
       content: {
         'application/json': { schema: completionSchema },
-        'text/event-stream': { schema: z.string() },
+        'text/event-stream': { schema: chunkSchema },
       },
     },
-    ...errors(400, 404, 413, 415, 429, 503),
+    ...errors(400, 404, 413, 415, 429),
   },
 });
 

@@ -7,7 +7,7 @@ import type { App } from '../context.ts';
 import { errors, ok } from '../schemas/error.ts';
 import { createJobSchema, jobSchema, presentJob } from '../schemas/fine-tuning-job.ts';
 import { cursor, listOf, pageSize, toList } from '../schemas/list.ts';
-import { metadataFilter } from '../schemas/metadata.ts';
+import { metadataFilter, metadataQuery } from '../schemas/metadata.ts';
 
 const tags = ['Fine-tuning'];
 export const jobParams = z.object({ fine_tuning_job_id: z.string() });
@@ -26,8 +26,7 @@ const list = createRoute({
   path: '/v1/fine_tuning/jobs',
   tags,
   summary: 'List jobs',
-  description: '`metadata[k]=v` keeps jobs that have the pair, `metadata=null` those without metadata.',
-  request: { query: z.object({ limit: pageSize(1000, 20), after: cursor }) },
+  request: { query: z.object({ limit: pageSize(1000, 20), after: cursor, metadata: metadataQuery }) },
   responses: { ...ok(listOf(jobSchema)), ...errors(400) },
 });
 

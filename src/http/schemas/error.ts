@@ -29,9 +29,9 @@ const DESCRIPTIONS = {
   503: 'Cannot be served at the moment; repeat after `retry-after` seconds.',
 } as const;
 
-/** Error answers for a route's `responses`; 401 and 500 are always among them. */
+/** Error answers for a route's `responses`; 401 and 500 are always among them, and 503: every key is looked up. */
 export function errors(...statuses: (keyof typeof DESCRIPTIONS)[]) {
-  const all = [...new Set([...statuses, 401, 500] as const)].toSorted((a, b) => a - b);
+  const all = [...new Set([...statuses, 401, 500, 503] as const)].toSorted((a, b) => a - b);
   return Object.fromEntries(all.map((status) => [status, answer(DESCRIPTIONS[status])]));
 }
 

@@ -21,7 +21,7 @@ const noIntegrations = z
     message: 'integrations are not supported by this server.',
     params: { code: 'unsupported_parameter' },
   })
-  .openapi({ type: 'array', items: {}, maxItems: 0 });
+  .openapi({ type: ['array', 'null'], items: {}, maxItems: 0 });
 
 const SUFFIX_MAX = 64;
 /** Any text: the model's name gets what of it a name can hold. Counted in characters, not in UTF-16 units. */
@@ -84,7 +84,10 @@ export const jobSchema = z
     user_provided_suffix: z.string().nullable(),
     seed: z.int(),
     estimated_finish: unixSeconds.nullable(),
-    integrations: z.array(z.unknown()).openapi({ type: 'array', items: {} }),
+    integrations: z
+      .array(z.unknown())
+      .nullable()
+      .openapi({ type: ['array', 'null'], items: {} }),
     metadata: z.record(z.string(), z.string()).nullable(),
   })
   .openapi('FineTuningJob');

@@ -14,6 +14,17 @@ export const metadataSchema = z
   })
   .openapi({ description: 'At most 16 pairs; keys of 64, values of 512 characters.' });
 
+/** The filter as documentation; metadataFilter reads it, because no schema sees the keys in brackets as one value. */
+export const metadataQuery = z
+  .unknown()
+  .optional()
+  .openapi({
+    type: ['object', 'null'],
+    additionalProperties: { type: 'string' },
+    param: { style: 'deepObject', explode: true },
+    description: '`metadata[k]=v` keeps jobs that have the pair, `metadata=null` those without metadata.',
+  });
+
 /**
  * The filter in a list's query: `metadata[k]=v` for pairs an object must have (raw or percent-encoded brackets),
  * `metadata=` or `metadata=null` for objects without metadata, absent for all. Throws ApiError for anything else.
