@@ -8,7 +8,7 @@ base=${OPENAI_BASE_URL:-http://127.0.0.1:8080/v1}
 data=$(cd "$(dirname "$0")" && pwd)/data
 
 api() { curl -sS --fail-with-body -H "Authorization: Bearer $OPENAI_API_KEY" "$@"; }
-# The first value of a key in a JSON text; null is empty.
+# The text that a key has in a JSON answer of one line, in the last place that has the key; null is empty.
 field() { sed -nE "s/.*\"$1\":(\"([^\"]*)\"|null).*/\2/p" | head -n 1; }
 upload() { api "$base/files" -F purpose=fine-tune -F "file=@$data/$1" | field id; }
 

@@ -2,7 +2,10 @@
  * Upload, fine-tune, follow, chat: with the official SDK, as one would against OpenAI.
  *
  *   npm start                                   (in another terminal; it prints the key)
- *   OPENAI_API_KEY=sk-lathe-… OPENAI_BASE_URL=http://127.0.0.1:8080/v1 node examples/fine-tune.ts
+ *   export OPENAI_API_KEY=sk-lathe-… OPENAI_BASE_URL=http://127.0.0.1:8080/v1
+ *   node_modules/.bin/node examples/fine-tune.ts
+ *
+ * That is the Node that came with the packages on Linux; elsewhere take your own, 22.18 or later.
  */
 import { createReadStream } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
