@@ -64,9 +64,14 @@ process.on('disconnect', () => process.exit(EXIT.orphaned));
 // A Ctrl-C reaches the whole process group; when to stop is the supervisor's decision.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 
+/** Shows life between two pieces of work that block; costs nothing when called often. */
+function alive(): void {
+  if (performance.now() - channel.lastSentAt > ALIVE_MS) tell({ type: 'alive' });
+}
+
 /** Lets messages in and out, and shows life during long work. @returns whether to stop at the next step boundary */
 async function turn(): Promise<boolean> {
-  if (performance.now() - channel.lastSentAt > ALIVE_MS) tell({ type: 'alive' });
+  alive();
   await nextTurn();
   return channel.stopRequested;
 }
@@ -116,7 +121,8 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
     const { step } = state;
     const dir = path.join(job.checkpointsDir, `ckpt-${step}`);
     try {
-      await commitFolder(dir, step, (temporary) => writeTraining(temporary, job, training), failpoints);
+      const write = (temporary: string) => writeTraining(temporary, job, training, turn);
+      await showingLife(commitFolder(dir, step, write, failpoints));
     } catch (error) {
       // The earlier checkpoint still stands; only the last one cannot be done without.
       if ((error as NodeJS.ErrnoException).code !== 'ENOSPC' || step === totalSteps) throw error;
@@ -131,7 +137,7 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
   };
   const end = await train({
     ...training,
-    ...{ data, plan: job.plan, recompute, failpoints, save, turn },
+    ...{ data, plan: job.plan, recompute, failpoints, save, turn, alive },
     isSaveDue: () => performance.now() - savedAt > saveMs,
     report: (done) => tell({ type: 'step', totalSteps, ...done }),
   });

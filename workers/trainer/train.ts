@@ -37,6 +37,8 @@ export interface TrainingRun {
   isSaveDue: () => boolean;
   /** Lets messages in and out; true when the loop shall stop here. */
   turn: () => Promise<boolean>;
+  /** Shows life inside a step, which may be long. */
+  alive: () => void;
   failpoints: Failpoints;
 }
 
@@ -71,6 +73,7 @@ export async function train(run: TrainingRun): Promise<'finished' | 'stopped'> {
     for (const [microBatch, batch] of batches.entries()) {
       const options = { labelledTotal, seed, step: state.step, microBatch, recompute: run.recompute };
       addSums(sums, accumulateGradients(model, batch, options));
+      run.alive();
     }
     const step = state.step + 1;
     const loss = sums.lossSum / sums.labelled;

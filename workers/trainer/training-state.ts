@@ -92,10 +92,19 @@ function readState(dir: string, { plan }: TrainRequest, optimizer: AdamW, device
   };
 }
 
-/** Writes the checkpoint's files, all but the manifest, into an empty folder. */
-export async function writeTraining(dir: string, request: TrainRequest, training: Training): Promise<void> {
+/**
+ * Writes the checkpoint's files, all but the manifest, into an empty folder. `breathe` is called around the big ones:
+ * each blocks the thread while it is written.
+ */
+export async function writeTraining(
+  dir: string,
+  request: TrainRequest,
+  training: Training,
+  breathe: () => Promise<unknown>,
+): Promise<void> {
   const { model, optimizer, state } = training;
   const { plan } = request;
+  await breathe();
   if (model.adapter) await model.adapter.save(dir, { baseModelName: request.baseModel });
   else {
     await model.save(dir);
@@ -104,7 +113,9 @@ export async function writeTraining(dir: string, request: TrainRequest, training
       if (existsSync(source)) copyFileSync(source, path.join(dir, name));
     }
   }
+  await breathe();
   writeSafetensors(path.join(dir, STATE_FILES.optimizer), optimizer.state());
+  await breathe();
   const saved: z.infer<typeof stateSchema> = {
     format_version: FORMAT_VERSION,
     step: state.step,
