@@ -6,7 +6,7 @@
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type BaseModelSource, type Config, childEnvironment, EXIT_CONFIG } from '../config.ts';
+import { type BaseModelSource, type Config, ConfigError, childEnvironment, EXIT_CONFIG } from '../config.ts';
 import { openDatabase } from '../db/client.ts';
 import { migrate } from '../db/migrate.ts';
 import { registerBaseModels } from '../domain/base-models/register.ts';
@@ -19,11 +19,11 @@ import { type StopSignal, stopSignal } from './stop-signal.ts';
 type Say = (line: string) => void;
 type UpConfig = Config & { databaseUrl: string; baseModels: readonly BaseModelSource[] };
 
-/** Time for a trainer to save and hand over, on top of the API's drain. */
+/** Time for a worker to save and hand over, on top of the drain. */
 const WORKER_GRACE_MS = 20_000;
 const POSTGRES_PAUSE_MS = 500;
 
-/** Runs until a signal comes; returns the exit code. Throws HomeInUse, BaseModelError or what Postgres says. */
+/** Runs until a signal comes; returns the exit code. Throws HomeInUse, ConfigError, BaseModelError or what Postgres says. */
 export async function up(config: Config, say: Say): Promise<number> {
   const lock = lockHome(config.home, 'lathe up');
   const stop = stopSignal();
@@ -56,15 +56,24 @@ interface KeptPostgres {
 }
 
 /** The embedded Postgres, started again when it dies. If it cannot be, or not at its old address, all must stop. */
-async function keepPostgres(home: string, say: Say, stop: StopSignal): Promise<KeptPostgres> {
-  let current = await startEmbeddedPostgres({ home });
+export async function keepPostgres(
+  home: string,
+  say: Say,
+  stop: Pick<StopSignal, 'ask'>,
+  start = startEmbeddedPostgres,
+): Promise<KeptPostgres> {
+  let current = await start({ home });
   const { url, note } = current;
   let [stopping, lost] = [false, false];
   const watch = async () => {
-    for (await current.ended; !stopping; await current.ended) {
+    for (;;) {
+      await current.ended;
+      if (stopping) return;
       say(`Postgres ended by itself. Starting it again. Log: ${current.logFile}`);
       await sleep(POSTGRES_PAUSE_MS);
-      current = await startEmbeddedPostgres({ home });
+      if (stopping) return;
+      current = await start({ home });
+      if (stopping) return; // nobody waits for its end: stop() ends it
       if (current.url !== url) throw new Error('its port is taken by another program now');
     }
   };
@@ -80,7 +89,7 @@ async function keepPostgres(home: string, say: Say, stop: StopSignal): Promise<K
     stop: async () => {
       stopping = true;
       await current.stop();
-      await watching; // a restart under way ends first
+      await watching; // a restart under way ends first, and its server is stopped too
       await current.stop();
     },
   };
@@ -108,6 +117,7 @@ async function runChildren(config: UpConfig, lock: HomeLock, stop: StopSignal, s
   const logs = path.join(config.home, 'logs');
   mkdirSync(logs, { recursive: true, mode: 0o700 });
   let [exitCode, port] = [0, config.port];
+  checkInferenceAddress(config);
   const child = (
     name: string,
     command: ChildSpec['command'],
@@ -152,8 +162,18 @@ async function runChildren(config: UpConfig, lock: HomeLock, stop: StopSignal, s
     for (const each of [api, ...workers]) each.kill();
   });
   await api.stop(config.drainSeconds * 1000 + 2_000);
-  await Promise.all(workers.map((worker) => worker.stop(WORKER_GRACE_MS)));
+  await Promise.all(workers.map((worker) => worker.stop(config.drainSeconds * 1000 + WORKER_GRACE_MS)));
   return exitCode;
+}
+
+/** Each base model has an inference worker of its own, and they cannot share one fixed address. */
+function checkInferenceAddress({ baseModels, inferencePort, inferenceUrl }: UpConfig): void {
+  if (baseModels.length <= 1 || (inferencePort === 0 && inferenceUrl === null)) return;
+  const fixed = inferencePort === 0 ? 'LATHE_INFERENCE_URL' : 'LATHE_INFERENCE_PORT';
+  throw new ConfigError(
+    `${fixed} is set, but there are ${baseModels.length} base models and each has an inference worker of its own: ` +
+      `unset it, or name one model in LATHE_BASE_MODELS.`,
+  );
 }
 
 function banner(url: string, config: UpConfig, logs: string): string {

@@ -194,6 +194,14 @@ describe('wrong use', () => {
       [['up'], { PORT: 'eighty' }, 'PORT=eighty is not valid: expected a whole number from 0 to 65535'],
       [['up'], { LATHE_BASE_MODELS: '/nowhere/m' }, '/nowhere/m/config.json'],
       [['up'], { ...model, PORT: port }, 'EADDRINUSE'],
+      [
+        ['up'],
+        {
+          LATHE_BASE_MODELS: `${model.LATHE_BASE_MODELS},twin=${path.join(home, 'tiny')}`,
+          LATHE_INFERENCE_PORT: '7001',
+        },
+        'LATHE_INFERENCE_PORT is set, but there are 2 base models',
+      ],
       [['trainer'], {}, 'There is no database: set DATABASE_URL'],
     ];
     for (const [args, env, message] of wrong) {
