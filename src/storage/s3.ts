@@ -30,8 +30,14 @@ type S3Config = Extract<StorageConfig, { kind: 's3' }>;
 const PART_BYTES = 8 * 1024 * 1024;
 const PARTS_IN_FLIGHT = 2;
 
+/**
+ * A server that stays silent this long fails the attempt; the SDK tries again. socketTimeout is the one that ends a
+ * request: the SDK's requestTimeout only writes a warning.
+ */
+const TIMEOUTS = { connectionTimeout: 5_000, socketTimeout: 30_000 };
+
 /** Opens the bucket; connects with the first request. Without keys the SDK's own chain (instance role, …) is used. */
-export function openS3Storage(config: S3Config): Storage {
+export function openS3Storage(config: S3Config, timeouts = TIMEOUTS): Storage {
   const checksums = config.checksums === 'supported' ? 'WHEN_SUPPORTED' : 'WHEN_REQUIRED';
   const client = new S3Client({
     region: config.region,
@@ -39,7 +45,7 @@ export function openS3Storage(config: S3Config): Storage {
     requestChecksumCalculation: checksums,
     responseChecksumValidation: checksums,
     maxAttempts: 5,
-    requestHandler: { connectionTimeout: 5_000, requestTimeout: 30_000 },
+    requestHandler: timeouts,
     ...(config.endpoint !== null && { endpoint: config.endpoint }),
     ...(config.accessKeyId !== null &&
       config.secretAccessKey !== null && {

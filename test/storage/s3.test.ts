@@ -78,6 +78,33 @@ describe('S3 storage on the wire', () => {
     expect(seen.some(({ method, url }) => method === 'POST' && url.includes('uploadId'))).toBe(false);
   });
 
+  it('gives up on a server that takes requests and never answers, or stops in the middle of an answer', async () => {
+    const heads: string[] = [];
+    const server = createServer((request, response) => {
+      heads.push(`${request.method} ${request.url}`);
+      if (request.url!.includes('half')) response.writeHead(200, { 'content-length': 10 }).write('half');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const storage = openS3Storage(
+      {
+        ...common,
+        ...{ bucket: 'bucket', accessKeyId: 'key', secretAccessKey: 'secret' },
+        endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      },
+      { connectionTimeout: 1_000, socketTimeout: 100 },
+    );
+    await Promise.all([
+      expect(storage.head('silent')).rejects.toMatchObject({ name: 'TimeoutError' }),
+      expect(storage.put('silent', Buffer.alloc(100_000))).rejects.toMatchObject({ name: 'TimeoutError' }),
+      expect(storage.get('half').then((body) => body.toArray())).rejects.toMatchObject({
+        name: 'TimeoutError',
+      }),
+    ]);
+    expect(heads.filter((head) => head.startsWith('HEAD'))).toHaveLength(5); // each attempt timed out by itself
+    server.closeAllConnections();
+    server.close();
+  });
+
   it('passes refusals on with their code instead of calling the object missing', async () => {
     const { storage, close } = await recorder(() => ({
       status: 403,
