@@ -2,6 +2,7 @@
  * Connections to Postgres: one pool for requests and a small one for leases, so that a flood of requests can never
  * stop a heartbeat. Knows no table's meaning.
  */
+import { DrizzleQueryError } from 'drizzle-orm';
 import { drizzle, type NodePgDatabase } from 'drizzle-orm/node-postgres';
 import { Pool, type PoolConfig } from 'pg';
 import * as schema from './schema.ts';
@@ -27,7 +28,7 @@ export interface DatabaseOptions {
   connections?: number;
   /** Shown in pg_stat_activity. */
   name?: string;
-  /** Called when an idle connection breaks; the pool replaces it by itself. */
+  /** Called when a connection breaks, idle or within a transaction; the pool replaces it by itself. */
   onConnectionError?: (error: Error) => void;
 }
 
@@ -41,19 +42,44 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
     statement_timeout: 30_000,
     lock_timeout: 10_000,
     idle_in_transaction_session_timeout: 30_000,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
   };
-  const pool = new Pool({ ...shared, max: options.connections ?? 10 });
-  const leasePool = new Pool({ ...shared, max: 2, statement_timeout: 10_000 });
-  for (const each of [pool, leasePool]) each.on('error', (error) => options.onConnectionError?.(error));
+  // query_timeout runs here, not in the server: without it a host that vanished would be waited for for many minutes.
+  const pool = new Pool({ ...shared, max: options.connections ?? 10, query_timeout: 35_000 });
+  const leasePool = new Pool({ ...shared, max: 2, statement_timeout: 10_000, query_timeout: 10_000 });
+  for (const each of [pool, leasePool]) {
+    // Between two queries of a transaction a broken connection is told to its client alone, and an error that nobody
+    // hears ends the process. The next query fails with it.
+    each.on('connect', (client) => client.on('error', (error) => options.onConnectionError?.(error)));
+    each.on('error', () => {}); // the same error again, of an idle client
+  }
   const db = drizzle(pool, { schema });
   return {
     url,
     db,
     pool,
     leases: drizzle(leasePool, { schema }),
-    transaction: (work) => db.transaction(work),
+    transaction: (work) => inTransaction(pool, work),
     close: async () => {
       await Promise.all([pool.end(), leasePool.end()]);
     },
   };
+}
+
+/**
+ * Drizzle's own way to borrow a client keeps it for ever when `begin` fails, and gives one back that still waits for
+ * an answer. Here a client whose query failed is closed instead.
+ */
+async function inTransaction<T>(pool: Pool, work: (tx: Transaction) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  let failed = false;
+  try {
+    return await drizzle(client, { schema }).transaction(work);
+  } catch (error) {
+    failed = error instanceof DrizzleQueryError;
+    throw error;
+  } finally {
+    client.release(failed);
+  }
 }

@@ -2,7 +2,7 @@
 import { getTableColumns, getTableName, is } from 'drizzle-orm';
 import { PgTable } from 'drizzle-orm/pg-core';
 import { Client } from 'pg';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { openDatabase } from '../../src/db/client.ts';
 import { migrate } from '../../src/db/migrate.ts';
 import * as schema from '../../src/db/schema.ts';
@@ -81,6 +81,28 @@ describe('the pools', () => {
     });
     await expect(work).rejects.toThrow('changed my mind');
     expect((await database.pool.query('select * from t')).rowCount).toBe(0);
+    await database.close();
+    await drop();
+  });
+
+  it('outlive a connection that breaks inside a transaction, at any point, without losing its place', async () => {
+    const { url, drop } = await createSchema();
+    const errors: Error[] = [];
+    const database = openDatabase(url, { connections: 1, onConnectionError: (error) => errors.push(error) });
+    const work = database.transaction(async (tx) => {
+      const { rows: found } = await tx.execute<{ pid: number }>('select pg_backend_pid() as pid');
+      await rows(url, `select pg_terminate_backend(${found[0]!.pid})`);
+      await expect.poll(() => errors.length).toBeGreaterThan(0); // no query runs: nobody but the listener hears it
+      await tx.execute('select 1');
+    });
+    await expect(work).rejects.toThrow();
+    // `begin` is the query that meets the broken connection.
+    const query = vi
+      .spyOn(Client.prototype, 'query')
+      .mockImplementationOnce(() => Promise.reject(new Error('broken')));
+    await expect(database.transaction(async () => {})).rejects.toThrow('begin');
+    query.mockRestore();
+    expect(await database.transaction(async () => 'here')).toBe('here');
     await database.close();
     await drop();
   });

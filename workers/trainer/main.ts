@@ -25,15 +25,11 @@ if (config.databaseUrl === null) {
     'DATABASE_URL is not set. A trainer of its own needs the database of the service; `npm start` runs all.',
   );
 }
-const onConnectionError = (err: Error) => log.warn({ err: err.message }, 'a database connection broke');
 const database = openDatabase(config.databaseUrl, {
   connections: config.databasePool,
   name: 'lathe trainer',
-  onConnectionError,
+  onConnectionError: (error) => log.warn({ err: error.message }, 'a database connection broke'),
 });
-// Between two queries of a transaction a broken connection is told to its client alone, and an error that nobody hears
-// ends the process. The transaction's next query fails with it and is tried again.
-database.pool.on('connect', (client) => client.on('error', onConnectionError));
 const leave = new AbortController();
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.on(signal, () => {
