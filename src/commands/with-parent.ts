@@ -1,6 +1,7 @@
 /**
  * Loaded before a child's own program (`node --import`): ends the process when its parent is gone, so that a killed
- * `lathe up` leaves nothing behind. First politely, so that a trainer can save its work.
+ * `lathe up` leaves nothing behind. First politely, so that a trainer can save its work; the embedded Postgres keeps
+ * the sessions it has open for as long (embedded/postgres.ts).
  */
 import { isMainThread } from 'node:worker_threads';
 

@@ -53,7 +53,6 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
 
   const running = await adopt(data, password);
   const server = running ?? (await launch(place, binaries, data, password, options.settings ?? {}));
-  const watcher = watchParent(server.pid, data);
   return {
     url: urlOf(server.port, password),
     pid: server.pid,
@@ -64,7 +63,6 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
     stop: async () => {
       await stopPostmaster(server.pid, data);
       await server.ended;
-      watcher.kill('SIGKILL');
     },
   };
 }
@@ -94,7 +92,11 @@ async function adopt(data: string, password: string): Promise<Server | null> {
       () => true,
       () => false,
     );
-    if (answers) return { ...found, ended: untilGone(found.pid, data) };
+    if (answers) {
+      const ended = untilGone(found.pid, data);
+      watchParent(found.pid, data, ended);
+      return { ...found, ended };
+    }
     await stopPostmaster(found.pid, data);
   }
   clearStaleLock(data);
@@ -118,10 +120,18 @@ async function launch(
     const ended = new Promise<void>((resolve) =>
       child.once('exit', () => resolve()).once('error', () => resolve()),
     );
-    if (child.pid !== undefined && (await becomesReady(child, data))) {
-      await prepareDatabase(port, password);
-      savePort(place.folder, port);
-      return { pid: child.pid, port, ended };
+    if (child.pid !== undefined) {
+      watchParent(child.pid, data, ended);
+      try {
+        if (await becomesReady(child, data)) {
+          await prepareDatabase(port, password);
+          savePort(place.folder, port);
+          return { pid: child.pid, port, ended };
+        }
+      } catch (error) {
+        await stopPostmaster(child.pid, data);
+        throw error;
+      }
     }
     // The port was taken meanwhile, or workers of a killed server have not noticed its death yet.
     if (attempt === START_ATTEMPTS) {
@@ -178,11 +188,23 @@ async function becomesReady(child: ChildProcess, data: string): Promise<boolean>
 
 /**
  * A shell that waits for our end of a pipe to close and then stops the server: when this process is killed outright,
- * nothing of ours can run, but the kernel still closes the pipe. It checks the lock file so as never to signal a stranger.
+ * nothing of ours can run, but the kernel still closes the pipe. It checks the lock file so as never to signal a
+ * stranger, and waits for that file when the server has only just started. The first stop is Postgres's smart one: it
+ * lets in nobody new and ends with the last session, so that a trainer can save and hand over through the sessions it
+ * has (commands/with-parent.ts gives it 10 s). A server that still runs after that is stopped fast.
  */
-function watchParent(pid: number, data: string): ChildProcess {
-  const script =
-    'read -r _; if [ "$(head -n 1 "$2/postmaster.pid" 2>/dev/null)" = "$1" ]; then kill -INT "$1"; fi';
+function watchParent(pid: number, data: string, ended: Promise<void>): void {
+  const script = `read -r _
+    signal=TERM
+    for second in 0 1 2 3 4 5 6 7 8 9 10 11 12; do
+      kill -0 "$1" 2>/dev/null || exit
+      if [ "$second" = 12 ]; then signal=INT; fi
+      if [ "$signal" != sent ] && [ "$(head -n 1 "$2/postmaster.pid" 2>/dev/null)" = "$1" ]; then
+        kill -s "$signal" "$1"
+        signal=sent
+      fi
+      sleep 1
+    done`;
   const watcher = spawn('/bin/sh', ['-c', script, 'sh', String(pid), data], {
     cwd: '/',
     env: { PATH: '/usr/bin:/bin' },
@@ -191,7 +213,7 @@ function watchParent(pid: number, data: string): ChildProcess {
   });
   watcher.unref();
   (watcher.stdin as unknown as { unref(): void }).unref();
-  return watcher;
+  void ended.then(() => watcher.kill('SIGKILL'));
 }
 
 const logFile = (place: Place) => path.join(place.folder, 'log');

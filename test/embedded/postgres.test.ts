@@ -24,7 +24,7 @@ import {
   runningPostgresUrl,
   startEmbeddedPostgres,
 } from '../../src/embedded/postgres.ts';
-import { isPostmasterOf } from '../../src/embedded/postmaster.ts';
+import { isPostmasterOf, readPostmaster } from '../../src/embedded/postmaster.ts';
 import { isAlive, waitForExit } from '../../src/embedded/processes.ts';
 
 const isRoot = process.getuid?.() === 0;
@@ -162,10 +162,12 @@ describe('the embedded Postgres', () => {
     await new Promise((resolve) => orphan.parent.once('exit', resolve));
     expect(isPostmasterOf(orphan.pid, data)).toBe(true);
     const adopted = await start();
+    expect(watchers(orphan.pid)).toHaveLength(1);
     expect(adopted).toMatchObject({ adopted: true, pid: orphan.pid, url: orphan.url });
     await adopted.stop();
     running.clear();
     expect(isAlive(orphan.pid)).toBe(false);
+    await expect.poll(() => watchers(orphan.pid)).toEqual([]);
   });
 
   it('is not misled by a lock file that names a living stranger', async () => {
@@ -183,6 +185,29 @@ describe('the embedded Postgres', () => {
     expect(isAlive(stranger.pid!)).toBe(true);
   });
 
+  it('lets open sessions end, but no new ones in, when its parent is killed', async () => {
+    const { pid, url, parent } = await startInParent(home);
+    const session = new Client({ connectionString: url });
+    session.on('error', () => {});
+    await session.connect();
+    parent.kill('SIGKILL');
+    await expect
+      .poll(() => query(url, 'select 1').catch((e: Error) => e.message), { timeout: 5_000 })
+      .toContain('shutting down');
+    expect((await session.query('select 1 as one')).rows).toEqual([{ one: 1 }]);
+    await session.end();
+    expect(await waitForExit(pid, 5_000)).toBe(true);
+  });
+
+  it('leaves no server and no watcher behind when the start fails', async () => {
+    const file = path.join(home, 'postgres', 'password');
+    const password = readFileSync(file, 'utf8');
+    writeFileSync(file, 'wrong\n');
+    await expect(start()).rejects.toThrow('password authentication failed');
+    writeFileSync(file, password);
+    expect(readPostmaster(data)).toBeNull();
+  });
+
   it('says what is wrong when the data is of another version', async () => {
     const file = path.join(data, 'PG_VERSION');
     const version = readFileSync(file, 'utf8');
@@ -198,6 +223,14 @@ describe.runIf(isRoot)('the embedded Postgres under root', () => {
     const status = readFileSync(`/proc/${server.pid}/status`, 'utf8');
     expect(status).not.toMatch(/^Uid:\s+0\s/m);
     expect(status).toMatch(/^Groups:\s*$/m);
+  });
+
+  it('makes folders that account can enter also under a strict umask', async () => {
+    const strict = ['/bin/sh', '-c', 'umask 077; exec "$@"', 'sh'];
+    const { note, parent, pid } = await startInParent(path.join(base, 'strict', 'home'), strict);
+    expect(note).toBeNull();
+    parent.kill('SIGKILL');
+    expect(await waitForExit(pid, 5_000)).toBe(true);
   });
 
   it('puts the data where that account can reach it when the home is under a 0700 folder', async () => {
