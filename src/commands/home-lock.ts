@@ -3,9 +3,10 @@
  * by the process's birth time, not by its pid alone, and taken over.
  */
 import { randomBytes } from 'node:crypto';
-import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { ConfigError } from '../config.ts';
+import { makeFolder } from '../embedded/account.ts';
 import { processBirth } from '../embedded/processes.ts';
 
 export interface Holder {
@@ -59,7 +60,7 @@ export function lockHome(home: string, command: string): HomeLock {
   // Linked into place, so that nobody ever reads a half-written lock.
   const claim = `${file}.${randomBytes(6).toString('hex')}`;
   try {
-    mkdirSync(home, { recursive: true, mode: 0o711 });
+    makeFolder(home, 0o711);
     writeFileSync(claim, JSON.stringify(mine), { mode: 0o644 });
   } catch (cause) {
     throw new ConfigError(`Cannot write to LATHE_HOME=${home}: ${(cause as Error).message}`, { cause });

@@ -5,6 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
+  chmodSync,
   chownSync,
   existsSync,
   mkdirSync,
@@ -110,9 +111,15 @@ function fallbackName(wanted: string): string {
   return name;
 }
 
-function makeFolder(folder: string, mode: number): void {
+/**
+ * Makes `folder` (an absolute path) and what is missing above it with exactly this mode, whatever the umask; a folder
+ * that is there keeps its mode. Throws a sentence.
+ */
+export function makeFolder(folder: string, mode: number): void {
   try {
-    mkdirSync(folder, { recursive: true, mode });
+    const first = mkdirSync(folder, { recursive: true, mode });
+    if (first === undefined) return;
+    for (let at = folder; at.length >= first.length; at = path.dirname(at)) chmodSync(at, mode);
   } catch (cause) {
     throw new Error(`Cannot make the folder ${folder}: ${(cause as Error).message}`, { cause });
   }

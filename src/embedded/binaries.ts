@@ -4,10 +4,20 @@
  */
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import type { Account } from './account.ts';
+import { type Account, makeFolder } from './account.ts';
 
 export interface Binaries {
   initdb: string;
@@ -81,7 +91,7 @@ function makeLinks(root: string): boolean {
 function copiedTree(installed: Tree, copies: string): string {
   const target = path.join(copies, `postgres-${installed.version}`);
   if (existsSync(target)) return target;
-  mkdirSync(copies, { recursive: true, mode: 0o755 });
+  makeFolder(copies, 0o755);
   const unfinished = `${target}.${randomBytes(6).toString('hex')}`;
   try {
     cpSync(path.join(installed.root, 'native'), path.join(unfinished, 'native'), {
@@ -90,12 +100,22 @@ function copiedTree(installed: Tree, copies: string): string {
       filter: (source) => !source.endsWith('.a') && path.basename(source) !== 'pkgconfig',
     });
     makeLinks(unfinished);
+    makeReadable(unfinished);
     renameSync(unfinished, target);
   } catch (error) {
     rmSync(unfinished, { recursive: true, force: true });
     if (!existsSync(target)) throw error; // else another process was quicker
   }
   return target;
+}
+
+/** Lets every account read the tree, also one that was installed under a umask that forbids it. */
+function makeReadable(root: string): void {
+  for (const name of ['', ...readdirSync(root, { recursive: true, encoding: 'utf8' })]) {
+    const at = path.join(root, name);
+    const found = lstatSync(at);
+    if (!found.isSymbolicLink()) chmodSync(at, found.isDirectory() || found.mode & 0o100 ? 0o755 : 0o644);
+  }
 }
 
 const version = (root: string, account: Account) =>
