@@ -4,7 +4,7 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream, createWriteStream, existsSync } from 'node:fs';
-import { mkdir, rename, rm, stat, statfs } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -44,7 +44,7 @@ export async function pullModel(
     checkModelConfig(await textOf(hub, 'config.json'), id); // before gigabytes come for a family we do not know
     await checkSpace(config.home, files);
     await mkdir(location, { recursive: true });
-    for (const file of files) await fetchFile(hub, file, location, say);
+    await bringUpToDate(hub, files, location, say);
   } catch (error) {
     throw explained(error, id, config.hubUrl);
   }
@@ -82,6 +82,32 @@ async function checkSpace(home: string, files: ListFileEntry[]): Promise<void> {
   }
 }
 
+/**
+ * Fetches what is missing or different and removes what the hub no longer has (a leftover shard would be read). The
+ * folder has no config.json meanwhile, so that one that was interrupted is not taken for a model.
+ */
+async function bringUpToDate(
+  hub: Hub,
+  files: ListFileEntry[],
+  folder: string,
+  say: (line: string) => void,
+): Promise<void> {
+  const config = path.join(folder, 'config.json');
+  const missing: ListFileEntry[] = [];
+  for (const file of files) {
+    const target = path.join(folder, file.path);
+    if (existsSync(target) && (await matches(target, file))) say(`${file.path}: already here`);
+    else missing.push(file);
+  }
+  const names = new Set(files.map((file) => file.path));
+  const extra = (await readdir(folder)).filter((name) => WANTED.test(name) && !names.has(name));
+  if (missing.length === 0 && extra.length === 0) return;
+  await rm(config, { force: true });
+  for (const name of extra) await rm(path.join(folder, name));
+  for (const file of files)
+    if (missing.includes(file) || file.path === 'config.json') await fetchFile(hub, file, folder, say);
+}
+
 /** Downloads to a temporary name and moves it into place once size and digest are right. */
 async function fetchFile(
   hub: Hub,
@@ -90,7 +116,6 @@ async function fetchFile(
   say: (line: string) => void,
 ): Promise<void> {
   const target = path.join(folder, file.path);
-  if (existsSync(target) && (await matches(target, file))) return say(`${file.path}: already here`);
   say(`${file.path}: ${(file.size / 1e6).toFixed(1)} MB`);
   const blob = await downloadFile({ ...hub, path: file.path, xet: false });
   if (!blob) throw new PullError(`${hub.repo} has no ${file.path} at ${hub.revision}.`);

@@ -116,6 +116,21 @@ describe('models pull', () => {
     expect(readFileSync(path.join(folder(), 'tokenizer.json'), 'utf8')).toBe('{}');
   });
 
+  it('replaces a model whole: leftover files go, and an interruption leaves no model', async () => {
+    const sharded = { 'model.safetensors': null, 'model-1.safetensors': safetensors([2, 2]) };
+    await pull(await hub({ ...sharded, 'generation_config.json': Buffer.from('{}') }));
+    writeFileSync(path.join(folder(), 'notes.txt'), 'mine');
+    await expect(pull(await hub({}, { 'model.safetensors': safetensors([9]) }))).rejects.toThrow(PullError);
+    expect(existsSync(path.join(folder(), 'config.json'))).toBe(false);
+    await pull(await hub());
+    expect(readdirSync(folder()).sort()).toEqual([
+      'config.json',
+      'model.safetensors',
+      'notes.txt',
+      'tokenizer.json',
+    ]);
+  });
+
   it('refuses bytes that are not those announced, and leaves the folder incomplete', async () => {
     const other = safetensors([3, 5]);
     other[other.length - 1] = 1;
