@@ -89,13 +89,22 @@ export async function describe(database: Database, fence: Fence) {
 }
 export type ClaimedJob = Awaited<ReturnType<typeof describe>>;
 
-/** Gives the job back at once (the worker is leaving); it counts as no crash. @throws LeaseLost */
-export function release(database: Database, fence: Fence): Promise<void> {
+/**
+ * Gives the job back at once (the worker is leaving); it counts as no crash. One that is to be cancelled ends.
+ * @returns storage prefixes that nothing refers to any more. @throws LeaseLost
+ */
+export function release(database: Database, fence: Fence): Promise<{ retired: string[] }> {
   return database.transaction(async (tx) => {
     const { cancelRequested } = await statements.lockHeld(tx, fence);
     await statements.unlease(tx, fence, 0);
-    if (cancelRequested) await cancelUnheld(tx, fence.jobId);
+    return { retired: cancelRequested ? await cancelUnheld(tx, fence.jobId) : [] };
   });
+}
+
+/** How a crash ended, and the storage prefixes that nothing refers to any more. */
+export interface CrashEnd {
+  outcome: 'retried' | 'failed' | 'cancelled';
+  retired: string[];
 }
 
 /**
@@ -108,18 +117,17 @@ export function crash(
   reason: string,
   policy: CrashPolicy,
   options: { onlyExpired?: boolean } = {},
-): Promise<'retried' | 'failed' | 'cancelled'> {
+): Promise<CrashEnd> {
   return database.transaction(async (tx) => {
     const before = await statements.lockHeld(tx, fence, options);
     if (before.cancelRequested) {
       await statements.unlease(tx, fence, 0);
-      await cancelUnheld(tx, fence.jobId);
-      return 'cancelled';
+      return { outcome: 'cancelled', retired: await cancelUnheld(tx, fence.jobId) };
     }
     const crashes = before.crashes + 1;
     if (crashes >= policy.crashBudget) {
       const times = crashes === 1 ? 'once' : `${crashes} times`;
-      await failHeld(
+      const retired = await failHeld(
         tx,
         fence,
         {
@@ -129,31 +137,33 @@ export function crash(
         },
         [],
       );
-      return 'failed';
+      return { outcome: 'failed', retired };
     }
     const backoff = policy.crashBackoffSeconds;
     const wait = backoff[Math.min(crashes, backoff.length) - 1] ?? 0;
     const text = `The worker was interrupted (${reason}); the job will continue from its last checkpoint`;
     await statements.insertEvents(tx, fence, [message('warn', text, { crashes })]);
     await statements.unlease(tx, fence, wait, crashes);
-    return 'retried';
+    return { outcome: 'retried', retired: [] };
   });
 }
 
 /**
  * Takes back jobs whose holder stopped renewing its lease. Any worker may call it, also several at once: each row is
- * judged in its own transaction, under its lock, by the database's clock. @returns the jobs taken back.
+ * judged in its own transaction, under its lock, by the database's clock. @returns the jobs taken back, each with the
+ * storage prefixes that nothing refers to any more.
  */
 export async function reap(
   database: Database,
   policy: CrashPolicy,
   onError: (error: unknown, fence: Fence) => void,
-): Promise<Fence[]> {
-  const taken: Fence[] = [];
+): Promise<(Fence & { retired: string[] })[]> {
+  const taken: (Fence & { retired: string[] })[] = [];
   for (const fence of await statements.expiredLeases(database.leases, 100)) {
     try {
-      await crash(database, fence, 'its worker stopped answering', policy, { onlyExpired: true });
-      taken.push(fence);
+      const reason = 'its worker stopped answering';
+      const { retired } = await crash(database, fence, reason, policy, { onlyExpired: true });
+      taken.push({ ...fence, retired });
     } catch (error) {
       // Renewed, ended or reaped by another in between. Any other failure concerns this row and must not hide the rest.
       if (!(error instanceof LeaseLost)) onError(error, fence);

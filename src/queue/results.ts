@@ -61,17 +61,25 @@ export function saveSettings(
   return statements.updateSettings(database.db, fence, settings);
 }
 
-/** Moves the held job on, with the events that say so. @throws LeaseLost */
-export function advance(
+/**
+ * Moves the held job on, with the events that say so. A repeated call after a commit whose answer was lost changes
+ * nothing. @throws LeaseLost
+ */
+export async function advance(
   database: Database,
   fence: Fence,
   to: 'queued' | 'running',
   events: readonly NewEvent[],
 ): Promise<void> {
-  return database.transaction(async (tx) => {
-    await statements.insertEvents(tx, fence, events);
-    if (!(await transition(tx, fence.jobId, to, fence))) throw new LeaseLost(fence);
-  });
+  try {
+    await database.transaction(async (tx) => {
+      await statements.insertEvents(tx, fence, events);
+      if (!(await transition(tx, fence.jobId, to, fence))) throw new LeaseLost(fence);
+    });
+  } catch (error) {
+    // Asked after the rollback, which took the second copy of the events with it.
+    if (!(error instanceof LeaseLost && (await statements.isHeldAs(database.db, fence, to)))) throw error;
+  }
 }
 
 /**
@@ -163,25 +171,25 @@ export function fail(
 ): Promise<{ retired: string[] }> {
   return database.transaction(async (tx) => {
     await statements.lockHeld(tx, fence);
-    const retired = await statements.retireCheckpoints(tx, fence, { ...KEPT, states: 0 });
-    await failHeld(tx, fence, error, details);
-    return { retired };
+    return { retired: await failHeld(tx, fence, error, details) };
   });
 }
 
-/** The writes of a failure, in the caller's transaction. @throws LeaseLost */
+/** The writes of a failure, in the caller's transaction. @returns as fail(). @throws LeaseLost */
 export async function failHeld(
   tx: Queryable,
   fence: Fence,
   error: JobError,
   details: readonly NewEvent[],
-): Promise<void> {
+): Promise<string[]> {
+  const retired = await statements.retireStates(tx, fence.jobId);
   await statements.insertEvents(tx, fence, [
     ...details,
     message('error', error.message, { code: error.code, param: error.param }),
   ]);
   await statements.updateError(tx, fence, error);
   if (!(await transition(tx, fence.jobId, 'failed', fence))) throw new LeaseLost(fence);
+  return retired;
 }
 
 /**
@@ -191,7 +199,7 @@ export async function failHeld(
 export function cancel(database: Database, fence: Fence): Promise<{ retired: string[] }> {
   return database.transaction(async (tx) => {
     await statements.lockHeld(tx, fence);
-    const retired = await statements.retireCheckpoints(tx, fence, { ...KEPT, states: 0 });
+    const retired = await statements.retireStates(tx, fence.jobId);
     await statements.insertEvents(tx, fence, [message('info', CANCELLED_MESSAGE)]);
     if (!(await transition(tx, fence.jobId, 'cancelled', fence))) throw new LeaseLost(fence);
     return { retired };

@@ -338,3 +338,22 @@ export async function isPublishedAs(db: Queryable, jobId: string, model: string)
   );
   return rows.length > 0;
 }
+
+/** Whether this fence holds the job in this state: the answer to a move whose reply was lost. */
+export async function isHeldAs(db: Queryable, fence: Fence, status: string): Promise<boolean> {
+  const { rows } = await db.execute(
+    sql`select 1 from fine_tuning_jobs where ${held(fence)} and status = ${status}`,
+  );
+  return rows.length > 0;
+}
+
+/**
+ * Marks the training states of a locked job that ends as deleted: nobody resumes it any more. Announced checkpoints
+ * stay. @returns the storage prefixes that nothing refers to any more.
+ */
+export async function retireStates(tx: Queryable, jobId: string): Promise<string[]> {
+  const { rows } = await tx.execute<{ storage_prefix: string }>(sql`
+    update fine_tuning_job_checkpoints set deleted_at = clock_timestamp()
+    where job_id = ${jobId} and kind = 'state' and deleted_at is null returning storage_prefix`);
+  return rows.map((row) => row.storage_prefix);
+}

@@ -1,7 +1,9 @@
 /** What a zombie can do: a worker whose job was given to another must change nothing, on every write path. */
-import { sql } from 'drizzle-orm';
+import { eq, sql } from 'drizzle-orm';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Database } from '../../src/db/client.ts';
+import { jobs } from '../../src/db/schema.ts';
+import { requestCancel } from '../../src/domain/jobs/states.ts';
 import * as queue from '../../src/queue/queue.ts';
 import { type Fence, message } from '../../src/queue/queue.ts';
 import { useDatabase } from '../helpers/database.ts';
@@ -235,5 +237,62 @@ describe('the holder', () => {
       'Line 4: bad',
       'The job failed.',
     ]);
+  });
+});
+
+describe('a move whose reply was lost', () => {
+  it('is repeated without a second event, and still refused to a worker that holds the job no more', async () => {
+    const id = await createJob(holder.database, tenant, { ...heldBy('w', 1) });
+    const fence = { jobId: id, epoch: 1, workerId: 'w' };
+    const move = () => queue.advance(holder.database, fence, 'queued', [message('info', 'moved')]);
+    await move();
+    await move();
+    const texts = (await eventsOf(holder.database, id)).map((event) => event.message);
+    expect(texts.filter((text) => text === 'moved')).toHaveLength(1);
+    await holder.database.db.execute(sql`update fine_tuning_jobs set epoch = 2 where id = ${id}`);
+    await expect(move()).rejects.toMatchObject({ name: 'LeaseLost' });
+  });
+});
+
+describe('the training states of a job that ends', () => {
+  const asked = { cancelRequestedAt: new Date() };
+  const ENDS: [string, object, (database: Database, fence: Fence) => Promise<unknown>][] = [
+    ['a failure', {}, (d, f) => queue.fail(d, f, { code: 'x', message: 'bad', param: null })],
+    ['a cancel by its holder', asked, (d, f) => queue.cancel(d, f)],
+    ['a spent crash budget', { crashes: 2 }, (d, f) => queue.crash(d, f, 'hung', POLICY)],
+    ['a crash of a job to be cancelled', asked, (d, f) => queue.crash(d, f, 'hung', POLICY)],
+    ['a release of a job to be cancelled', asked, (d, f) => queue.release(d, f)],
+  ];
+  async function withCheckpoints(values: object) {
+    const id = await createJob(holder.database, tenant, { status: 'running', ...heldBy('w', 1) });
+    const fence = { jobId: id, epoch: 1, workerId: 'w' };
+    await queue.recordCheckpoint(holder.database, fence, checkpointOf(1, 'epoch', `ft:x:ckpt-step-1:${id}`));
+    await queue.recordCheckpoint(holder.database, fence, checkpointOf(2));
+    if (Object.keys(values).length > 0)
+      await holder.database.db.update(jobs).set(values).where(eq(jobs.id, id));
+    return fence;
+  }
+  const kept = async (fence: Fence) =>
+    (await queue.listCheckpoints(holder.database, fence)).map((row) => row.step);
+
+  it.each(ENDS)('are retired by %s; what was announced stays', async (_, values, end) => {
+    const fence = await withCheckpoints(values);
+    expect(await end(holder.database, fence)).toMatchObject({ retired: ['p/e1/ckpt-2'] });
+    expect(await kept(fence)).toEqual([1]);
+  });
+
+  it('are retired by a cancel while nobody holds it', async () => {
+    const fence = await withCheckpoints({ workerId: null, leaseUntil: null });
+    await requestCancel(holder.database, tenant.project.id, fence.jobId);
+    expect(await kept(fence)).toEqual([1]);
+  });
+
+  it('stay when the job only waits for the next worker', async () => {
+    const fence = await withCheckpoints({});
+    expect(await queue.crash(holder.database, fence, 'hung', POLICY)).toEqual({
+      outcome: 'retried',
+      retired: [],
+    });
+    expect(await kept(fence)).toEqual([2, 1]);
   });
 });

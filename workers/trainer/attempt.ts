@@ -13,7 +13,7 @@ import type { Failpoint, Failpoints } from './failpoints.ts';
 import type { FromChild } from './messages.ts';
 import { HandedOver } from './outcomes.ts';
 import { type ProgressWriter, stepEvent } from './progress.ts';
-import { reasonOf, untilDone } from './retry.ts';
+import { reasonOf, unlessAborted, untilDone } from './retry.ts';
 import type { CheckpointUploader } from './uploads.ts';
 
 export interface Worker {
@@ -40,6 +40,8 @@ export interface Attempt {
   scratch: string;
   /** Aborted with the reason why the attempt must not go on: a lost lease, a cancel, a failed write. */
   stop: AbortController;
+  /** Aborted when the user asked to cancel, also while the attempt already ends for another reason. */
+  cancelled: AbortController;
   /** Aborted when nothing may be written any more: the lease is lost or the attempt is over. */
   closed: AbortController;
   progress: ProgressWriter;
@@ -57,6 +59,13 @@ export function retryOf(attempt: Attempt): <T>(work: () => Promise<T>) => Promis
     untilDone(attempt.closed.signal, work, (err, wait_ms) =>
       attempt.log.warn({ reason: reasonOf(err), wait_ms }, 'trying again'),
     );
+}
+
+/** Waits for `work`, which may take as long as storage is away, unless this worker is to leave. @throws HandedOver */
+export async function unlessLeaving<T>({ worker: { drain } }: Attempt, work: Promise<T>): Promise<T> {
+  return unlessAborted(drain, work).catch((error: unknown) => {
+    throw drain.aborted && error === drain.reason ? new HandedOver('this worker is leaving') : error;
+  });
 }
 
 /** Starts the child and ties it to the attempt's end and to this worker's leaving. */

@@ -6,7 +6,6 @@ import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { MIN_EXAMPLES } from '../../src/domain/jobs/methods.ts';
 import { newModelTail } from '../../src/ids.ts';
-import type { Log } from '../../src/log.ts';
 import {
   advance,
   CancelRequested,
@@ -23,7 +22,7 @@ import {
   release,
   saveSettings,
 } from '../../src/queue/queue.ts';
-import { type Attempt, retryOf, startChild, type Worker } from './attempt.ts';
+import { type Attempt, retryOf, startChild, unlessLeaving, type Worker } from './attempt.ts';
 import { Failpoints } from './failpoints.ts';
 import { fetchNewestCheckpoint, fetchObject, StoredObjectDamaged } from './inputs.ts';
 import { holdLease } from './lease.ts';
@@ -43,6 +42,7 @@ export type JobOutcome = 'succeeded' | 'failed' | 'cancelled' | 'handed_over' | 
 export async function runJob(worker: Worker, fence: Fence, claimedAt: number): Promise<JobOutcome> {
   const log = worker.log.child({ job_id: fence.jobId, epoch: fence.epoch });
   const stop = new AbortController();
+  const cancelled = new AbortController();
   const closed = new AbortController();
   const attempt: Attempt = {
     worker,
@@ -50,6 +50,7 @@ export async function runJob(worker: Worker, fence: Fence, claimedAt: number): P
     log,
     scratch: path.join(worker.scratch, `${fence.jobId}-e${fence.epoch}`),
     stop,
+    cancelled,
     closed,
     progress: new ProgressWriter(worker.database, fence, closed.signal, log, (error) => stop.abort(error)),
     loggingSteps: 1,
@@ -63,7 +64,11 @@ export async function runJob(worker: Worker, fence: Fence, claimedAt: number): P
       closed.abort(reason);
       stop.abort(reason);
     },
-    onCancel: () => stop.abort(new CancelRequested(`job ${fence.jobId} is to be cancelled`)),
+    onCancel: () => {
+      const reason = new CancelRequested(`job ${fence.jobId} is to be cancelled`);
+      cancelled.abort(reason);
+      stop.abort(reason);
+    },
   });
   stop.signal.addEventListener('abort', () => attempt.child?.kill(stop.signal.reason));
   log.info('job claimed');
@@ -93,7 +98,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
   attempt.announced = job.job.progress?.step ?? -1;
 
   if (job.job.status === 'validating_files') progress.add(message('info', validatingText(job)));
-  const files = await fetchDataFiles(attempt, job);
+  const files = await unlessLeaving(attempt, fetchDataFiles(attempt, job));
   const child = startChild(attempt);
   child.send({
     type: 'prepare',
@@ -114,7 +119,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
     ...(data.validation?.warnings ?? []),
   ]);
 
-  const resume = await chooseCheckpoint(attempt);
+  const resume = await unlessLeaving(attempt, chooseCheckpoint(attempt));
   const uploader = new CheckpointUploader(
     {
       ...{ database, storage, fence, prefix, progress, log, failpoints },
@@ -140,7 +145,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
   log.info(started, 'training started');
   const finished = await child.until('finished');
   await child.exited;
-  await uploader.drained();
+  await unlessLeaving(attempt, uploader.drained());
   await progress.flush();
 
   const checkpoint = uploader.last;
@@ -220,34 +225,32 @@ async function chooseCheckpoint(attempt: Attempt) {
 
 /** Ends the attempt as `error` demands, after the child is gone and its committed checkpoints are recorded. */
 async function settle(attempt: Attempt, error: unknown): Promise<JobOutcome> {
-  const { worker, fence, log, progress, uploader } = attempt;
+  const { worker, fence, log } = attempt;
   const { database, config } = worker;
   const write = retryOf(attempt);
   attempt.child?.kill(error instanceof Error ? error : new Error(String(error)));
   await attempt.child?.exited;
+  const removeAll = (retired: readonly string[]) => removeRetired(worker.storage, retired, log);
   try {
     if (error instanceof LeaseLost) throw error;
-    if (error instanceof CancelRequested) {
-      const { retired } = await write(() => cancel(database, fence));
-      await removeRetired(worker.storage, retired, log);
+    if (!attempt.cancelled.signal.aborted) await keepCommitted(attempt);
+    if (attempt.cancelled.signal.aborted || error instanceof CancelRequested) {
+      await removeAll((await write(() => cancel(database, fence))).retired);
       return 'cancelled';
     }
-    // What was committed before the end still counts; where it cannot be kept, the end is told all the same.
-    await uploader?.drained().catch((err: unknown) => logUnlessLost(log, err));
-    await progress.flush().catch((err: unknown) => logUnlessLost(log, err));
     if (error instanceof JobFailed) {
       const details = error.details.map((detail) => message('error', detail.message, detail.data));
-      const { retired } = await write(() => fail(database, fence, error.error, details));
-      await removeRetired(worker.storage, retired, log);
+      await removeAll((await write(() => fail(database, fence, error.error, details))).retired);
       return 'failed';
     }
     if (error instanceof HandedOver) {
-      await write(() => release(database, fence));
+      await removeAll((await write(() => release(database, fence))).retired);
       return 'handed_over';
     }
     log.error({ err: error }, 'attempt failed');
     const reason = error instanceof ChildCrashed ? error.message : `internal error: ${reasonOf(error)}`;
-    const outcome = await write(() => crash(database, fence, reason, config));
+    const { outcome, retired } = await write(() => crash(database, fence, reason, config));
+    await removeAll(retired);
     return outcome === 'retried' ? 'interrupted' : outcome;
   } catch (lost) {
     if (!(lost instanceof LeaseLost)) throw lost;
@@ -256,7 +259,16 @@ async function settle(attempt: Attempt, error: unknown): Promise<JobOutcome> {
   }
 }
 
-function logUnlessLost(log: Log, err: unknown): void {
-  if (err instanceof LeaseLost) throw err;
-  log.warn({ reason: reasonOf(err) }, 'a write of the ended attempt failed');
+/**
+ * What was committed before the end still counts; where it cannot be kept (storage stays away, the user cancels
+ * meanwhile), the end is told all the same. @throws LeaseLost
+ */
+async function keepCommitted({ worker, cancelled, uploader, progress, log }: Attempt): Promise<void> {
+  const enough = AbortSignal.any([cancelled.signal, AbortSignal.timeout(1000 * worker.config.drainSeconds)]);
+  for (const kept of [() => uploader?.drained(), () => progress.flush()]) {
+    await unlessAborted(enough, Promise.resolve(kept())).catch((err: unknown) => {
+      if (err instanceof LeaseLost) throw err;
+      log.warn({ reason: reasonOf(err) }, 'a write of the ended attempt failed');
+    });
+  }
 }

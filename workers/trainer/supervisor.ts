@@ -25,6 +25,7 @@ import type { Worker } from './attempt.ts';
 import type { Failpoint } from './failpoints.ts';
 import { isTransient, reasonOf } from './retry.ts';
 import { runJob } from './run-job.ts';
+import { removeRetired } from './uploads.ts';
 
 export interface SupervisorOptions {
   config: Config;
@@ -111,7 +112,7 @@ async function work(worker: Worker, once: boolean): Promise<void> {
 }
 
 /** Takes back the jobs of workers that are gone, and forgets their rows. */
-async function sweep({ database, config, log }: Worker): Promise<void> {
+async function sweep({ database, storage, config, log }: Worker): Promise<void> {
   const onError = (err: unknown, fence: Fence) =>
     log.error({ err, job_id: fence.jobId }, 'a job could not be taken back');
   for (const fence of await reap(database, config, onError)) {
@@ -119,6 +120,7 @@ async function sweep({ database, config, log }: Worker): Promise<void> {
       { job_id: fence.jobId, epoch: fence.epoch, worker: fence.workerId },
       'took a job back from a silent worker',
     );
+    await removeRetired(storage, fence.retired, log);
   }
   await sweepWorkers(database, config.heartbeatSeconds * SILENT_HEARTBEATS);
 }

@@ -5,7 +5,7 @@
  */
 import { sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../../db/client.ts';
-import { type Fence, insertEvents, message } from '../../queue/sql.ts';
+import { type Fence, insertEvents, message, retireStates } from '../../queue/sql.ts';
 
 export const JOB_STATUSES = [
   'validating_files',
@@ -86,9 +86,14 @@ export async function requestCancel(
   });
 }
 
-/** Writes the last event and the state of a job that no trainer holds; the caller has locked its row. */
-export async function cancel(tx: Queryable, jobId: string): Promise<void> {
+/**
+ * Writes the last event and the state of a job that no trainer holds; the caller has locked its row.
+ * @returns storage prefixes that nothing refers to any more
+ */
+export async function cancel(tx: Queryable, jobId: string): Promise<string[]> {
+  const retired = await retireStates(tx, jobId);
   await insertEvents(tx, { jobId }, [message('info', CANCELLED_MESSAGE)]);
   if (!(await transition(tx, jobId, 'cancelled', null)))
     throw new Error(`job ${jobId} could not be cancelled`);
+  return retired;
 }
