@@ -15,7 +15,7 @@ import { EXIT, type FromChild, type ToChild, type TrainRequest } from './message
 import { train } from './train.ts';
 import { openTraining, type Training, writeTraining } from './training-state.ts';
 
-/** Checkpoints waiting for their upload; the loop pauses rather than fill the disk. */
+/** Checkpoints waiting for their upload; the loop pauses rather than fill the disk, unless it is to leave. */
 const SPOOL_MAX = 2;
 /** A crash costs at most about this much training, whatever save_steps says. */
 const SAVE_SECONDS = { adapter: 60, full: 300 };
@@ -116,7 +116,7 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
   let savedAt = performance.now();
   const saveMs = 1000 * (isFull ? SAVE_SECONDS.full : SAVE_SECONDS.adapter);
   const save = async (kind: 'epoch' | 'state', metrics: Record<string, number>) => {
-    while (channel.unstored.size >= SPOOL_MAX)
+    while (channel.unstored.size >= SPOOL_MAX && !channel.stopRequested)
       await showingLife(new Promise<void>((resolve) => (channel.onRequest = resolve)));
     const { step } = state;
     const dir = path.join(job.checkpointsDir, `ckpt-${step}`);
