@@ -169,7 +169,7 @@ export const SETTINGS = {
   leaseSeconds: entry(
     'LATHE_LEASE_SECONDS',
     'How long a claimed job belongs to a worker.',
-    integer(2, 3600),
+    integer(3, 3600),
     30,
   ),
   heartbeatSeconds: entry('LATHE_HEARTBEAT_SECONDS', 'How often the lease is renewed.', integer(1, 600), 5),
@@ -261,6 +261,15 @@ function parseSettings(env: Environment): Scalars {
   return values as Scalars;
 }
 
+/** A lease must outlive two lost renewals, or every hiccup of the database would end an attempt. */
+function checkLease({ leaseSeconds, heartbeatSeconds }: Pick<Scalars, 'leaseSeconds' | 'heartbeatSeconds'>) {
+  if (heartbeatSeconds * 3 <= leaseSeconds) return;
+  throw new ConfigError(
+    `LATHE_HEARTBEAT_SECONDS=${heartbeatSeconds} is too long for LATHE_LEASE_SECONDS=${leaseSeconds}: ` +
+      'a lease must last at least three heartbeats.',
+  );
+}
+
 function storageConfig(s: Scalars, home: string): StorageConfig {
   if (s.s3Bucket === null) {
     const stray = (['s3Endpoint', 's3AccessKeyId', 's3SecretAccessKey'] as const).find(
@@ -316,6 +325,7 @@ function baseModelSources(list: string | null): BaseModelSource[] | null {
  */
 export function loadConfig(env: Environment = process.env, overrides: Partial<Config> = {}): Config {
   const s = parseSettings(env);
+  checkLease({ ...s, ...overrides });
   const home = path.resolve(overrides.home ?? s.home);
   const {
     baseModelList,

@@ -37,6 +37,11 @@ describe('loadConfig', () => {
       [{ LATHE_CORS_ORIGINS: 'a.example' }, /expected '\*' or origins/],
       [{ LATHE_BASE_MODELS: 'a=' }, /^LATHE_BASE_MODELS=a= is not valid/],
       [{ LATHE_BASE_MODELS: 'x/m,y/m' }, /'m' is named twice/],
+      [{ LATHE_LEASE_SECONDS: '14' }, /^LATHE_HEARTBEAT_SECONDS=5 is too long for LATHE_LEASE_SECONDS=14/],
+      [
+        { LATHE_HEARTBEAT_SECONDS: '11' },
+        /^LATHE_HEARTBEAT_SECONDS=11 is too long for LATHE_LEASE_SECONDS=30/,
+      ],
       [{ S3_ENDPOINT: 'http://x' }, /S3_ENDPOINT is set but S3_BUCKET is not/],
       [{ S3_BUCKET: 'b', S3_ACCESS_KEY_ID: 'k' }, /only one of them is set/],
     ];
