@@ -1,13 +1,15 @@
 /** Residence of adapters in memory and their files on disk: bounds, use counts, failures, checks. */
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { hostname, tmpdir } from 'node:os';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { WireAdapter } from '../../src/inference/protocol.ts';
 import { AdapterFiles, type AdapterFilesOptions } from '../../workers/inference/adapter-files.ts';
 import { AdapterLoadError, ResidentAdapters } from '../../workers/inference/adapters.ts';
+import { openProcessFolder } from '../../workers/process-folder.ts';
 
 describe('resident adapters', () => {
   function create(capacity: number) {
@@ -123,7 +125,6 @@ describe('adapter files', () => {
     const objects = new Map<string, Buffer>();
     const adapter = publish(objects, 'one');
     const { files, reads, directory } = create(objects);
-    await files.open();
     const folders = await Promise.all([1, 2, 3].map(() => files.acquire(adapter)));
     await files.acquire(adapter);
     expect(reads.map((key) => path.basename(key)).sort()).toEqual([
@@ -156,7 +157,6 @@ describe('adapter files', () => {
       if (changed) objects.set(key, changed);
       else objects.delete(key);
       const { files, directory } = create(objects);
-      await files.open();
       await expect(files.acquire(adapter)).rejects.toThrow(message);
       expect(await readdir(directory)).toEqual([]);
     }
@@ -166,7 +166,6 @@ describe('adapter files', () => {
     const adapter = publish(new Map(), 'full');
     adapter.files = adapter.files.filter((file) => file.name !== 'adapter_config.json');
     const { files } = create(new Map());
-    await files.open();
     await expect(files.acquire(adapter)).rejects.toThrow(/neither a PEFT adapter/);
   });
 
@@ -174,7 +173,6 @@ describe('adapter files', () => {
     const objects = new Map<string, Buffer>();
     const adapter = publish(objects, 'hang');
     const { files } = create(objects, { hang: true, idleTimeoutMilliseconds: 30 });
-    await files.open();
     await expect(files.acquire(adapter)).rejects.toThrow(/stopped arriving/);
   });
 
@@ -185,7 +183,6 @@ describe('adapter files', () => {
     const right = objects.get(key)!;
     objects.delete(key);
     const { files, reads, clock } = create(objects);
-    await files.open();
     for (let i = 0; i < 5; i++) {
       await expect(files.acquire(bad)).rejects.toMatchObject({ retryAfterSeconds: 1 });
     }
@@ -200,29 +197,37 @@ describe('adapter files', () => {
     const objects = new Map<string, Buffer>();
     const all = ['a', 'b', 'c', 'd'].map((name) => publish(objects, name, 1000));
     const { files, directory } = create(objects, { maxBytes: 2500 });
-    await files.open();
     const inUse = await files.acquire(all[0]!);
     for (const adapter of all.slice(1)) (await files.acquire(adapter)).release();
     expect((await readdir(directory)).sort()).toEqual([all[0]!.digest, all[3]!.digest].sort());
     inUse.release();
   });
 
-  it('takes over intact folders of an earlier process, fetches damaged ones again, clears half-fetched ones', async () => {
+  it('keeps what it fetched from other users', async () => {
     const objects = new Map<string, Buffer>();
-    const [kept, damaged] = [publish(objects, 'kept'), publish(objects, 'damaged')];
-    const first = create(objects);
-    await first.files.open();
-    for (const adapter of [kept, damaged]) await first.files.acquire(adapter);
-    await writeFile(
-      path.join(first.directory, damaged.digest, 'adapter_model.safetensors'),
-      Buffer.alloc(100),
-    );
-    await writeFile(path.join(first.directory, 'tmp-1-0'), 'half');
-    const second = create(objects, { directory: first.directory });
-    await second.files.open();
-    for (const adapter of [kept, damaged]) await second.files.acquire(adapter);
-    expect(second.reads.every((key) => key.startsWith(damaged.storage_prefix))).toBe(true);
-    expect(second.reads).toHaveLength(2);
-    expect((await readdir(first.directory)).sort()).toEqual([kept.digest, damaged.digest].sort());
+    const adapter = publish(objects, 'private');
+    const { files } = create(objects);
+    const { directory } = await files.acquire(adapter);
+    const modeOf = async (name: string) => (await stat(path.join(directory, name))).mode & 0o777;
+    expect(await modeOf('.')).toBe(0o700);
+    expect(await modeOf('adapter_model.safetensors')).toBe(0o600);
+  });
+});
+
+describe('the folder of a process', () => {
+  it('is empty and private; folders of dead processes go, those of live ones and of other machines stay', async () => {
+    const root = await mkdtemp(path.join(tmpdir(), 'lathe-process-folder-'));
+    const own = `${hostname()}-${process.pid}`;
+    const dead = spawnSync(process.execPath, ['--version']).pid;
+    const stay = [`${hostname()}-${process.ppid}`, `elsewhere-${dead}`];
+    for (const name of [own, `${hostname()}-${dead}`, ...stay]) {
+      await mkdir(path.join(root, name));
+      await writeFile(path.join(root, name, 'left'), 'x');
+    }
+    expect(await openProcessFolder(root)).toBe(path.join(root, own));
+    expect((await readdir(root)).sort()).toEqual([own, ...stay].sort());
+    expect(await readdir(path.join(root, own))).toEqual([]);
+    expect((await stat(path.join(root, own))).mode & 0o777).toBe(0o700);
+    await rm(root, { recursive: true });
   });
 });

@@ -1,6 +1,7 @@
 /** workers/inference/main.ts as its own process: registers, serves, drains on SIGTERM, says why it cannot start. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eq } from 'drizzle-orm';
@@ -91,6 +92,8 @@ describe('inference worker process', { timeout: 120_000 }, () => {
     }
 
     const never = Object.fromEntries([...world.eos].map((id) => [id, -100]));
+    const cache = path.join(world.home, 'state', 'cache', 'adapters');
+    expect(await readdir(cache)).toEqual([expect.stringMatching(`-${child.pid}$`)]);
     const response = await generate(url!, 200, never);
     child.kill('SIGTERM');
     await rowWhen('draining', output);
@@ -100,6 +103,7 @@ describe('inference worker process', { timeout: 120_000 }, () => {
     expect(answer).toMatchObject({ reasons: ['length'], completionTokens: 200, error: null });
     expect(await exited).toEqual([0, null]);
     expect(await holder.database.db.select().from(workers)).toEqual([]);
+    expect(await readdir(cache)).toEqual([]);
     expect(output()).toContain('"msg":"drained"');
   });
 

@@ -185,7 +185,6 @@ export class TinyWorker {
       retryAfterMilliseconds: 30_000,
       idleTimeoutMilliseconds: 60_000,
     });
-    await adapterFiles.open();
     const server = new InferenceServer({
       token: TOKEN,
       baseModel: 'tiny',

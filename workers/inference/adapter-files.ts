@@ -1,11 +1,11 @@
 /**
- * The local copy of adapters: one folder per digest under the cache directory, fetched from object storage once,
+ * The local copy of adapters: one folder per digest in this process's cache folder, fetched from object storage once,
  * every file checked against its sha256 before the folder gets its name. Bounded in bytes, least recently used folder
  * removed first. Knows storage and disks; must not know tensors, models or requests.
  */
 import { createHash } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
+import { createWriteStream } from 'node:fs';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { type Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -18,6 +18,7 @@ export interface AdapterSource {
 
 export interface AdapterFilesOptions {
   storage: AdapterSource;
+  /** A folder of this process alone: whatever lies there may be removed. */
   directory: string;
   /** Bytes of all folders at most; the ones in use stay even beyond it. */
   maxBytes: number;
@@ -48,14 +49,13 @@ export interface AdapterFolder {
 /** What serving reads of a PEFT adapter, and of a full model. Other files of the prefix are not fetched. */
 const ADAPTER_FILES = /^(adapter_config\.json|adapter_model\.safetensors)$/;
 const MODEL_FILES = /^((config|generation_config)\.json|model[A-Za-z0-9-]*\.safetensors(\.index\.json)?)$/;
-const DIGEST = /^[0-9a-f]{64}$/;
 
 export class AdapterFiles {
   readonly #options: AdapterFilesOptions;
   readonly #now: () => number;
   readonly #fetching = new Map<string, Promise<void>>();
-  /** Folders on disk, least recently used first; those of an earlier process are checked before their first use. */
-  readonly #folders = new Map<string, { bytes: number; verified: boolean }>();
+  /** Bytes of the folders on disk, least recently used first. */
+  readonly #folders = new Map<string, number>();
   readonly #users = new Map<string, number>();
   readonly #failures = new Map<string, { message: string; until: number }>();
   #temporary = 0;
@@ -63,24 +63,6 @@ export class AdapterFiles {
   constructor(options: AdapterFilesOptions) {
     this.#options = options;
     this.#now = options.now ?? Date.now;
-  }
-
-  /** Takes over the folders of an earlier process and removes half-fetched ones. Call once, before any acquire. */
-  async open(): Promise<void> {
-    await mkdir(this.#options.directory, { recursive: true });
-    const found: { digest: string; bytes: number; usedAt: number }[] = [];
-    for (const name of await readdir(this.#options.directory)) {
-      const folder = path.join(this.#options.directory, name);
-      if (!DIGEST.test(name)) {
-        await rm(folder, { recursive: true, force: true });
-        continue;
-      }
-      let bytes = 0;
-      for (const file of await readdir(folder)) bytes += (await stat(path.join(folder, file))).size;
-      found.push({ digest: name, bytes, usedAt: (await stat(folder)).mtimeMs });
-    }
-    found.sort((a, b) => a.usedAt - b.usedAt);
-    for (const { digest, bytes } of found) this.#folders.set(digest, { bytes, verified: false });
   }
 
   /**
@@ -110,7 +92,7 @@ export class AdapterFiles {
   async #ensure(adapter: WireAdapter): Promise<void> {
     const { digest } = adapter;
     const known = this.#folders.get(digest);
-    if (known?.verified) {
+    if (known !== undefined) {
       this.#folders.delete(digest); // now the most recently used
       this.#folders.set(digest, known);
       return;
@@ -127,13 +109,11 @@ export class AdapterFiles {
   async #fetchOrRemember(adapter: WireAdapter): Promise<void> {
     try {
       const files = servedFiles(adapter.files);
-      const target = this.#folder(adapter.digest);
-      if (!(await this.#isIntact(target, files))) await this.#fetch(adapter, files, target);
-      const time = new Date(this.#now());
-      await utimes(target, time, time);
-      const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
-      this.#folders.delete(adapter.digest);
-      this.#folders.set(adapter.digest, { bytes, verified: true });
+      await this.#fetch(adapter, files, this.#folder(adapter.digest));
+      this.#folders.set(
+        adapter.digest,
+        files.reduce((sum, file) => sum + file.bytes, 0),
+      );
       await this.#removeOld(adapter.digest);
     } catch (cause) {
       const message = cause instanceof Error ? cause.message : String(cause);
@@ -153,15 +133,15 @@ export class AdapterFiles {
   }
 
   async #fetch(adapter: WireAdapter, files: WireAdapter['files'], target: string): Promise<void> {
-    const temporary = path.join(this.#options.directory, `tmp-${process.pid}-${this.#temporary++}`);
-    await mkdir(temporary, { recursive: true });
+    const temporary = path.join(this.#options.directory, `tmp-${this.#temporary++}`);
+    await mkdir(temporary, { recursive: true, mode: 0o700 });
     try {
       const prefix = adapter.storage_prefix.replace(/\/+$/, '');
       for (const file of files) {
         const source = await this.#options.storage.get(`${prefix}/${file.name}`);
         await this.#receive(source, path.join(temporary, file.name), file);
       }
-      await rm(target, { recursive: true, force: true });
+      await rm(target, { recursive: true, force: true }); // being removed, when it was evicted a moment ago
       await rename(temporary, target);
     } finally {
       await rm(temporary, { recursive: true, force: true });
@@ -186,7 +166,9 @@ export class AdapterFiles {
       },
     });
     try {
-      await pipeline(source, check, createWriteStream(target, { flags: 'wx' }), { signal: idle.signal });
+      await pipeline(source, check, createWriteStream(target, { flags: 'wx', mode: 0o600 }), {
+        signal: idle.signal,
+      });
     } catch (error) {
       throw idle.signal.aborted ? idle.signal.reason : error;
     } finally {
@@ -196,23 +178,10 @@ export class AdapterFiles {
     if (hash.digest('hex') !== file.sha256) throw new Error(`${file.name} differs from its sha256`);
   }
 
-  /** Whether a folder of an earlier process still holds exactly the published bytes. */
-  async #isIntact(folder: string, files: WireAdapter['files']): Promise<boolean> {
-    for (const file of files) {
-      const location = path.join(folder, file.name);
-      const found = await stat(location).catch(() => null);
-      if (found?.size !== file.bytes) return false;
-      const hash = createHash('sha256');
-      for await (const chunk of createReadStream(location)) hash.update(chunk);
-      if (hash.digest('hex') !== file.sha256) return false;
-    }
-    return true;
-  }
-
   async #removeOld(keep: string): Promise<void> {
     let total = 0;
-    for (const { bytes } of this.#folders.values()) total += bytes;
-    for (const [digest, { bytes }] of this.#folders) {
+    for (const bytes of this.#folders.values()) total += bytes;
+    for (const [digest, bytes] of this.#folders) {
       if (total <= this.#options.maxBytes) return;
       if (digest === keep || this.#users.has(digest)) continue;
       this.#folders.delete(digest);

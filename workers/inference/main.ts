@@ -2,6 +2,7 @@
  * The inference worker, top to bottom: settings → register → load the base model → serve → drain on signal.
  * Started by hand (`node workers/inference/main.ts`) or by `lathe inference` and `lathe up`.
  */
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { EXIT_CONFIG } from '../../src/commands/child.ts';
 import { type BaseModelSource, type Config, ConfigError, loadConfig } from '../../src/config.ts';
@@ -10,6 +11,7 @@ import { baseModelSources } from '../../src/domain/base-models/register.ts';
 import { newId } from '../../src/ids.ts';
 import { createLog, type Log } from '../../src/log.ts';
 import { openStorage } from '../../src/storage/storage.ts';
+import { openProcessFolder } from '../process-folder.ts';
 import { AdapterFiles } from './adapter-files.ts';
 import { Admission } from './admission.ts';
 import { Engine } from './engine.ts';
@@ -100,12 +102,12 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
     },
   );
   log.info({ model: source.id, ...engine.info }, 'model loaded');
+  const adapterFolder = await openProcessFolder(path.join(config.home, 'cache', 'adapters'));
   const adapterFiles = new AdapterFiles({
     storage: await openStorage(config),
-    directory: path.join(config.home, 'cache', 'adapters', encodeURIComponent(source.id)),
+    directory: adapterFolder,
     ...ADAPTER_CACHE,
   });
-  await adapterFiles.open();
   const prompts = new PromptThread(source.location, PROMPT_DEADLINE_MILLISECONDS);
   const server = new InferenceServer({
     token: config.workerToken,
@@ -128,7 +130,10 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
     server,
     url: config.inferenceUrl ?? `http://${host}:${port}`,
     device: engine.info.device,
-    close: () => Promise.all([engine.close(), prompts.close()]),
+    close: async () => {
+      await Promise.all([engine.close(), prompts.close()]);
+      await rm(adapterFolder, { recursive: true, force: true });
+    },
   };
 }
 

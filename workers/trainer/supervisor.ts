@@ -3,8 +3,7 @@
  * told to. Knows no training and no signals.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, rm } from 'node:fs/promises';
-import { hostname } from 'node:os';
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../../src/config.ts';
@@ -21,6 +20,7 @@ import {
 import { claim, type Fence, hasWork, listBaseModels, reap } from '../../src/queue/queue.ts';
 import type { Storage } from '../../src/storage/storage.ts';
 import type { DeviceOptions } from '../engine/device.ts';
+import { openProcessFolder } from '../process-folder.ts';
 import type { Worker } from './attempt.ts';
 import type { Failpoint } from './failpoints.ts';
 import { isTransient, reasonOf } from './retry.ts';
@@ -57,9 +57,8 @@ export async function supervise(options: SupervisorOptions): Promise<void> {
     id: registration.id,
     log: log.child({ worker_id: registration.id }),
     failpoints: options.failpoints ?? [],
-    scratch: path.join(config.scratchDir, `${hostname()}-${process.pid}`),
+    scratch: await openProcessFolder(config.scratchDir),
   };
-  await prepareScratch(config.scratchDir, worker.scratch);
   await registerWorker(database, registration);
   const heartbeat = setInterval(() => {
     heartbeatWorker(database, registration).catch((err) =>
@@ -129,24 +128,4 @@ async function sweep({ database, storage, config, log }: Worker): Promise<void> 
 async function modelsHere(database: Database): Promise<string[]> {
   const models = await listBaseModels(database);
   return models.filter(({ location }) => existsSync(path.join(location, 'config.json'))).map(({ id }) => id);
-}
-
-/** Makes this process's folder and removes those of trainers of this machine that were killed. */
-async function prepareScratch(root: string, own: string): Promise<void> {
-  await rm(own, { recursive: true, force: true });
-  await mkdir(own, { recursive: true, mode: 0o700 });
-  for (const name of await readdir(root)) {
-    const match = /^(.+)-(\d+)$/.exec(name);
-    if (match?.[1] !== hostname() || isAlive(Number(match[2]))) continue;
-    await rm(path.join(root, name), { recursive: true, force: true });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
 }
