@@ -139,7 +139,9 @@ describe('kill -9 around a commit', () => {
     for (const [i, point] of points.entries()) {
       const { exited } = service.startTrainer(['--failpoint', `${point}@${i + 1}=kill`]);
       expect(await exited).toMatchObject({ signal: 'SIGKILL' });
-      expect((await service.view(id)).models).toEqual([]);
+      const { row, models } = await service.view(id);
+      expect(row).toMatchObject({ status: 'running', fineTunedModel: null });
+      expect(models.filter((model) => !model.isCheckpoint)).toEqual([]);
     }
     const { exited } = service.startTrainer(['--failpoint', 'publish.after_commit=kill']);
     expect(await exited).toMatchObject({ signal: 'SIGKILL' });
