@@ -14,4 +14,8 @@ struct Product {
 /// a: rows of C by k; b: columns of C by k.
 void multiply(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k);
 
+/// The same with b as panels of packWeight (behind their header).
+void multiply_packed(const Product& c, const Operand& a, const char* panels, bool panels_half, int64_t m, int64_t n,
+                     int64_t k);
+
 }  // namespace lathe::LATHE_ISA

@@ -15,6 +15,7 @@ constexpr int kTileRows = 6;  // 12 of 16
 constexpr int kTileRows = 4;
 #endif
 constexpr int kPanel = kPanelWidth;
+constexpr int64_t kStepsAhead = 16;  // prefetch distance
 
 /// How a step multiplies. `single`: one k, f32·f32. `half_rows`: the same with B as rows of bf16. `pairs`: two k,
 /// f32 by bf16 pairs widened on the fly. `dot`: two k, bf16 pairs by bf16 pairs with vdpbf16ps.
@@ -82,6 +83,13 @@ static inline __attribute__((always_inline)) void micro_tile(int64_t steps, cons
     constexpr bool kRows = kStep == Step::half_rows;
     const VF b0 = kRows ? bf16_to_float(*reinterpret_cast<const VHm*>(rows)) : vload(b);
     const VF b1 = kRows ? bf16_to_float(*reinterpret_cast<const VHm*>(rows + W)) : vload(b + W);
+    if constexpr (R <= 8 && (kStep == Step::single || kRows)) {
+      // A thin product reads rows of B in place, a row of the matrix apart: nothing in hardware runs ahead.
+      const int64_t ahead = kStepsAhead * b_step;
+      const auto* next = kRows ? reinterpret_cast<const char*>(rows + ahead) : reinterpret_cast<const char*>(b + ahead);
+      __builtin_prefetch(next);
+      if (!kRows) __builtin_prefetch(next + 64);
+    }
     if constexpr (kStep == Step::single || kRows) {
 #pragma GCC unroll 16
       for (int r = 0; r < R; r++) {

@@ -60,6 +60,8 @@ inline void store_units(uint32_t* p, VU v, int64_t n) {
   }
 }
 
+constexpr int64_t kUnitsAhead = 8;  // prefetch distance over rows of the source that lie far apart
+
 /// Where units come from. kHalf: bf16 source; kPairs: two k per unit.
 template <bool kHalf, bool kPairs>
 struct Source {
@@ -132,7 +134,8 @@ struct Source {
   /// One unit of one panel whose rows start at `first`.
   void unit_along_rows(uint32_t* to, int64_t first, int64_t rows, int64_t width, int64_t u) const {
     for (int64_t i = 0; i < width; i += W) {
-      const int64_t n = min(W, min(rows, width) - i);
+      const int64_t n = min(W, min(rows, width) - i), ahead = (kPairs ? 2 : 1) * (u + kUnitsAhead) * col;
+      __builtin_prefetch(data + (ahead + first + i) * (kHalf ? 2 : 4));
       const VU v = n == W ? along_rows(first + i, u, W) : n > 0 ? along_rows(first + i, u, static_cast<int>(n)) : VU{};
       store_units(to + i, v, width - i);
     }
