@@ -21,7 +21,7 @@ describe('eventStream', () => {
   });
 
   it('keeps the connection alive while there is nothing to say', async () => {
-    const text = await eventStream(slowly(['a'], 100), () => {}, 20).text();
+    const text = await eventStream(slowly(['a'], 1_000), () => {}, 20).text();
     expect(text).toMatch(/^(: keep-alive\n\n)+data: a\n\n$/);
   });
 

@@ -67,12 +67,12 @@ afterAll(async () => {
 });
 
 /** A trainer process that reaches the database through a relay. */
-async function startBehindRelay(args: string[] = []) {
+async function startBehindRelay(env: Record<string, string> = {}) {
   const url = new URL(holder.database.url);
   const relay = new Relay({ host: url.hostname, port: Number(url.port) });
   relays.push(relay);
   url.host = `127.0.0.1:${await relay.listen()}`;
-  return { relay, trainer: service.startTrainer(args, { DATABASE_URL: url.href }) };
+  return { relay, trainer: service.startTrainer([], { DATABASE_URL: url.href, ...env }) };
 }
 
 const REQUEST: JobRequest = {
@@ -83,7 +83,7 @@ const REQUEST: JobRequest = {
 
 it('refused for a second: training goes on, nothing is lost and nothing told twice', async () => {
   const id = await service.createJob(REQUEST);
-  const { relay, trainer } = await startBehindRelay();
+  const { relay, trainer } = await startBehindRelay({ LATHE_LEASE_SECONDS: '12' });
   await service.waitFor(id, ({ row }) => (row.progress?.step ?? 0) >= 10);
   relay.cut('refuse');
   await sleep(1000);

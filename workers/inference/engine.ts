@@ -96,9 +96,14 @@ export class Engine implements Generator {
   static async start(options: EngineOptions, onCrash: (error: Error) => void): Promise<Engine> {
     const thread = new Worker(new URL('./engine-thread.ts', import.meta.url), { workerData: options });
     const exited = new AbortController();
-    const onExit = (code: number): void => {
-      exited.abort(new Error(`the engine thread ended with code ${code} while loading`));
+    let cause: Error | null = null; // told before the exit, sometimes in the same turn
+    const onError = (error: Error): void => {
+      cause = error;
     };
+    const onExit = (code: number): void => {
+      exited.abort(cause ?? new Error(`the engine thread ended with code ${code} while loading`));
+    };
+    thread.once('error', onError);
     thread.once('exit', onExit);
     try {
       const [message] = (await once(thread, 'message', { signal: exited.signal })) as [FromEngine];
@@ -107,6 +112,7 @@ export class Engine implements Generator {
     } catch (error) {
       throw exited.signal.aborted ? exited.signal.reason : error;
     } finally {
+      thread.off('error', onError);
       thread.off('exit', onExit);
     }
   }
