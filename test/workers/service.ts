@@ -229,7 +229,7 @@ export class TestService {
           LATHE_POLL_MS: '50',
           LATHE_THREADS: '1',
         },
-        ...{ LATHE_LEASE_SECONDS: '3', LATHE_HEARTBEAT_SECONDS: '1' },
+        ...{ LATHE_LEASE_SECONDS: '5', LATHE_HEARTBEAT_SECONDS: '1' },
         ...{ LATHE_CRASH_BUDGET: '50', LATHE_CRASH_BACKOFF_SECONDS: '0.02', LATHE_DRAIN_SECONDS: '20' },
         LATHE_SCRATCH_DIR: path.join(this.root, `scratch-${this.#trainers}`),
         ...env,
