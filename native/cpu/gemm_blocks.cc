@@ -1,6 +1,5 @@
-// The work of a matrix product: blocks of C are tasks; both operands are packed first, either ahead (when several
-// tasks share a panel) or inside the task. k is never split between tasks, so the order of summation is the same
-// for every shape and path.
+// The work of a matrix product: blocks of C are tasks. B is packed ahead when several tasks read a panel, A where it
+// is used. k is never split between tasks, so the order of summation is the same for every shape and path.
 #include "gemm.h"
 
 #include "gemm_kernel.h"
@@ -9,13 +8,11 @@
 namespace lathe::LATHE_ISA {
 namespace {
 
-constexpr int64_t kChunkBytes = 768 << 10;  // packed rows of a task: most of an L2
-constexpr int64_t kSlabBytes = 32 << 20;    // most that is packed ahead of one operand
-constexpr int64_t kBlockSteps = 256;        // steps of a B panel that stay in L1 (32 KB) over a chunk of rows
-constexpr int64_t kChunkPanels = 8;         // row panels of a task, at most
-constexpr int64_t kTasksPerThread = 6;      // enough for an even end
-constexpr int64_t kPackPanels = 4;          // panels that a task packs ahead in one pass over k
-constexpr int64_t kSerialWork = 1 << 20;    // multiply-adds below which waking a thread costs more
+constexpr int64_t kSlabBytes = 32 << 20;  // most of B that is packed ahead
+constexpr int64_t kBlockSteps = 256;      // steps of a B panel that stay in L1 (32 KB) while a chunk of rows passes
+constexpr int64_t kSumTiles = 340;        // tiles of a task that wait between blocks: 512 KB of an L2
+constexpr int64_t kPackPanels = 4;        // panels that a task packs ahead in one pass over k
+constexpr int64_t kSerialWork = 1 << 20;  // multiply-adds below which waking a thread costs more
 
 using Tile = void (*)(int64_t, const float*, int64_t, const float*, int64_t, const TileEnds&);
 
@@ -30,21 +27,23 @@ Tile tile_of(int rows) {
   return rows == 4 ? panel_tile<kStep, 4> : rows == 2 ? panel_tile<kStep, 2> : panel_tile<kStep, 1>;
 }
 
-/// Everything about k: how it is stepped and how large panels are (in 32-bit units).
+/// Everything about k: how it is stepped and how wide a step is.
 struct Depth {
   Step step;
-  int64_t k, steps, a_units;
+  int64_t k, steps;
+  int64_t k_per_step;  // 1, or 2 for pairs
+  int64_t a_width;     // 32-bit units of A per row and step
 
   /// b_packed: B is panels of packWeight, whose bf16 pairs cannot be laid out otherwise. Else a product without
   /// vdpbf16ps widens bf16 while packing, which is faster than at every step; the chain is the same.
   Depth(bool a_half, bool b_half, bool b_packed, int64_t depth) : k(depth) {
     step = a_half && b_half && kHasDot ? Step::dot : b_half && b_packed ? Step::pairs : Step::single;
-    steps = step == Step::single ? k : (k + 1) / 2;
-    a_units = step == Step::pairs ? 2 * steps : steps;
+    k_per_step = step == Step::single ? 1 : 2;
+    a_width = step == Step::pairs ? 2 : 1;
+    steps = (k + k_per_step - 1) / k_per_step;
   }
-  int64_t a_panel(int64_t rows) const { return rows * a_units; }
+  int64_t blocks() const { return max(1, (steps + kBlockSteps - 1) / kBlockSteps); }
   int64_t b_panel() const { return kPanel * steps; }
-  PanelLayout a_layout() const { return {kTileRows, k, a_units, step == Step::dot}; }
   PanelLayout b_layout() const { return {kPanel, k, steps, step != Step::single}; }
   Tile tile(int rows, bool half_rows) const {
     if (half_rows) return tile_of<Step::half_rows>(rows);
@@ -82,64 +81,72 @@ struct Columns {
   int64_t panel;  // elements from one panel to the next
 };
 
-/// One slab of the product: rows [i0, i0+m), columns [j0, j0+n), cut into tasks.
+/// A task's part of C, in panels.
+struct Part {
+  int64_t row_begin, row_end, column_begin, column_end;
+};
+
+/// One slab of the product: rows [0, m), columns [j0, j0+n), cut into tasks.
 struct Slab {
   const Product& c;
   const Operand &a, &b;
   const float* packed_b;  // null: pack it here
   const Depth& d;
-  int64_t i0, m, j0, n;
+  int64_t m, j0, n;
 
   int64_t row_panels() const { return (m + kTileRows - 1) / kTileRows; }
   int64_t column_panels() const { return (n + kPanel - 1) / kPanel; }
   int64_t rows_of(int64_t panel) const { return min(kTileRows, m - panel * kTileRows); }
   int64_t columns_of(int64_t panel) const { return min(kPanel, n - panel * kPanel); }
 
-  /// Whole panels, then the remainder as a panel as narrow as its kernel.
-  void pack_rows(float* dst, int64_t begin, int64_t end) const {
-    auto* to = reinterpret_cast<uint32_t*>(dst);
-    const int64_t first = begin * kTileRows, rows = min(m, end * kTileRows) - first, rest = rows % kTileRows;
-    const int64_t whole = tile_rows(rest) == kTileRows ? rows : rows - rest;
-    pack_panels(to, a, i0 + first, whole, d.a_layout());
-    if (whole < rows) {
-      pack_panel(to + whole * d.a_units, a, i0 + first + whole, rest, tile_rows(rest), d.a_layout());
-    }
-  }
+  void pack_rows(float* dst, const Part& part, int64_t first_step, int64_t steps) const;
   void pack_columns(float* dst, int64_t begin, int64_t end) const {
     const int64_t first = begin * kPanel;
     pack_panels(reinterpret_cast<uint32_t*>(dst), b, j0 + first, min(n, end * kPanel) - first, d.b_layout());
   }
-  void compute(const float* pa, int64_t row_begin, int64_t row_end, const Columns& columns, int64_t column_begin,
-               int64_t column_end) const;
+  void compute(const Part& part, const Columns& columns, float* packed_a, float* sums) const;
   void run() const;
 };
 
-/// Tiles of a chunk of rows by a group of columns. k goes in blocks so that a block of a B panel stays in L1 while
-/// the rows pass; between blocks the partial sums wait in f32, so the chain of an element is not broken.
-void Slab::compute(const float* pa, int64_t row_begin, int64_t row_end, const Columns& columns,
-                   int64_t column_begin, int64_t column_end) const {
-  alignas(64) float sums[kChunkPanels][kTileRows * kPanel];
+/// Whole panels, then the remainder as a panel as narrow as its kernel.
+void Slab::pack_rows(float* dst, const Part& part, int64_t first_step, int64_t steps) const {
+  const int64_t first_k = first_step * d.k_per_step, depth = min(steps * d.k_per_step, d.k - first_k);
+  const PanelLayout layout = {kTileRows, depth, steps * d.a_width, d.step == Step::dot};
+  const Operand from = {a.data.at(first_k * a.col), a.row, a.col};
+  const int64_t first = part.row_begin * kTileRows, rows = min(m, part.row_end * kTileRows) - first;
+  const int64_t rest = rows % kTileRows, whole = tile_rows(rest) == kTileRows ? rows : rows - rest;
+  auto* to = reinterpret_cast<uint32_t*>(dst);
+  pack_panels(to, from, first, whole, layout);
+  if (whole < rows) pack_panel(to + whole * layout.units, from, first + whole, rest, tile_rows(rest), layout);
+}
+
+/// k goes in blocks: a block of a B panel stays in L1 and the same block of the task's rows in L2 while they meet;
+/// between blocks the sums wait in f32, so the chain of an element is not broken.
+void Slab::compute(const Part& part, const Columns& columns, float* packed_a, float* sums) const {
   const Finish finish = {c.alpha, c.beta, c.data.half};
-  const int64_t a_width = d.a_units / max(1, d.steps);  // 2 where a step takes two
-  for (int64_t j = column_begin; j < column_end; j++) {
-    const FloatRef b_panel = columns.data.at((j - column_begin) * columns.panel);
-    for (int64_t s = 0; s < max(1, d.steps); s += kBlockSteps) {
-      const int64_t steps = min(kBlockSteps, d.steps - s);
-      const bool last = s + kBlockSteps >= d.steps;
-      for (int64_t i = row_begin; i < row_end; i++) {
+  for (int64_t s = 0; s < max(1, d.steps); s += kBlockSteps) {
+    const int64_t steps = min(kBlockSteps, d.steps - s);
+    const bool last = s + kBlockSteps >= d.steps;
+    pack_rows(packed_a, part, s, steps);
+    for (int64_t j = part.column_begin; j < part.column_end; j++) {
+      const FloatRef b_panel = columns.data.at((j - part.column_begin) * columns.panel);
+      const auto* b_block = reinterpret_cast<const float*>(b_panel.at(s * columns.step).data);
+      for (int64_t i = part.row_begin; i < part.row_end; i++) {
         const int rows = tile_rows(rows_of(i));
+        const int64_t i_c = i * kTileRows, j_c = j0 + j * kPanel, row = i - part.row_begin;
+        float* sum = sums;  // one block: only tiles at the edge pass through here
+        if (d.blocks() > 1) {
+          sum += ((j - part.column_begin) * (part.row_end - part.row_begin) + row) * kTileRows * kPanel;
+        }
         const bool direct = last && c.col == 1 && rows == rows_of(i) && columns_of(j) == kPanel;
-        const int64_t i_c = i0 + i * kTileRows, j_c = j0 + j * kPanel;
-        float* sum = sums[i - row_begin];
         TileEnds ends = plain_ends(s > 0 ? sum : nullptr, sum, kPanel);
         if (direct) {
           ends.out = c.data.at(i_c * c.row + j_c).data;
           ends.out_row = c.row;
           ends.finish = &finish;
         }
-        const char* b_block = b_panel.at(s * columns.step).data;
-        d.tile(rows, b_panel.half)(steps, pa + (i - row_begin) * d.a_panel(kTileRows) + s * a_width * rows, rows,
-                                   reinterpret_cast<const float*>(b_block), columns.step, ends);
+        const float* a_panel = packed_a + row * kTileRows * steps * d.a_width;
+        d.tile(rows, b_panel.half)(steps, a_panel, rows, b_block, columns.step, ends);
         if (last && !direct) write_tile(c, sum, i_c, rows_of(i), j_c, columns_of(j));
       }
     }
@@ -151,61 +158,50 @@ void Slab::run() const {
   // B as it lies serves when every step is 32 elements in a row and each panel is read by one task only.
   const bool b_direct = !packed_b && mp <= 2 && d.step == Step::single && b.row == 1 && n % kPanel == 0;
   const bool b_given = packed_b || b_direct;
-  const int64_t chunk_most = max(1, min(kChunkPanels, kChunkBytes / max(1, d.a_panel(kTileRows) * 4)));
-  const int64_t tasks = threads * kTasksPerThread;
-  // Chunks of rows by all columns, so that A is packed where it is used; with few rows the columns are split too.
-  const bool tall = mp >= tasks * 4;
-  const int64_t chunk = mp <= 2 ? mp : min(chunk_most, tall ? mp / tasks : 4);
-  const int64_t chunks = (mp + chunk - 1) / chunk;
-  const int64_t group = tall ? np : max(1, min(np, np * chunks / tasks)), groups = (np + group - 1) / group;
-  const bool a_ahead = groups > 1, b_ahead = !b_given && chunks > 1;
-  const int64_t a_bytes = d.a_panel(kTileRows) * 4, b_bytes = d.b_panel() * 4;
-  const Scratch pa((a_ahead ? mp : chunk * threads) * a_bytes);
-  const Scratch pb(b_given ? 0 : (b_ahead ? np : group * threads) * b_bytes);
-  const int64_t a_tasks = a_ahead ? (mp + kPackPanels - 1) / kPackPanels : 0;
-  const int64_t b_tasks = b_ahead ? (np + kPackPanels - 1) / kPackPanels : 0;
+  // Rows are shared out evenly; with few of them the columns are split too.
+  const int64_t chunk_most = d.blocks() > 1 ? 16 : 8;
+  const int64_t even = round_up((mp + chunk_most - 1) / chunk_most, threads);
+  const int64_t chunk = max((mp + even - 1) / even, min(mp, 4)), chunks = (mp + chunk - 1) / chunk;
+  const int64_t group_most = d.blocks() > 1 ? max(1, kSumTiles / chunk) : np;
+  // A is packed again for every group: with long rows as few groups as keep the threads busy.
+  const int64_t tasks = threads == 1 || (d.blocks() > 1 && !packed_b) ? threads : 3 * threads;
+  const int64_t wanted = (tasks + chunks - 1) / chunks;
+  const int64_t group = max(1, min(group_most, (np + wanted - 1) / wanted)), groups = (np + group - 1) / group;
+  const bool b_ahead = !b_given && chunks > 1;
+  const int64_t a_floats = chunk * kTileRows * min(d.steps, kBlockSteps) * d.a_width;
+  const int64_t sum_floats = (d.blocks() > 1 ? chunk * group : 1) * kTileRows * kPanel;
+  const Scratch pa(threads * a_floats * 4), sums(threads * sum_floats * 4);
+  const Scratch pb(b_given ? 0 : (b_ahead ? np : group * threads) * d.b_panel() * 4);
   const auto pack = [&](int64_t task, int) {
-    const bool of_a = task < a_tasks;
-    const int64_t p = (of_a ? task : task - a_tasks) * kPackPanels, end = min(of_a ? mp : np, p + kPackPanels);
-    if (of_a) {
-      pack_rows(pa.floats() + p * d.a_panel(kTileRows), p, end);
-    } else {
-      pack_columns(pb.floats() + p * d.b_panel(), p, end);
-    }
+    const int64_t p = task * kPackPanels;
+    pack_columns(pb.floats() + p * d.b_panel(), p, min(np, p + kPackPanels));
   };
   const auto block = [&](int64_t task, int worker) {
-    const int64_t g = task / chunks, r = task % chunks;
-    const int64_t i = r * chunk, i_end = min(mp, i + chunk), j = g * group, j_end = min(np, j + group);
-    float* mine_a = pa.floats() + (a_ahead ? i : worker * chunk) * d.a_panel(kTileRows);
-    float* mine_b = pb.floats() + (b_ahead ? j : worker * group) * d.b_panel();
-    if (!a_ahead) pack_rows(mine_a, i, i_end);
-    if (!b_ahead && !b_given) pack_columns(mine_b, j, j_end);
-    if (b_direct) {
-      compute(mine_a, i, i_end, {b.data.at(j0 + j * kPanel), b.col, kPanel}, j, j_end);
-    } else {
-      const float* panels = packed_b ? packed_b + (j0 / kPanel + j) * d.b_panel() : mine_b;
-      const FloatRef data(reinterpret_cast<char*>(const_cast<float*>(panels)), false);
-      compute(mine_a, i, i_end, {data, kPanel, d.b_panel()}, j, j_end);
-    }
+    const int64_t i = task % chunks * chunk, j = task / chunks * group;
+    const Part part = {i, min(mp, i + chunk), j, min(np, j + group)};
+    float* mine = pb.floats() + (b_ahead ? j : worker * group) * d.b_panel();
+    if (!b_ahead && !b_given) pack_columns(mine, part.column_begin, part.column_end);
+    const float* panels = packed_b ? packed_b + (j0 / kPanel + j) * d.b_panel() : mine;
+    const FloatRef packed(reinterpret_cast<char*>(const_cast<float*>(panels)), false);
+    const Columns columns = b_direct ? Columns{b.data.at(j0 + j * kPanel), b.col, kPanel}
+                                     : Columns{packed, kPanel, d.b_panel()};
+    compute(part, columns, pa.floats() + worker * a_floats, sums.floats() + worker * sum_floats);
   };
+  const int64_t pack_tasks = b_ahead ? (np + kPackPanels - 1) / kPackPanels : 0;
   if (threads == 1) {
-    for (int64_t task = 0; task < a_tasks + b_tasks; task++) pack(task, 0);
+    for (int64_t task = 0; task < pack_tasks; task++) pack(task, 0);
     for (int64_t task = 0; task < groups * chunks; task++) block(task, 0);
   } else {
-    parallel_tasks(a_tasks + b_tasks, pack);
+    parallel_tasks(pack_tasks, pack);
     parallel_tasks(groups * chunks, block);
   }
 }
 
 void multiply_slabs(const Product& c, const Operand& a, const Operand& b, const float* packed_b, int64_t m,
                     int64_t n, const Depth& d) {
-  const int64_t row_slab = max(1, kSlabBytes / max(1, d.a_panel(kTileRows) * 4)) * kTileRows;
-  const int64_t column_slab = packed_b ? max(1, n) : max(1, kSlabBytes / max(1, d.b_panel() * 4)) * kPanel;
-  for (int64_t j = 0; j < n; j += column_slab) {
-    for (int64_t i = 0; i < m; i += row_slab) {
-      Slab{c, a, b, packed_b, d, i, min(row_slab, m - i), j, min(column_slab, n - j)}.run();
-    }
-  }
+  if (m == 0) return;
+  const int64_t slab = packed_b ? max(1, n) : max(1, kSlabBytes / max(1, d.b_panel() * 4)) * kPanel;
+  for (int64_t j = 0; j < n; j += slab) Slab{c, a, b, packed_b, d, m, j, min(slab, n - j)}.run();
 }
 
 }  // namespace

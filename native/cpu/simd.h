@@ -184,6 +184,25 @@ static inline float bf16_to_float(uint16_t h) {
   return f;
 }
 
+/// The first n (0 < n < W) lanes of bf16 bits, zero elsewhere.
+static inline VH load_half_part(const uint16_t* p, int n) {
+#if defined(__AVX512F__)
+  return (VH)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);
+#else
+  VH h = {};
+  for (int j = 0; j < n; j++) h[j] = p[j];
+  return h;
+#endif
+}
+
+static inline void store_half_part(uint16_t* p, VH h, int n) {
+#if defined(__AVX512F__)
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), (__m256i)h);
+#else
+  for (int j = 0; j < n; j++) p[j] = h[j];
+#endif
+}
+
 // ---- a float tensor of either type, read and written as f32 ----
 
 struct FloatRef {
@@ -200,9 +219,7 @@ static inline VF load(FloatRef r, int64_t i, int n = W) {
   if (r.half) {
     const uint16_t* p = reinterpret_cast<const uint16_t*>(r.data) + i;
     if (n == W) return bf16_to_float(*reinterpret_cast<const VHm*>(p));
-    VH h = {};
-    for (int j = 0; j < n; j++) h[j] = p[j];
-    return bf16_to_float(h);
+    return bf16_to_float(load_half_part(p, n));
   }
   return vload_n(reinterpret_cast<const float*>(r.data) + i, n);
 }
@@ -214,7 +231,7 @@ static inline void store(FloatRef r, int64_t i, VF v, int n = W) {
     if (n == W) {
       *reinterpret_cast<VHm*>(p) = h;
     } else {
-      for (int j = 0; j < n; j++) p[j] = h[j];
+      store_half_part(p, h, n);
     }
     return;
   }
