@@ -52,6 +52,8 @@ function requireTools() {
   if (cmake[0] < 3 || (cmake[0] === 3 && cmake[1] < 20)) {
     fail(`Building the native addon needs cmake 3.20 or later; this one is ${cmake.join('.')}. ${install}`);
   }
+  if (!versionOf('make', ['--version']))
+    fail(`Building the native addon needs make, which was not found. ${install}`);
   const compiler = process.platform === 'darwin' ? 'clang++' : 'g++';
   const version = versionOf(compiler, ['-dumpversion']);
   const oldest = process.platform === 'darwin' ? 15 : 12;

@@ -44,7 +44,6 @@ struct Depth {
   }
   int64_t blocks() const { return max(1, (steps + kBlockSteps - 1) / kBlockSteps); }
   int64_t b_panel() const { return kPanel * steps; }
-  PanelLayout b_layout() const { return {kPanel, k, steps, step != Step::single}; }
   Tile tile(int rows, bool half_rows) const {
     if (half_rows) return tile_of<Step::half_rows>(rows);
     switch (step) {
@@ -74,11 +73,12 @@ void write_tile(const Product& c, const float* tile, int64_t i0, int64_t rows, i
   }
 }
 
-/// The panels of B that a task reads: packed ones (units of 32 bits), or rows of B as they lie.
+/// The panels of B that a task reads: packed ones (units of 32 bits), rows of B as they lie, or room for one block
+/// of one panel that the task packs itself.
 struct Columns {
   FloatRef data;
   int64_t step;   // elements from one step to the next
-  int64_t panel;  // elements from one panel to the next
+  int64_t panel;  // elements from one panel to the next; 0: packed on the way
 };
 
 /// A task's part of C, in panels.
@@ -100,15 +100,13 @@ struct Slab {
   int64_t columns_of(int64_t panel) const { return min(kPanel, n - panel * kPanel); }
 
   void pack_rows(float* dst, const Part& part, int64_t first_step, int64_t steps) const;
-  void pack_columns(float* dst, int64_t begin, int64_t end) const {
-    const int64_t first = begin * kPanel;
-    pack_panels(reinterpret_cast<uint32_t*>(dst), b, j0 + first, min(n, end * kPanel) - first, d.b_layout());
-  }
+  void pack_column(float* dst, int64_t panel, int64_t first_step, int64_t steps) const;
   void compute(const Part& part, const Columns& columns, float* packed_a, float* sums) const;
   void run() const;
 };
 
-/// Whole panels, then the remainder as a panel as narrow as its kernel.
+/// Steps [first_step, first_step + steps) of a block of A's rows: whole panels, then the remainder as a panel as
+/// narrow as its kernel.
 void Slab::pack_rows(float* dst, const Part& part, int64_t first_step, int64_t steps) const {
   const int64_t first_k = first_step * d.k_per_step, depth = min(steps * d.k_per_step, d.k - first_k);
   const PanelLayout layout = {kTileRows, depth, steps * d.a_width, d.step == Step::dot};
@@ -120,6 +118,14 @@ void Slab::pack_rows(float* dst, const Part& part, int64_t first_step, int64_t s
   if (whole < rows) pack_panel(to + whole * layout.units, from, first + whole, rest, tile_rows(rest), layout);
 }
 
+/// The same steps of one panel of B.
+void Slab::pack_column(float* dst, int64_t panel, int64_t first_step, int64_t steps) const {
+  const int64_t first_k = first_step * d.k_per_step, depth = min(steps * d.k_per_step, d.k - first_k);
+  const Operand from = {b.data.at(first_k * b.col), b.row, b.col};
+  pack_panel(reinterpret_cast<uint32_t*>(dst), from, j0 + panel * kPanel, columns_of(panel), kPanel,
+             {kPanel, depth, steps, d.step != Step::single});
+}
+
 /// k goes in blocks: a block of a B panel stays in L1 and the same block of the task's rows in L2 while they meet;
 /// between blocks the sums wait in f32, so the chain of an element is not broken.
 void Slab::compute(const Part& part, const Columns& columns, float* packed_a, float* sums) const {
@@ -129,8 +135,12 @@ void Slab::compute(const Part& part, const Columns& columns, float* packed_a, fl
     const bool last = s + kBlockSteps >= d.steps;
     pack_rows(packed_a, part, s, steps);
     for (int64_t j = part.column_begin; j < part.column_end; j++) {
-      const FloatRef b_panel = columns.data.at((j - part.column_begin) * columns.panel);
-      const auto* b_block = reinterpret_cast<const float*>(b_panel.at(s * columns.step).data);
+      FloatRef b_block = columns.data;
+      if (columns.panel) {
+        b_block = b_block.at((j - part.column_begin) * columns.panel + s * columns.step);
+      } else {
+        pack_column(reinterpret_cast<float*>(b_block.data), j, s, steps);
+      }
       for (int64_t i = part.row_begin; i < part.row_end; i++) {
         const int rows = tile_rows(rows_of(i));
         const int64_t i_c = i * kTileRows, j_c = j0 + j * kPanel, row = i - part.row_begin;
@@ -146,7 +156,8 @@ void Slab::compute(const Part& part, const Columns& columns, float* packed_a, fl
           ends.finish = &finish;
         }
         const float* a_panel = packed_a + row * kTileRows * steps * d.a_width;
-        d.tile(rows, b_panel.half)(steps, a_panel, rows, b_block, columns.step, ends);
+        const auto* b_rows = reinterpret_cast<const float*>(b_block.data);
+        d.tile(rows, b_block.half)(steps, a_panel, rows, b_rows, columns.step, ends);
         if (last && !direct) write_tile(c, sum, i_c, rows_of(i), j_c, columns_of(j));
       }
     }
@@ -171,20 +182,23 @@ void Slab::run() const {
   const int64_t a_floats = chunk * kTileRows * min(d.steps, kBlockSteps) * d.a_width;
   const int64_t sum_floats = (d.blocks() > 1 ? chunk * group : 1) * kTileRows * kPanel;
   const Scratch pa(threads * a_floats * 4), sums(threads * sum_floats * 4);
-  const Scratch pb(b_given ? 0 : (b_ahead ? np : group * threads) * d.b_panel() * 4);
+  const int64_t block_floats = kPanel * min(d.steps, kBlockSteps);
+  const Scratch pb((b_given ? 0 : b_ahead ? np * d.b_panel() : threads * block_floats) * 4);
   const auto pack = [&](int64_t task, int) {
-    const int64_t p = task * kPackPanels;
-    pack_columns(pb.floats() + p * d.b_panel(), p, min(np, p + kPackPanels));
+    const int64_t p = task * kPackPanels, columns = min(n - p * kPanel, kPackPanels * kPanel);
+    auto* to = reinterpret_cast<uint32_t*>(pb.floats() + p * d.b_panel());
+    pack_panels(to, b, j0 + p * kPanel, columns, {kPanel, d.k, d.steps, d.step != Step::single});
+  };
+  const auto packed_columns = [&](const float* panels, int64_t panel) {
+    return Columns{FloatRef(reinterpret_cast<char*>(const_cast<float*>(panels)), false), kPanel, panel};
   };
   const auto block = [&](int64_t task, int worker) {
     const int64_t i = task % chunks * chunk, j = task / chunks * group;
     const Part part = {i, min(mp, i + chunk), j, min(np, j + group)};
-    float* mine = pb.floats() + (b_ahead ? j : worker * group) * d.b_panel();
-    if (!b_ahead && !b_given) pack_columns(mine, part.column_begin, part.column_end);
-    const float* panels = packed_b ? packed_b + (j0 / kPanel + j) * d.b_panel() : mine;
-    const FloatRef packed(reinterpret_cast<char*>(const_cast<float*>(panels)), false);
-    const Columns columns = b_direct ? Columns{b.data.at(j0 + j * kPanel), b.col, kPanel}
-                                     : Columns{packed, kPanel, d.b_panel()};
+    const Columns columns = packed_b   ? packed_columns(packed_b + (j0 / kPanel + j) * d.b_panel(), d.b_panel())
+                            : b_direct ? Columns{b.data.at(j0 + j * kPanel), b.col, kPanel}
+                            : b_ahead  ? packed_columns(pb.floats() + j * d.b_panel(), d.b_panel())
+                                       : packed_columns(pb.floats() + worker * block_floats, 0);
     compute(part, columns, pa.floats() + worker * a_floats, sums.floats() + worker * sum_floats);
   };
   const int64_t pack_tasks = b_ahead ? (np + kPackPanels - 1) / kPackPanels : 0;
