@@ -68,7 +68,8 @@ static inline __attribute__((always_inline)) void finish_vector(const TileEnds& 
 }
 
 /// out[R, 2 vectors] = finish(start + Σ_step a·b). A: step s, row r at a[s·a_step + r·kRowStride] (in 32-bit
-/// units; `pairs` has two consecutive a_steps per step); B: step s at b[s·b_step], two vectors wide (bf16 elements for half_rows).
+/// units; `pairs` has two consecutive a_steps per step); B: step s at b[s·b_step], two vectors wide (for half_rows
+/// in elements of bf16).
 template <Step kStep, int R, int kRowStride>
 static inline __attribute__((always_inline)) void micro_tile(int64_t steps, const float* a, int64_t a_step,
                                                              const float* b, int64_t b_step, const TileEnds& t) {
