@@ -46,7 +46,8 @@ function isDatabaseGone(error: unknown): boolean {
   for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
     const code = (at as { code?: unknown }).code;
     if (typeof code === 'string' && DATABASE_GONE.test(code)) return true;
-    if (/timeout exceeded when trying to connect|Connection terminated|Query read timeout/.test(at.message)) return true;
+    if (/timeout exceeded when trying to connect|Connection terminated|Query read timeout/.test(at.message))
+      return true;
   }
   return false;
 }
