@@ -22,7 +22,7 @@ const folder = fileURLToPath(new URL('../models/lathe-tiny', import.meta.url));
 
 const { values: given } = parseArgs({
   options: {
-    steps: { type: 'string', default: '3400' },
+    steps: { type: 'string', default: '4000' },
     packs: { type: 'string', default: '1' },
     'pack-tokens': { type: 'string', default: '2048' },
     'learning-rate': { type: 'string', default: '0.003' },
@@ -41,8 +41,8 @@ const plan = {
   learningRate: Number(given['learning-rate']),
   warmupSteps: 100,
   /** The cosine's horizon, and the step from which the rate falls linearly to 0 instead. */
-  cosineSteps: 3600,
-  coolFrom: 2900,
+  cosineSteps: 4200,
+  coolFrom: 2800,
   betas: [0.9, 0.98] as const,
   weightDecay: 0.01,
   maxGradNorm: 1,

@@ -1,5 +1,5 @@
-// The same models with bf16 weights and activations. The yardstick is the f32 reference, and the error that
-// transformers' own bf16 makes against it: ours may not be more than twice as far off.
+// The same models with bf16 weights. The yardstick is the f32 reference, and the error that transformers' own bf16
+// makes against it: ours may be no further off.
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
@@ -43,7 +43,7 @@ for (const name of CASES) {
 
     it('gives the logits of f32, and those of transformers in bf16', () => {
       const logits = openCase(name).logits(batch, everyRow(batch, 1));
-      const limit = Math.min(TOLERANCE.modelBf16, 2 * reference.bf16.logits_error_vs_fp32);
+      const limit = Math.min(TOLERANCE.modelBf16, reference.bf16.logits_error_vs_fp32);
       expectClose(`${name} logits bf16 against f32`, 'logits', logits, stored('logits.base'), limit);
       const theirs = stored('logits.bf16');
       expectClose(`${name} logits bf16 against bf16`, 'logits', logits, theirs, TOLERANCE.modelBf16);
@@ -56,14 +56,14 @@ for (const name of CASES) {
       expectClose(`${name} loss bf16 against bf16`, 'loss', loss, [reference.bf16.loss], TOLERANCE.modelBf16);
     });
 
-    it('gives LoRA gradients no further from f32 than twice PEFT’s own', () => {
+    it('gives LoRA gradients within 2e-2 of f32, and no further than PEFT’s own', () => {
       const model = openCase(name);
       const adapter = LoraAdapter.load(join(caseFolder(name), 'adapter_init'), model);
       open.push(adapter);
       model.attach(adapter);
       const labelledTotal = reference.base.labelled;
       accumulateGradients(model, batch, { labelledTotal, seed: 0, step: 0, microBatch: 0 });
-      const limit = 2 * reference.bf16.lora_grad_error_vs_fp32_max;
+      const limit = Math.min(TOLERANCE.modelBf16, reference.bf16.lora_grad_error_vs_fp32_max);
       for (const [key, parameter] of adapter.parameters()) {
         expect(parameter.dtype).toBe('f32');
         const grad = parameter.grad!.toFloat32();

@@ -18,7 +18,7 @@ export const TOLERANCE = {
   gradientF32: 1e-4,
   /** Losses of a training run: Adam divides by √v, so rounding of tiny gradients reaches the weights. */
   stepLossF32: 1e-4,
-  /** Whole model with bf16 weights and activations. */
+  /** Whole model with bf16 weights; activations as the device stores them. */
   modelBf16: 2e-2,
 } as const;
 

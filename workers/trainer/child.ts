@@ -98,7 +98,8 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
   const { device, training } = open(job);
   const { model, state } = training;
   const counts = model.counts();
-  const estimate = estimateMemory(model.config, job.plan.dtype, counts, isFull, job.plan.maxTokensPerPack);
+  const { config, dtype, activationDtype } = model;
+  const estimate = estimateMemory(config, dtype, activationDtype, counts, isFull, job.plan.maxTokensPerPack);
   const recompute = estimatedBytes(estimate, false) > MEMORY_SHARE * totalmem();
   memoryBytes = estimatedBytes(estimate, recompute);
   const { totalSteps } = job.plan;

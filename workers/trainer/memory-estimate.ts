@@ -1,5 +1,6 @@
 /** What a training needs, from shapes alone: for the log, for the choice to recompute, and for out-of-memory errors. */
 import type { ModelConfig } from '../engine/models/index.ts';
+import type { FloatDType } from '../engine/tensor.ts';
 
 export interface MemoryEstimate {
   /** Frozen or trained weights as they lie on the device. */
@@ -16,18 +17,24 @@ export interface MemoryEstimate {
 const LOGIT_ROWS = 512;
 
 /**
+ * @param dtype of the base's weights
+ * @param activationDtype of what is kept for the backward
  * @param counts parameters of the model and of what is trained
  * @param tokens T of the largest micro-batch
  */
 export function estimateMemory(
   config: ModelConfig,
-  dtype: 'bf16' | 'f32',
+  dtype: FloatDType,
+  activationDtype: FloatDType,
   counts: { total: number; trainable: number },
   isFull: boolean,
   tokens: number,
 ): MemoryEstimate {
   const { hiddenSize: C, intermediateSize: F, heads, kvHeads, headDim: D, layers, vocabSize } = config;
-  const elementBytes = dtype === 'bf16' ? 2 : 4;
+  const [weightSize, activationSize] = [dtype, activationDtype].map((type) => (type === 'bf16' ? 2 : 4)) as [
+    number,
+    number,
+  ];
   const base = isFull ? counts.total : counts.total - counts.trainable;
   const copies = 3 + (isFull && dtype === 'bf16' ? 1 : 0) + (isFull ? 0 : 1);
   // One block saves: its input, both norms' outputs and the residual between (4C); q, k, v before and after rotation and
@@ -35,10 +42,10 @@ export function estimateMemory(
   const perToken = 4 * C + (2 * (heads + 2 * kvHeads) + heads) * D + 3 * F;
   const head = Math.min(tokens, LOGIT_ROWS) * vocabSize * 4;
   return {
-    weightBytes: base * elementBytes,
+    weightBytes: base * weightSize,
     trainableBytes: counts.trainable * 4 * copies,
-    activationBytes: tokens * perToken * layers * elementBytes + head,
-    recomputedActivationBytes: tokens * (C * layers + perToken) * elementBytes + head,
+    activationBytes: tokens * perToken * layers * activationSize + head,
+    recomputedActivationBytes: tokens * (C * layers + perToken) * activationSize + head,
   };
 }
 

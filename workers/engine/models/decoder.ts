@@ -10,7 +10,7 @@ import { embedding, gatherRows } from '../ops/embedding.ts';
 import { addRmsNorm, rmsNorm } from '../ops/norm.ts';
 import { normRotary, type RotaryTable } from '../ops/rotary.ts';
 import { swiglu } from '../ops/swiglu.ts';
-import { release, scope, type Tensor } from '../tensor.ts';
+import { type FloatDType, release, scope, type Tensor } from '../tensor.ts';
 import type { ModelConfig } from './config.ts';
 import type { Block, DecoderWeights, Linear } from './weights.ts';
 
@@ -27,6 +27,8 @@ export interface DecoderInput {
   /** i32 [T], each below the rotary table's rows. */
   positions: Tensor;
   rotary: RotaryTable;
+  /** What every activation is stored as: each op's output takes the dtype of its input. */
+  activationDtype: FloatDType;
   /**
    * i32 [N], the only rows whose result is wanted; absent = all. Every later row-wise layer of the last block then runs
    * on these rows alone: of a prompt that carries no label, only keys and values matter there.
@@ -44,7 +46,7 @@ export function decoderForward(
 ): Tensor {
   const { tape, recompute = false } = options;
   const last = weights.blocks.length - 1;
-  let x = embedding(tape, weights.embedding, input.ids);
+  let x = embedding(tape, weights.embedding, input.ids, input.activationDtype);
   for (const block of weights.blocks) {
     const rows = block.index === last ? (input.rows ?? null) : null;
     const run = (blockTape: Tape | null, blockInput: Tensor) =>

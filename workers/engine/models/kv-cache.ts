@@ -6,7 +6,7 @@ import type { Model } from './model.ts';
 export class KvCache {
   readonly blocks: number;
   readonly blockSize: number;
-  /** Per layer, [blocks·blockSize, Hkv·D] in the model's dtype. */
+  /** Per layer, [blocks·blockSize, Hkv·D] of the dtype of activations. */
   readonly keys: Tensor[] = [];
   readonly values: Tensor[] = [];
 
@@ -15,11 +15,12 @@ export class KvCache {
     this.blocks = options.blocks;
     this.blockSize = options.blockSize ?? 16;
     const { layers, kvHeads, headDim } = model.config;
+    const dtype = model.activationDtype;
     const shape = [this.blocks * this.blockSize, kvHeads * headDim];
     try {
       for (let layer = 0; layer < layers; layer++) {
-        this.keys.push(keep(Tensor.empty(model.device, shape, model.dtype)));
-        this.values.push(keep(Tensor.empty(model.device, shape, model.dtype)));
+        this.keys.push(keep(Tensor.empty(model.device, shape, dtype)));
+        this.values.push(keep(Tensor.empty(model.device, shape, dtype)));
       }
     } catch (error) {
       this.dispose();
@@ -30,7 +31,7 @@ export class KvCache {
   /** Bytes that one block takes over all layers, for sizing a cache before it is made. */
   static bytesPerBlock(model: Model, blockSize = 16): number {
     const { layers, kvHeads, headDim } = model.config;
-    return 2 * layers * blockSize * kvHeads * headDim * (model.dtype === 'f32' ? 4 : 2);
+    return 2 * layers * blockSize * kvHeads * headDim * (model.activationDtype === 'f32' ? 4 : 2);
   }
 
   get bytes(): number {

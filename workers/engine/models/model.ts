@@ -48,6 +48,11 @@ export class Model {
     this.#setTrainable(parts.trainable);
   }
 
+  /** What activations and the key/value cache are stored as beside these weights. */
+  get activationDtype(): FloatDType {
+    return this.device.activationDtype(this.dtype);
+  }
+
   /** Every linear of the blocks, in forward order: what adapters may target. */
   linears(): Linear[] {
     return blockLinears(this.weights);

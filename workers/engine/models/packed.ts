@@ -65,6 +65,7 @@ export function packedForward(
     ids: Tensor.fromInt32(device, ids),
     positions: Tensor.fromInt32(device, positions),
     rotary: model.rope.covering(positionCount(positions)),
+    activationDtype: model.activationDtype,
     rows: Tensor.fromInt32(device, rows),
   };
   const hidden = decoderForward(model.config, model.weights, input, strategy, options);

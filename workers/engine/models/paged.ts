@@ -64,6 +64,7 @@ export function pagedLogits(model: Model, batch: PagedBatch, cache: KvCache): Fl
       ids: Tensor.fromInt32(device, batch.ids),
       positions: Tensor.fromInt32(device, batch.positions),
       rotary: model.rope.covering(positionCount(batch.positions)),
+      activationDtype: model.activationDtype,
     };
     const hidden = decoderForward(config, model.weights, input, strategy, { tape: null });
     const wanted = gatherRows(null, hidden, Tensor.fromInt32(device, batch.logitRows));

@@ -1,11 +1,11 @@
 /** Row look-ups: the token embedding, and picking the rows that carry a label. */
 import { parameterGradient, type Tape, tracks } from '../autograd.ts';
-import { Tensor } from '../tensor.ts';
+import { type FloatDType, Tensor } from '../tensor.ts';
 
-/** out[t] = weight[ids[t]]. weight [V, C], ids i32 [T], out [T, C] in the weight's dtype. Saves nothing. */
-export function embedding(tape: Tape | null, weight: Tensor, ids: Tensor): Tensor {
+/** out[t] = weight[ids[t]]. weight [V, C], ids i32 [T], out [T, C] of `dtype`. Saves nothing. */
+export function embedding(tape: Tape | null, weight: Tensor, ids: Tensor, dtype: FloatDType): Tensor {
   const { native } = weight.device;
-  const out = Tensor.empty(weight.device, [ids.dim(0), weight.dim(1)], weight.dtype);
+  const out = Tensor.empty(weight.device, [ids.dim(0), weight.dim(1)], dtype);
   native.embeddingForward(out.handle, weight.handle, ids.handle);
   if (tracks(tape, weight)) {
     tape.record([out], [], ([dout]) => {
