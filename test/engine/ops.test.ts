@@ -3,10 +3,11 @@
 // number of threads. Random ops and reductions to a number have their own tests below.
 import { afterAll, describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
-import { finiteDifference } from '../helpers/float64.ts';
-import { expectClose, Random, RUN_SEED, reportFigures, roundBf16, TOLERANCE } from '../helpers/tolerance.ts';
+import { expectClose, reportFigures } from '../helpers/expect-close.ts';
+import { RUN_SEED } from '../helpers/tolerance.ts';
 import { NOT_OPS, OP_CASES, PROVEN_APART } from './ops.cases.ts';
-import { Bench, type FloatType, type Handles, type OpCase, type Problem, type Values } from './ops.table.ts';
+import { limits, type Prepared, prepare, run } from './ops.runner.ts';
+import { Bench } from './ops.table.ts';
 
 /** Device kinds to prove; a kind that this machine lacks is left out by the check below. */
 const DEVICES = ['cpu'] as const;
@@ -22,83 +23,6 @@ reportFigures();
 afterAll(() => {
   for (const { native, standard } of targets) native.configure({ isa: standard, threads: standardThreads });
 });
-
-interface Prepared {
-  problem: Problem;
-  x: Values;
-  expected: Values;
-  upstream: Values;
-  /** Probed elements and ∂L/∂x there, by input. */
-  gradients: Record<string, { elements: number[]; values: Float64Array }>;
-}
-
-/** Draws a row's problem, rounds its inputs to the type and works out the float64 answers. */
-function prepare(row: OpCase, type: FloatType): Prepared {
-  const random = new Random(RUN_SEED, row.name);
-  const problem = row.make(random);
-  const round = (values: Float64Array) => (type === 'bf16' ? roundBf16(values) : values);
-  const x = Object.fromEntries(
-    Object.entries(problem.inputs).map(([name, { values, dtype = 'compute' }]) => [
-      name,
-      dtype === 'compute' ? round(values) : values,
-    ]),
-  );
-  const expected = problem.reference(x);
-  const upstream = Object.fromEntries(
-    (problem.through ?? []).map((name) => {
-      const size = expected[name]!.length;
-      const fixed = problem.upstream;
-      return [name, fixed === undefined ? round(random.normals(size)) : new Float64Array(size).fill(fixed)];
-    }),
-  );
-  const scalar = () => {
-    const y = problem.reference(x);
-    return Object.entries(upstream).reduce(
-      (sum, [name, dy]) => dy.reduce((s, g, i) => s + g * y[name]![i]!, sum),
-      0,
-    );
-  };
-  const gradients: Prepared['gradients'] = {};
-  for (const [name, input] of Object.entries(problem.inputs)) {
-    if (!input.grad) continue;
-    const elements = random.permutation(x[name]!.length).slice(0, problem.probes ?? 128);
-    gradients[name] = { elements, values: finiteDifference(scalar, x[name]!, elements) };
-  }
-  return { problem, x, expected, upstream, gradients };
-}
-
-function run(bench: Bench, { problem, x, upstream }: Prepared) {
-  const handles: Handles = {};
-  for (const [name, { dims, dtype = 'compute' }] of Object.entries(problem.inputs)) {
-    handles[name] = bench.upload(x[name]!, dims, dtype === 'compute' ? bench.type : dtype);
-  }
-  const y = problem.forward(bench, handles);
-  const outputs = Object.fromEntries(Object.entries(y).map(([name, h]) => [name, bench.read(h)]));
-  if (!problem.backward) return { outputs, gradients: {} as Values };
-  const dy = Object.fromEntries(
-    Object.entries(upstream).map(([name, values]) => [
-      name,
-      bench.upload(values, bench.native.tensorInfo(y[name]!).dims),
-    ]),
-  );
-  const grads = problem.backward(bench, handles, y, dy);
-  return {
-    outputs,
-    gradients: Object.fromEntries(Object.entries(grads).map(([name, h]) => [name, bench.readGradient(h)])),
-  };
-}
-
-const DEFAULTS = {
-  f32: { value: TOLERANCE.opF32, gradient: TOLERANCE.opGradient },
-  bf16: { value: TOLERANCE.opBf16, gradient: TOLERANCE.opBf16 },
-};
-
-function limits(row: OpCase, type: FloatType) {
-  const t = row.tolerance ?? {};
-  return type === 'f32'
-    ? { value: t.f32 ?? DEFAULTS.f32.value, gradient: t.gradientF32 ?? DEFAULTS.f32.gradient }
-    : { value: t.bf16 ?? DEFAULTS.bf16.value, gradient: t.gradientBf16 ?? DEFAULTS.bf16.gradient };
-}
 
 for (const row of OP_CASES) {
   for (const type of row.types ?? (['f32', 'bf16'] as const)) {

@@ -11,7 +11,8 @@ import { AdamW } from '../../workers/engine/optim/adamw.ts';
 import { LORA_DEFAULTS, LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import type { FloatDType } from '../../workers/engine/tensor.ts';
 import { loadTokenizer } from '../../workers/engine/tokenizer/load.ts';
-import { expectClose, reportFigures, TOLERANCE } from '../helpers/tolerance.ts';
+import { expectClose, reportFigures } from '../helpers/expect-close.ts';
+import { TOLERANCE } from '../helpers/tolerance.ts';
 
 const at = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 const folder = at('models/lathe-tiny');

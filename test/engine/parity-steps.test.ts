@@ -16,7 +16,8 @@ import {
   type StepLog,
 } from '../golden/read.ts';
 import { trainRecordedSteps } from '../golden/steps.ts';
-import { expectClose, reportFigures, TOLERANCE } from '../helpers/tolerance.ts';
+import { expectClose, reportFigures } from '../helpers/expect-close.ts';
+import { TOLERANCE } from '../helpers/tolerance.ts';
 
 const device = openDevice({ kind: 'cpu' });
 const open: { dispose(): void }[] = [];

@@ -21,7 +21,8 @@ import {
   readReference,
   readTensors,
 } from '../golden/read.ts';
-import { expectClose, reportFigures, TOLERANCE } from '../helpers/tolerance.ts';
+import { expectClose, reportFigures } from '../helpers/expect-close.ts';
+import { TOLERANCE } from '../helpers/tolerance.ts';
 
 const device = openDevice({ kind: 'cpu' });
 const open: { dispose(): void }[] = [];

@@ -22,8 +22,9 @@ import {
   readTensors,
   type StoredTensor,
 } from '../golden/read.ts';
+import { expectClose, reportFigures } from '../helpers/expect-close.ts';
 import { generateNaive } from '../helpers/generate-naive.ts';
-import { expectClose, reportFigures, TOLERANCE } from '../helpers/tolerance.ts';
+import { TOLERANCE } from '../helpers/tolerance.ts';
 
 const device = openDevice({ kind: 'cpu' });
 const open: { dispose(): void }[] = [];

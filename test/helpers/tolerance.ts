@@ -1,5 +1,4 @@
-// Error measures, seeded inputs and bf16 rounding for the numeric tests. Knows nothing of devices or models.
-import { afterAll, expect } from 'vitest';
+// Error measures, seeded inputs and bf16 rounding for the numeric checks. Knows no devices, models or test runner.
 
 /**
  * The project's bounds on the relative norm ‖ours − reference‖ / ‖reference‖ (per tensor). They are promises,
@@ -22,9 +21,14 @@ export const TOLERANCE = {
   modelBf16: 2e-2,
 } as const;
 
-/** ‖actual − expected‖ / ‖expected‖ in float64; ‖actual‖ when the reference is zero; Infinity for any NaN. */
+/**
+ * ‖actual − expected‖ / ‖expected‖ in float64; ‖actual‖ when the reference is zero; Infinity for any NaN.
+ * @throws RangeError when the element counts differ
+ */
 export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
-  expect(actual.length, 'element count').toBe(expected.length);
+  if (actual.length !== expected.length) {
+    throw new RangeError(`${actual.length} elements where ${expected.length} are expected`);
+  }
   let difference = 0;
   let norm = 0;
   for (let i = 0; i < expected.length; i++) {
@@ -33,33 +37,6 @@ export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<num
   }
   const error = norm > 0 ? Math.sqrt(difference / norm) : Math.sqrt(difference);
   return Number.isNaN(error) ? Infinity : error;
-}
-
-const figures = new Map<string, number>();
-
-/** Fails, naming `what` and the figure, unless the relative error is within `tolerance`; remembers the worst by `kind`. */
-export function expectClose(
-  kind: string,
-  what: string,
-  actual: ArrayLike<number>,
-  expected: ArrayLike<number>,
-  tolerance: number,
-): number {
-  const error = relativeError(actual, expected);
-  figures.set(kind, Math.max(figures.get(kind) ?? 0, error));
-  expect(error, `${what}: relative error ${error.toExponential(2)} exceeds ${tolerance}`).toBeLessThanOrEqual(
-    tolerance,
-  );
-  return error;
-}
-
-/** Call once at the top of a test file: with LATHE_FIGURES=1 the worst error of every kind is printed at its end. */
-export function reportFigures(): void {
-  afterAll(() => {
-    if (process.env.LATHE_FIGURES === undefined) return;
-    const lines = [...figures].map(([kind, error]) => `  ${error.toExponential(2)}  ${kind}`);
-    process.stdout.write(`largest relative errors\n${lines.join('\n')}\n`);
-  });
 }
 
 /** Seed of this run's random inputs: fresh every time, LATHE_TEST_SEED=<n> repeats a run. */
