@@ -173,10 +173,30 @@ export function permissionDenied(message: string): ApiError {
   return new ApiError({ status: 403, message, code: 'permission_denied' });
 }
 
+/** A live key that may not do this: its scopes, or the role of its account, leave `scope` out. */
+export function insufficientScope(scope: string): ApiError {
+  return new ApiError({
+    status: 403,
+    message:
+      `You have insufficient permissions for this operation. Missing scopes: ${scope}. Check that you have the ` +
+      "correct role in your project (Member, Owner), and if you're using a restricted API key, that it has the " +
+      'necessary scopes.',
+    code: 'insufficient_scope',
+  });
+}
+
 // 404: unknown and foreign ids are answered alike
 
 export function noSuchFile(id: string): ApiError {
   return new ApiError({ status: 404, message: `No such File object: ${id}`, param: 'id' });
+}
+
+export function noSuchUpload(id: string): ApiError {
+  return new ApiError({ status: 404, message: `No such Upload object: ${id}`, param: 'upload_id' });
+}
+
+export function noSuchExport(id: string): ApiError {
+  return new ApiError({ status: 404, message: `No such export: ${id}`, param: 'export_id' });
 }
 
 export function noSuchJob(id: string): ApiError {
@@ -217,6 +237,17 @@ export function payloadTooLarge(limitBytes: number, param: string | null = null)
     param,
     code: 'payload_too_large',
     headers: { connection: 'close' },
+  });
+}
+
+/** A `Range` that lies behind the last of `bytes` bytes. */
+export function rangeNotSatisfiable(bytes: number): ApiError {
+  return new ApiError({
+    status: 416,
+    message: `The requested range lies outside of the ${bytes} bytes.`,
+    param: 'range',
+    code: 'range_not_satisfiable',
+    headers: { 'content-range': `bytes */${bytes}` },
   });
 }
 

@@ -36,6 +36,11 @@ export const projects = pgTable('projects', {
     .references(() => organizations.id),
   name: text('name').notNull(),
   createdAt: createdAt(),
+  archivedAt: time('archived_at'), // its keys are refused from then on
+  // quotas; null = the configured default, 0 = none
+  maxActiveJobs: integer('max_active_jobs'),
+  maxFiles: integer('max_files'),
+  maxStorageBytes: bigint('max_storage_bytes', { mode: 'number' }),
 });
 
 /** API keys; only the sha256 of the secret is kept, looked up by the key's public id. */
@@ -50,6 +55,8 @@ export const apiKeys = pgTable('api_keys', {
   expiresAt: time('expires_at'),
   revokedAt: time('revoked_at'),
   lastUsedAt: time('last_used_at'), // at most one write a minute
+  scopes: text('scopes').array().notNull().default(sql`'{}'`), // empty = all
+  serviceAccountId: text('service_account_id'), // schema-tenancy.ts; null = the project itself, with role owner
 });
 
 /** Uploaded and produced files; the row is written after the bytes are safe in storage. */
@@ -69,6 +76,7 @@ export const files = pgTable(
     createdAt: createdAt(),
     expiresAt: time('expires_at'),
     deletedAt: time('deleted_at'), // soft: a running job keeps its data
+    sweptAt: time('swept_at'), // the bytes are gone
   },
   (t) => [
     primaryKey({ columns: [t.projectId, t.id] }),
@@ -88,6 +96,13 @@ export const baseModels = pgTable('base_models', {
   createdAt: createdAt(),
 });
 
+/** The files a training starts from instead of the base model alone. */
+export interface StartWeights {
+  kind: 'adapter' | 'full';
+  storage_prefix: string;
+  files: StoredFile[];
+}
+
 /** One row a job: what was asked, what is in force, how far it is, and who holds it (the queue lives here too). */
 export const jobs = pgTable(
   'fine_tuning_jobs',
@@ -99,11 +114,13 @@ export const jobs = pgTable(
     // asked
     model: text('model').notNull(), // base model id
     startModel: text('start_model'), // ft: id the training continues from
+    start: jsonb('start').$type<StartWeights | null>(), // where its weights lie, as they were at creation
     trainingFile: text('training_file').notNull(),
     validationFile: text('validation_file'),
     suffix: text('suffix'),
     seed: integer('seed').notNull(),
     metadata: jsonb('metadata').$type<Record<string, string> | null>(),
+    integrations: jsonb('integrations').$type<unknown[] | null>(), // stored and shown; no tracker is built in
     method: jsonb('method').notNull(), // { type, supervised: { hyperparameters } }: "auto" becomes a number when resolved
     adapter: jsonb('adapter').notNull(), // PEFT names
     trainer: jsonb('trainer').notNull(), // TrainingArguments names
@@ -119,6 +136,7 @@ export const jobs = pgTable(
     resultFiles: jsonb('result_files').$type<string[]>().notNull().default([]),
     progress: jsonb('progress').$type<{ step: number; total_steps: number; epoch: number } | null>(),
     cancelRequestedAt: time('cancel_requested_at'),
+    pauseRequestedAt: time('pause_requested_at'),
     // queue: written by the claim and the holder of the current epoch
     priority: integer('priority').notNull().default(0),
     runAfter: time('run_after').notNull().default(sql`clock_timestamp()`),
@@ -133,6 +151,10 @@ export const jobs = pgTable(
     primaryKey({ columns: [t.projectId, t.id] }),
     uniqueIndex('fine_tuning_jobs_id').on(t.id),
     index('fine_tuning_jobs_list').on(t.projectId, t.createdAt, t.id),
+    index('fine_tuning_jobs_metadata').using('gin', sql`${t.metadata} jsonb_path_ops`),
+    index('fine_tuning_jobs_no_metadata')
+      .on(t.projectId, t.createdAt, t.id)
+      .where(sql`coalesce(metadata, '{}'::jsonb) = '{}'::jsonb`),
     index('fine_tuning_jobs_claim')
       .on(t.priority, t.createdAt, t.id)
       .where(sql`status in ('validating_files', 'queued', 'running')`),
@@ -202,7 +224,7 @@ export const tunedModels = pgTable(
     projectId: text('project_id')
       .notNull()
       .references(() => projects.id),
-    jobId: text('job_id').notNull(),
+    jobId: text('job_id'), // null: an imported adapter
     baseModel: text('base_model')
       .notNull()
       .references(() => baseModels.id),

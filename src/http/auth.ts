@@ -1,6 +1,6 @@
 /**
- * Default deny: every route needs a key unless its pattern is listed here. Decided on the pattern the router matched,
- * never on the text of the URL.
+ * Default deny: every route needs a key unless its pattern is listed here, and a key with the scope that scopes.ts gives
+ * for it. Decided on the pattern the router matched, never on the text of the URL.
  */
 import { getConnInfo } from '@hono/node-server/conninfo';
 import type { MiddlewareHandler } from 'hono';
@@ -8,6 +8,7 @@ import type { Dependencies } from '../domain/dependencies.ts';
 import { authenticate } from '../domain/keys/lookup.ts';
 import { invalidApiKey, missingApiKey } from '../errors.ts';
 import { type AppContext, type AppEnv, routeOf } from './context.ts';
+import { requireScope } from './scopes.ts';
 
 /** Route patterns answered without a key. */
 export const OPEN_ROUTES: ReadonlySet<string> = new Set([
@@ -32,7 +33,12 @@ export function auth({ database }: Pick<Dependencies, 'database'>): MiddlewareHa
     const identity = await authenticate(database, header);
     if (!identity) throw invalidApiKey(key);
     c.set('identity', identity);
-    c.set('log', c.get('log').child({ project: identity.projectId }));
+    const { projectId, organization } = identity;
+    c.set(
+      'log',
+      c.get('log').child(projectId === '' ? { organization: organization.id } : { project: projectId }),
+    );
+    if (route !== null) requireScope(identity, c.req.method, route);
     return next();
   };
 }

@@ -31,7 +31,7 @@ export function conversation(log: Log, metrics: Metrics): MiddlewareHandler<AppE
     headers.set('x-content-type-options', 'nosniff');
     if (identity) {
       headers.set('openai-organization', identity.organization.slug);
-      headers.set('openai-project', identity.projectId);
+      if (identity.projectId !== '') headers.set('openai-project', identity.projectId);
     }
     metrics.observe(c.req.method, route, c.res.status, milliseconds / 1000);
     const line = {

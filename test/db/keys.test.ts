@@ -37,7 +37,14 @@ describe('API keys', () => {
   it('leads to the project and organization', async () => {
     const project = await createProject(held.database, 'one');
     const { id, key } = await createKey(held.database, project.id, 'k');
-    const expected = { keyId: id, projectId: project.id, organization: project.organization };
+    const expected = {
+      kind: 'project',
+      keyId: id,
+      projectId: project.id,
+      organization: project.organization,
+      scopes: [],
+      role: 'owner',
+    };
     expect(await authenticate(held.database, bearer(key))).toEqual(expected);
     expect(await authenticate(held.database, `bearer\t${key} `)).toEqual(expected);
     const [row] = await held.database.db.select().from(apiKeys).where(eq(apiKeys.id, id));

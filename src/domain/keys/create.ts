@@ -23,9 +23,24 @@ export interface NewKey {
   id: string;
   /** `sk-lathe-<id>-<secret>`; never seen again. */
   key: string;
+  createdAt: Date;
 }
 
 export const sha256Hex = (text: string) => createHash('sha256').update(text).digest('hex');
+
+/** A fresh key: its text, and what of it is stored. */
+export function newSecret(prefix: 'sk-lathe-' | 'sk-lathe-admin-') {
+  const id = randomBase62(ID_LENGTH);
+  const secret = randomBase62(SECRET_LENGTH);
+  return { id, key: `${prefix}${id}-${secret}`, secretSha256: sha256Hex(secret) };
+}
+
+export interface KeyLimits {
+  /** Scopes as readScopes() returns them; empty = all. */
+  scopes?: string[];
+  /** Account of the project that the key belongs to; null = the project's own key, with role owner. */
+  serviceAccountId?: string | null;
+}
 
 /** Creates a key of the project. `expiresAt` null means it never ends. */
 export async function createKey(
@@ -33,11 +48,11 @@ export async function createKey(
   projectId: string,
   name: string,
   expiresAt: Date | null = null,
+  { scopes = [], serviceAccountId = null }: KeyLimits = {},
 ): Promise<NewKey> {
-  const id = randomBase62(ID_LENGTH);
-  const secret = randomBase62(SECRET_LENGTH);
-  await insertKey(database.db, { id, projectId, name, secretSha256: sha256Hex(secret), expiresAt });
-  return { id, key: `sk-lathe-${id}-${secret}` };
+  const { id, key, secretSha256 } = newSecret('sk-lathe-');
+  const row = { id, projectId, name, secretSha256, expiresAt, scopes, serviceAccountId };
+  return { id, key, ...(await insertKey(database.db, row)) };
 }
 
 /** The project's keys, oldest first, without anything secret. */

@@ -4,19 +4,32 @@
 import { and, asc, eq, isNull, lt, or, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
 import { apiKeys, organizations, projects } from '../../db/schema.ts';
+import { serviceAccounts } from '../../db/schema-tenancy.ts';
 
 export interface KeyRecord {
   id: string;
+  /** '' for an admin key. */
   projectId: string;
   secretSha256: string;
   organization: { id: string; slug: string };
+  scopes: string[];
+  /** Null = the key is the project's own. */
+  role: string | null;
 }
 
-export async function insertKey(
-  db: Queryable,
-  row: { id: string; projectId: string; name: string; secretSha256: string; expiresAt: Date | null },
-): Promise<void> {
-  await db.insert(apiKeys).values(row);
+export interface NewKeyRow {
+  id: string;
+  projectId: string;
+  name: string;
+  secretSha256: string;
+  expiresAt: Date | null;
+  scopes: string[];
+  serviceAccountId: string | null;
+}
+
+export async function insertKey(db: Queryable, row: NewKeyRow) {
+  const rows = await db.insert(apiKeys).values(row).returning({ createdAt: apiKeys.createdAt });
+  return rows[0]!;
 }
 
 const isLive = and(
@@ -29,7 +42,10 @@ export async function countLiveKeys(db: Queryable, projectId: string): Promise<n
   return db.$count(apiKeys, and(eq(apiKeys.projectId, projectId), isLive));
 }
 
-/** The key with its project and organization, unless it is unknown, revoked or past its end by the database's clock. */
+/**
+ * The key with its project and organization, unless it is unknown, revoked, past its end by the database's clock, or its
+ * project is archived.
+ */
 export async function findLiveKey(db: Queryable, id: string): Promise<KeyRecord | null> {
   const rows = await db
     .select({
@@ -37,11 +53,17 @@ export async function findLiveKey(db: Queryable, id: string): Promise<KeyRecord 
       projectId: apiKeys.projectId,
       secretSha256: apiKeys.secretSha256,
       organization: { id: organizations.id, slug: organizations.slug },
+      scopes: apiKeys.scopes,
+      role: serviceAccounts.role,
     })
     .from(apiKeys)
     .innerJoin(projects, eq(projects.id, apiKeys.projectId))
     .innerJoin(organizations, eq(organizations.id, projects.organizationId))
-    .where(and(eq(apiKeys.id, id), isLive));
+    .leftJoin(
+      serviceAccounts,
+      and(eq(serviceAccounts.projectId, apiKeys.projectId), eq(serviceAccounts.id, apiKeys.serviceAccountId)),
+    )
+    .where(and(eq(apiKeys.id, id), isLive, isNull(projects.archivedAt)));
   return rows[0] ?? null;
 }
 
@@ -77,6 +99,7 @@ export async function listKeyRows(db: Queryable, projectId: string) {
       expiresAt: apiKeys.expiresAt,
       revokedAt: apiKeys.revokedAt,
       lastUsedAt: apiKeys.lastUsedAt,
+      scopes: apiKeys.scopes,
     })
     .from(apiKeys)
     .where(eq(apiKeys.projectId, projectId))
