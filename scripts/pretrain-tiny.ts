@@ -166,7 +166,7 @@ function main(): void {
   console.log(JSON.stringify(result));
   writeFileSync(
     join(given.out, 'README.md'),
-    modelCard({ log, probe: result, steps: plan.steps, parameters: model.counts().total }),
+    modelCard({ log, probe: result, steps: plan.steps, schedule: plan, parameters: model.counts().total }),
   );
 }
 

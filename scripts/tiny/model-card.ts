@@ -6,6 +6,8 @@ export interface CardFigures {
   log: readonly string[];
   probe: ProbeResult;
   steps: number;
+  /** The cosine's horizon, and the step from which the rate falls linearly to 0. */
+  schedule: { cosineSteps: number; coolFrom: number };
   parameters: number;
 }
 
@@ -31,7 +33,7 @@ function curve(log: readonly string[]): string {
     .join('\n');
 }
 
-export function modelCard({ log, probe, steps, parameters }: CardFigures): string {
+export function modelCard({ log, probe, steps, schedule, parameters }: CardFigures): string {
   const scores = Object.entries(probe.exact)
     .map(([kind, share]) => `| ${kind} | ${kinds[kind]} | ${(100 * share).toFixed(1)} % |`)
     .join('\n');
@@ -56,16 +58,16 @@ passages with random facts and questions about them, the rest is copying, record
 
 ## Training
 By Lathe's own engine: ${steps} steps, ${(Number(trained[1]) / 1e6).toFixed(1)} M tokens (packs of 2048), AdamW (0.9, 0.98), weight decay 0.01, peak rate 3e-3
-with 100 steps of warm-up, cosine decay (horizon 3600 steps), linear to 0 over the last 500 steps, gradient norm clipped at 1,
-bf16 weights with f32 masters. Loss is taken on answers and plain
-passages, and on the questions too in 30 % of the conversations (they hold random facts, so the loss cannot reach 0).
+with 100 steps of warm-up, cosine decay (horizon ${schedule.cosineSteps} steps),
+linear to 0 over the last ${steps - schedule.coolFrom} steps, gradient norm clipped at 1, bf16 weights with f32 masters.
+Loss is taken on answers and plain passages, and on the questions too in 30 % of the conversations (they hold random facts, so the loss cannot reach 0).
 
 | step | tokens | training loss | token accuracy |
 |---:|---:|---:|---:|
 ${curve(log)}
 
-The whole curve is in \`training-log.csv\`. To train it again (the same bytes for the same engine and instruction set; half an
-hour to an hour on two cores):
+The whole curve is in \`training-log.csv\`. To train it again (the same bytes for the same engine and instruction set; a
+quarter of an hour on two cores):
 
     node_modules/.bin/node scripts/tiny-tokenizer.ts
     npm run pretrain:tiny
