@@ -37,6 +37,28 @@ const shapes: Record<string, object> = {
     num_key_value_heads: 8,
     intermediate_size: 3072,
   },
+  'qwen3-4b': {
+    ...qwen3,
+    hidden_size: 2560,
+    num_hidden_layers: 36,
+    num_attention_heads: 32,
+    num_key_value_heads: 8,
+    intermediate_size: 9728,
+  },
+  'qwen2.5-7b': {
+    ...qwen3,
+    architectures: ['Qwen2ForCausalLM'],
+    model_type: 'qwen2',
+    head_dim: undefined,
+    vocab_size: 152064,
+    tie_word_embeddings: false,
+    max_position_embeddings: 32768,
+    hidden_size: 3584,
+    num_hidden_layers: 28,
+    num_attention_heads: 28,
+    num_key_value_heads: 4,
+    intermediate_size: 18944,
+  },
 };
 
 /** The configuration of a named shape; the error lists the names. */

@@ -3,13 +3,10 @@
  * (`4N + 6P` FLOPs a token, the head on labelled rows only) at the product speed measured in the same run.
  */
 import { openDevice } from '../workers/engine/device.ts';
-import { accumulateGradients } from '../workers/engine/losses/supervised.ts';
-import { createModel } from '../workers/engine/models/index.ts';
-import { AdamW } from '../workers/engine/optim/adamw.ts';
-import { LoraAdapter } from '../workers/engine/peft/lora.ts';
 import { gemmCeiling } from './ceilings.ts';
 import { machine, median, options, peakRssMib, round, seconds } from './options.ts';
-import { matmulParameters, shape } from './shapes.ts';
+import { shape } from './shapes.ts';
+import { loraBench, loraFlopsPerToken, randomBatch } from './training.ts';
 
 export async function run(args: string[]): Promise<Record<string, unknown>> {
   const o = options(args, {
@@ -24,24 +21,14 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
   const dtype = o.dtype === 'f32' ? 'f32' : 'bf16';
   const config = shape(o.model);
   const device = openDevice({ kind: 'cpu' });
-  const model = createModel(config, device, { dtype, seed: 1, trainable: false });
-  const adapter = LoraAdapter.create(
-    model,
-    { r: o.r, lora_alpha: 2 * o.r, lora_dropout: 0, target_modules: 'all-linear', use_rslora: false },
-    1,
-  );
-  model.attach(adapter);
-  const optimizer = new AdamW(adapter.parameters(), {});
-  const batch = randomBatch(config.vocabSize, o.tokens, o.length, o.labelled);
-  const labelledTotal = batch.targets.filter((target) => target >= 0).length;
+  const bench = loraBench(device, config, dtype, o.r);
+  const lengths = sequenceLengths(o.tokens, o.length);
+  const batch = randomBatch(config.vocabSize, lengths, o.labelled);
 
   let loss = 0;
   let gradNorm = 0;
   const step = (index: number) => {
-    const sums = accumulateGradients(model, batch, { labelledTotal, seed: 1, step: index, microBatch: 0 });
-    loss = sums.lossSum / sums.labelled;
-    gradNorm = optimizer.step(1e-4, { maxGradNorm: 1 }).gradNorm;
-    optimizer.zeroGrad();
+    ({ loss, gradNorm } = bench.step(index, [batch]));
   };
   step(0);
   const ceilings: number[] = [];
@@ -51,9 +38,8 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
     times.push(seconds(() => step(index)));
   }
 
-  const { trunk, head, lora } = matmulParameters(config, o.r);
-  const attention = 3.5 * 4 * (o.length / 2) * config.heads * config.headDim * config.layers;
-  const flopsPerToken = 4 * trunk + 4 * head * (labelledTotal / o.tokens) + 6 * lora + attention;
+  const labelled = batch.targets.filter((target) => target >= 0).length / o.tokens;
+  const flopsPerToken = loraFlopsPerToken(config, o.r, labelled, o.length);
   const floor = (median(ceilings) * 1e9) / flopsPerToken;
   const speed = o.tokens / median(times);
   return {
@@ -72,15 +58,7 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
   };
 }
 
-/** `tokens` random ids in sequences of `length`; the last `labelled` share of each sequence is labelled. */
-function randomBatch(vocabSize: number, tokens: number, length: number, labelled: number) {
-  const ids = Int32Array.from({ length: tokens }, () => Math.floor(Math.random() * vocabSize));
-  const positions = Int32Array.from({ length: tokens }, (_, t) => t % length);
-  const starts = Array.from({ length: Math.ceil(tokens / length) }, (_, s) => s * length);
-  const targets = Int32Array.from({ length: tokens }, (_, t) => {
-    const position = t % length;
-    const last = position === length - 1 || t === tokens - 1;
-    return !last && position >= (1 - labelled) * length - 1 ? ids[t + 1]! : -100;
-  });
-  return { ids, positions, cuSeqlens: Int32Array.from([...starts, tokens]), targets };
+/** `tokens` in sequences of `length`, the last one shorter where it does not divide. */
+function sequenceLengths(tokens: number, length: number): number[] {
+  return Array.from({ length: Math.ceil(tokens / length) }, (_, s) => Math.min(length, tokens - s * length));
 }
