@@ -18,6 +18,12 @@ export function randomBase62(length: number): string {
 
 export type IdPrefix =
   | 'file-'
+  | 'upload_'
+  | 'part_'
+  | 'export_'
+  | 'import_'
+  | 'batch_'
+  | 'batch_req_'
   | 'ftjob-'
   | 'ftevent-'
   | 'ftckpt_'
@@ -26,7 +32,10 @@ export type IdPrefix =
   | 'proj_'
   | 'req_'
   | 'call_'
-  | 'worker_';
+  | 'cp_'
+  | 'whe_'
+  | 'worker_'
+  | 'svc_acct_';
 
 /** A new public id: prefix + 24 base62 characters (143 bits). */
 export function newId(prefix: IdPrefix): string {

@@ -5,15 +5,16 @@
 import { and, eq } from 'drizzle-orm';
 import type { Database } from '../db/client.ts';
 import { baseModels, files, jobs, organizations, projects } from '../db/schema.ts';
-import { cancel as cancelUnheld } from '../domain/jobs/states.ts';
+import { cancel as cancelUnheld, pause as pauseUnheld } from '../domain/jobs/states.ts';
 import { failHeld } from './results.ts';
 import * as statements from './sql.ts';
-import { type Fence, LeaseLost, message } from './sql.ts';
+import { type Fence, type HolderRequests, LeaseLost, message } from './sql.ts';
 
 export * from './results.ts';
 export type {
   CheckpointRow,
   Fence,
+  HolderRequests,
   JobError,
   NewEvent,
   ProgressUpdate,
@@ -49,17 +50,13 @@ export function hasWork(database: Database, models: readonly string[]): Promise<
 }
 
 /** Renews the lease. @throws LeaseLost */
-export function heartbeat(
-  database: Database,
-  fence: Fence,
-  leaseSeconds: number,
-): Promise<{ cancelRequested: boolean }> {
+export function heartbeat(database: Database, fence: Fence, leaseSeconds: number): Promise<HolderRequests> {
   return statements.renewLease(database.leases, fence, leaseSeconds);
 }
 
-/** Looks for a cancel request between heartbeats. @throws LeaseLost */
-export function checkCancel(database: Database, fence: Fence): Promise<{ cancelRequested: boolean }> {
-  return statements.readCancelRequest(database.leases, fence);
+/** Looks for requests to cancel or pause between heartbeats. @throws LeaseLost */
+export function checkRequests(database: Database, fence: Fence): Promise<HolderRequests> {
+  return statements.readRequests(database.leases, fence);
 }
 
 /** Everything the holder needs to know about its job. */
@@ -90,20 +87,23 @@ export async function describe(database: Database, fence: Fence) {
 export type ClaimedJob = Awaited<ReturnType<typeof describe>>;
 
 /**
- * Gives the job back at once (the worker is leaving); it counts as no crash. One that is to be cancelled ends.
+ * Gives the job back at once (the worker is leaving); it counts as no crash. One that is to be cancelled ends, one that
+ * is to be paused rests.
  * @returns storage prefixes that nothing refers to any more. @throws LeaseLost
  */
 export function release(database: Database, fence: Fence): Promise<{ retired: string[] }> {
   return database.transaction(async (tx) => {
-    const { cancelRequested } = await statements.lockHeld(tx, fence);
+    const { cancelRequested, pauseRequested } = await statements.lockHeld(tx, fence);
     await statements.unlease(tx, fence, 0);
-    return { retired: cancelRequested ? await cancelUnheld(tx, fence.jobId) : [] };
+    if (cancelRequested) return { retired: await cancelUnheld(tx, fence.jobId) };
+    if (pauseRequested) await pauseUnheld(tx, fence.jobId, null);
+    return { retired: [] };
   });
 }
 
 /** How a crash ended, and the storage prefixes that nothing refers to any more. */
 export interface CrashEnd {
-  outcome: 'retried' | 'failed' | 'cancelled';
+  outcome: 'retried' | 'failed' | 'cancelled' | 'paused';
   retired: string[];
 }
 
@@ -123,6 +123,12 @@ export function crash(
     if (before.cancelRequested) {
       await statements.unlease(tx, fence, 0);
       return { outcome: 'cancelled', retired: await cancelUnheld(tx, fence.jobId) };
+    }
+    if (before.pauseRequested) {
+      // It rests as asked, and continues from its last checkpoint: nothing of the result is lost.
+      await statements.unlease(tx, fence, 0);
+      await pauseUnheld(tx, fence.jobId, null);
+      return { outcome: 'paused', retired: [] };
     }
     const crashes = before.crashes + 1;
     if (crashes >= policy.crashBudget) {

@@ -5,7 +5,7 @@
 import { and, desc, eq, isNull } from 'drizzle-orm';
 import type { Database, Queryable } from '../db/client.ts';
 import { jobCheckpoints } from '../db/schema.ts';
-import { CANCELLED_MESSAGE, transition } from '../domain/jobs/states.ts';
+import { CANCELLED_MESSAGE, pause as pauseJob, transition } from '../domain/jobs/states.ts';
 import { newId } from '../ids.ts';
 import * as statements from './sql.ts';
 import {
@@ -203,5 +203,17 @@ export function cancel(database: Database, fence: Fence): Promise<{ retired: str
     await statements.insertEvents(tx, fence, [message('info', CANCELLED_MESSAGE)]);
     if (!(await transition(tx, fence.jobId, 'cancelled', fence))) throw new LeaseLost(fence);
     return { retired };
+  });
+}
+
+/**
+ * Puts a held job to rest as the user asked; its newest checkpoint is where it continues.
+ * @throws LeaseLost, CancelRequested when the user has asked to cancel since
+ */
+export function pause(database: Database, fence: Fence): Promise<void> {
+  return database.transaction(async (tx) => {
+    const { cancelRequested } = await statements.lockHeld(tx, fence);
+    if (cancelRequested) throw new CancelRequested(`job ${fence.jobId} is to be cancelled`);
+    await pauseJob(tx, fence.jobId, fence);
   });
 }

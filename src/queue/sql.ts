@@ -93,26 +93,29 @@ export async function hasWork(db: Queryable, baseModels: readonly string[]): Pro
   return rows[0]!.found;
 }
 
-/** Extends the lease. @returns whether the user asked to cancel. @throws LeaseLost */
-export async function renewLease(
-  db: Queryable,
-  fence: Fence,
-  leaseSeconds: number,
-): Promise<{ cancelRequested: boolean }> {
-  const { rows } = await db.execute<{ cancel: boolean }>(sql`
+/** What the user asked of a held job. */
+export type HolderRequests = {
+  cancelRequested: boolean;
+  pauseRequested: boolean;
+};
+const REQUESTS = sql`cancel_requested_at is not null as "cancelRequested", pause_requested_at is not null as "pauseRequested"`;
+
+/** Extends the lease. @returns what the user asked for. @throws LeaseLost */
+export async function renewLease(db: Queryable, fence: Fence, leaseSeconds: number): Promise<HolderRequests> {
+  const { rows } = await db.execute<HolderRequests>(sql`
     update fine_tuning_jobs set lease_until = clock_timestamp() + ${seconds(leaseSeconds)} where ${held(fence)}
-    returning cancel_requested_at is not null as cancel`);
+    returning ${REQUESTS}`);
   if (!rows[0]) throw new LeaseLost(fence);
-  return { cancelRequested: rows[0].cancel };
+  return rows[0];
 }
 
-/** Reads the cancel request without writing. @throws LeaseLost */
-export async function readCancelRequest(db: Queryable, fence: Fence): Promise<{ cancelRequested: boolean }> {
-  const { rows } = await db.execute<{ cancel: boolean }>(
-    sql`select cancel_requested_at is not null as cancel from fine_tuning_jobs where ${held(fence)}`,
+/** Reads what the user asked for without writing. @throws LeaseLost */
+export async function readRequests(db: Queryable, fence: Fence): Promise<HolderRequests> {
+  const { rows } = await db.execute<HolderRequests>(
+    sql`select ${REQUESTS} from fine_tuning_jobs where ${held(fence)}`,
   );
   if (!rows[0]) throw new LeaseLost(fence);
-  return { cancelRequested: rows[0].cancel };
+  return rows[0];
 }
 
 /**
@@ -171,16 +174,15 @@ export async function lockHeld(
   tx: Queryable,
   fence: Fence,
   options: { onlyExpired?: boolean } = {},
-): Promise<{ crashes: number; cancelRequested: boolean }> {
+): Promise<HolderRequests & { crashes: number }> {
   const expired = options.onlyExpired ? sql`and lease_until < clock_timestamp()` : sql``;
-  const { rows } = await tx.execute<{ crashes: number; cancel: boolean }>(sql`
-    select crashes, cancel_requested_at is not null as cancel from fine_tuning_jobs
-    where ${held(fence)} ${expired} for update`);
+  const { rows } = await tx.execute<HolderRequests & { crashes: number }>(sql`
+    select crashes, ${REQUESTS} from fine_tuning_jobs where ${held(fence)} ${expired} for update`);
   if (!rows[0]) throw new LeaseLost(fence);
-  return { crashes: rows[0].crashes, cancelRequested: rows[0].cancel };
+  return rows[0];
 }
 
-/** Gives a locked job back to the queue; `crashes` stays when it is not given. */
+/** Gives a locked job back to the queue; `crashes` stays when it is not given. Nobody knows now when it will end. */
 export async function unlease(
   tx: Queryable,
   fence: Fence,
@@ -188,8 +190,8 @@ export async function unlease(
   crashes?: number,
 ): Promise<void> {
   await tx.execute(sql`
-    update fine_tuning_jobs set worker_id = null, lease_until = null, crashes = coalesce(${crashes ?? null}::integer, crashes),
-      run_after = clock_timestamp() + ${seconds(waitSeconds)} where ${held(fence)}`);
+    update fine_tuning_jobs set worker_id = null, lease_until = null, estimated_finish = null,
+      crashes = coalesce(${crashes ?? null}::integer, crashes), run_after = clock_timestamp() + ${seconds(waitSeconds)} where ${held(fence)}`);
 }
 
 /** Holds whose lease ran out, oldest first. */
@@ -252,7 +254,20 @@ export async function retireCheckpoints(
     where c.id = ranked.id and ranked.age > ${keep.states}
       and not (ranked.kind = 'epoch' and ranked.age_in_kind <= ${keep.epochs})
     returning c.storage_prefix`);
-  return rows.map((row) => row.storage_prefix);
+  return unlessStartOfAnother(
+    tx,
+    rows.map((row) => row.storage_prefix),
+  );
+}
+
+/** Leaves out what a job that has not ended starts from: its files must stay readable. */
+async function unlessStartOfAnother(tx: Queryable, prefixes: readonly string[]): Promise<string[]> {
+  if (prefixes.length === 0) return [];
+  const { rows } = await tx.execute<{ prefix: string }>(sql`
+    select p.prefix from jsonb_array_elements_text(${json(prefixes)}) as p(prefix)
+    where not exists (select 1 from fine_tuning_jobs j where j.start is not null
+      and j.start->>'storage_prefix' = p.prefix and j.status in ('validating_files', 'queued', 'running', 'paused'))`);
+  return rows.map((row) => row.prefix);
 }
 
 /** Marks one checkpoint of a locked job as deleted. */

@@ -89,12 +89,20 @@ describe('lease', () => {
   it('a heartbeat extends it from now and reports a cancel', async () => {
     const id = await createJob(holder.database, tenant);
     const fence = (await claim(holder.database, 'w', [BASE_MODEL], 1))!;
-    expect(await heartbeat(holder.database, fence, 30)).toEqual({ cancelRequested: false });
+    expect(await heartbeat(holder.database, fence, 30)).toEqual({
+      cancelRequested: false,
+      pauseRequested: false,
+    });
     const left = (await jobRow(holder.database, id)).leaseUntil!.getTime() - Date.now();
     expect(left).toBeGreaterThan(28_000);
     expect(left).toBeLessThan(31_000);
-    await holder.database.db.update(jobs).set({ cancelRequestedAt: new Date() });
-    expect(await heartbeat(holder.database, fence, 30)).toEqual({ cancelRequested: true });
+    await holder.database.db
+      .update(jobs)
+      .set({ cancelRequestedAt: new Date(), pauseRequestedAt: new Date() });
+    expect(await heartbeat(holder.database, fence, 30)).toEqual({
+      cancelRequested: true,
+      pauseRequested: true,
+    });
   });
 
   it('reap leaves live leases and takes expired ones back, keeping the state', async () => {

@@ -28,7 +28,8 @@ const checkpointOf = (step: number, kind: 'epoch' | 'state' = 'state', modelName
 /** Every way in which a holder writes. */
 const WRITES: Record<string, (database: Database, fence: Fence) => Promise<unknown>> = {
   heartbeat: (d, f) => queue.heartbeat(d, f, 30),
-  checkCancel: (d, f) => queue.checkCancel(d, f),
+  checkRequests: (d, f) => queue.checkRequests(d, f),
+  pause: (d, f) => queue.pause(d, f),
   appendEvents: (d, f) => queue.appendEvents(d, f, [message('info', 'zombie')]),
   saveProgress: (d, f) => queue.saveProgress(d, f, { trainedTokens: 1 }),
   saveSettings: (d, f) => queue.saveSettings(d, f, { method: 1, adapter: 1, trainer: 1 }),

@@ -26,7 +26,7 @@ async function held(): Promise<Fence> {
   return { jobId, epoch: 1, workerId: 'w' };
 }
 const hold = (database: Database, fence: Fence) => {
-  const events = { onLost: vi.fn(), onCancel: vi.fn() };
+  const events = { onLost: vi.fn(), onCancel: vi.fn(), onPause: vi.fn() };
   lease = holdLease(database, fence, performance.now(), TIMES, log, events);
   return events;
 };

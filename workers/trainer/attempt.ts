@@ -11,7 +11,7 @@ import type { DeviceOptions } from '../engine/device.ts';
 import { TrainerChild } from './child-process.ts';
 import type { Failpoint, Failpoints } from './failpoints.ts';
 import type { FromChild } from './messages.ts';
-import { HandedOver } from './outcomes.ts';
+import { HandedOver, Paused } from './outcomes.ts';
 import { type ProgressWriter, stepEvent } from './progress.ts';
 import { reasonOf, unlessAborted, untilDone } from './retry.ts';
 import type { CheckpointUploader } from './uploads.ts';
@@ -90,6 +90,18 @@ export function startChild(attempt: Attempt): TrainerChild {
   worker.drain.addEventListener('abort', leave);
   void child.exited.then(() => worker.drain.removeEventListener('abort', leave));
   return child;
+}
+
+/** The user asked to pause: the child saves at its next step and leaves; without a child the attempt ends at once. */
+export function pauseAttempt(attempt: Attempt): void {
+  const { worker, child, stop } = attempt;
+  const reason = new Paused(`job ${attempt.fence.jobId} is to be paused`);
+  if (!child) {
+    stop.abort(reason);
+    return;
+  }
+  child.send({ type: 'pause' });
+  setTimeout(() => child.kill(reason), worker.config.drainSeconds * 1000).unref();
 }
 
 /** What the child tells while it trains. */

@@ -5,7 +5,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { EXIT, type FromChild, type ToChild } from './messages.ts';
-import { ChildCrashed, HandedOver, JobFailed } from './outcomes.ts';
+import { ChildCrashed, HandedOver, JobFailed, Paused } from './outcomes.ts';
 
 export interface ChildOptions {
   /** No sign of life for this long: SIGKILL. Rises to 20 times the usual step once steps are known. */
@@ -130,6 +130,7 @@ export class TrainerChild {
 
   #describeEnd(code: number | null, signal: NodeJS.Signals | null): Error {
     if (this.#killedFor) return this.#killedFor;
+    if (code === EXIT.paused) return new Paused('the child saved a checkpoint and left');
     if (code === EXIT.handedOver) return new HandedOver('the child saved its state and left');
     const how = signal
       ? `signal ${signal}`

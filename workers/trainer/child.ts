@@ -28,6 +28,7 @@ const channel = {
   requests: new Map<string, ToChild>(),
   onRequest: () => {},
   stopRequested: false,
+  pauseRequested: false,
   unstored: new Set<number>(),
   lastSentAt: 0,
   sent: Promise.resolve(),
@@ -45,6 +46,8 @@ async function request<T extends ToChild['type']>(type: T): Promise<Extract<ToCh
   return channel.requests.get(type) as Extract<ToChild, { type: T }>;
 }
 
+const stopCode = () => (channel.pauseRequested ? EXIT.paused : EXIT.handedOver);
+
 /** Ends the process once the supervisor has every message. */
 async function leave(code: number): Promise<never> {
   await channel.sent;
@@ -53,9 +56,10 @@ async function leave(code: number): Promise<never> {
 
 process.on('message', (message: ToChild) => {
   if (message.type === 'checkpoint_stored') channel.unstored.delete(message.step);
-  else if (message.type === 'stop') {
+  else if (message.type === 'stop' || message.type === 'pause') {
     channel.stopRequested = true;
-    if (!isTraining) void leave(EXIT.handedOver);
+    channel.pauseRequested ||= message.type === 'pause';
+    if (!isTraining) void leave(stopCode());
   } else channel.requests.set(message.type, message);
   channel.onRequest();
 });
@@ -121,6 +125,7 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
       await showingLife(new Promise<void>((resolve) => (channel.onRequest = resolve)));
     const { step } = state;
     const dir = path.join(job.checkpointsDir, `ckpt-${step}`);
+    if (channel.pauseRequested) failpoints.hit('pause.before_save');
     try {
       const write = (temporary: string) => writeTraining(temporary, job, training, turn);
       await showingLife(commitFolder(dir, step, write, failpoints));
@@ -132,6 +137,7 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
         message: `The worker's disk is full: the checkpoint of step ${step} was skipped`,
       });
     }
+    if (channel.pauseRequested) failpoints.hit('pause.after_save');
     channel.unstored.add(step);
     savedAt = performance.now();
     tell({ type: 'checkpoint', dir, step, kind, isLast: step === totalSteps, metrics });
@@ -139,10 +145,11 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
   const end = await train({
     ...training,
     ...{ data, plan: job.plan, recompute, failpoints, save, turn, alive },
+    isPausing: () => channel.pauseRequested,
     isSaveDue: () => performance.now() - savedAt > saveMs,
     report: (done) => tell({ type: 'step', totalSteps, ...done }),
   });
-  if (end === 'stopped') return EXIT.handedOver;
+  if (end === 'stopped') return stopCode();
   tell({ type: 'finished', step: state.step, trainedTokens: state.trainedTokens });
   return EXIT.done;
 }

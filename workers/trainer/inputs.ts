@@ -1,5 +1,5 @@
 /**
- * Brings an attempt's inputs to its scratch folder: data files and the newest checkpoint.
+ * Brings an attempt's inputs to its scratch folder: data files, the weights it starts from and the newest checkpoint.
  * Every byte is checked against the sha256 in the database; what does not match is not used.
  */
 import { createHash } from 'node:crypto';
@@ -8,7 +8,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { StoredFile } from '../../src/db/schema.ts';
+import type { StartWeights, StoredFile } from '../../src/db/schema.ts';
 import { ObjectNotFound, type Storage } from '../../src/storage/storage.ts';
 import { CheckpointDamaged, MANIFEST, verifyFolder } from './checkpoint.ts';
 
@@ -43,6 +43,20 @@ export async function fetchObject(
   if (expected && (bytes !== expected.bytes || hash.digest('hex') !== expected.sha256)) {
     throw new StoredObjectDamaged(`${path.basename(target)} in storage is not what was stored there`);
   }
+}
+
+/** Copies the tuned model that a training starts from. @returns its folder. @throws StoredObjectDamaged */
+export async function fetchStartWeights(
+  storage: Storage,
+  start: StartWeights,
+  scratch: string,
+): Promise<string> {
+  const dir = path.join(scratch, 'start');
+  await mkdir(dir, { recursive: true });
+  for (const file of start.files) {
+    await fetchObject(storage, `${start.storage_prefix}/${file.name}`, path.join(dir, file.name), file);
+  }
+  return dir;
 }
 
 export interface CheckpointChoice<Row> {

@@ -1,10 +1,10 @@
 /**
- * Holds a claimed job while an attempt runs: renews the lease, looks for a cancel request every second, and lets go on
+ * Holds a claimed job while an attempt runs: renews the lease, looks for requests to cancel or pause every second, and lets go on
  * its own clock before the database would. Knows nothing of what the attempt does.
  */
 import type { Database } from '../../src/db/client.ts';
 import type { Log } from '../../src/log.ts';
-import { checkCancel, type Fence, heartbeat, LeaseLost } from '../../src/queue/queue.ts';
+import { checkRequests, type Fence, heartbeat, LeaseLost } from '../../src/queue/queue.ts';
 import { reasonOf } from './retry.ts';
 
 export interface LeaseTimes {
@@ -12,8 +12,8 @@ export interface LeaseTimes {
   heartbeatSeconds: number;
 }
 
-/** A cancel must act within two seconds; this leaves one for stopping the child. */
-const CANCEL_CHECK_SECONDS = 0.75;
+/** A cancel or a pause must act within two seconds; this leaves one for stopping the child. */
+const REQUEST_CHECK_SECONDS = 0.75;
 
 /** A sixth of the lease (5 s of 30 s) is kept back: by then the child is dead, before anyone may claim the job. */
 const TRUSTED_SHARE = 5 / 6;
@@ -27,6 +27,8 @@ export interface LeaseEvents {
   onLost: (reason: LeaseLost) => void;
   /** The user asked to cancel. Called once; the lease is kept until the attempt has stopped. */
   onCancel: () => void;
+  /** The user asked to pause. Called once; likewise. */
+  onPause: () => void;
 }
 
 /**
@@ -44,10 +46,11 @@ export function holdLease(
   events: LeaseEvents,
 ): Lease {
   const trustMs = times.leaseSeconds * 1000 * TRUSTED_SHARE;
-  const tickMs = 1000 * Math.min(CANCEL_CHECK_SECONDS, times.heartbeatSeconds);
+  const tickMs = 1000 * Math.min(REQUEST_CHECK_SECONDS, times.heartbeatSeconds);
   let renewedAt = claimedAt;
   let ended = false;
   let cancelled = false;
+  let paused = false;
   let tickTimer: NodeJS.Timeout | undefined;
   let trustTimer: NodeJS.Timeout | undefined;
 
@@ -77,9 +80,9 @@ export function holdLease(
     const sentAt = performance.now();
     const due = sentAt - renewedAt >= times.heartbeatSeconds * 1000;
     try {
-      const { cancelRequested } = due
+      const { cancelRequested, pauseRequested } = due
         ? await heartbeat(database, fence, times.leaseSeconds)
-        : await checkCancel(database, fence);
+        : await checkRequests(database, fence);
       if (ended) return;
       if (due) {
         renewedAt = sentAt;
@@ -88,6 +91,9 @@ export function holdLease(
       if (cancelRequested && !cancelled) {
         cancelled = true;
         events.onCancel();
+      } else if (pauseRequested && !paused) {
+        paused = true;
+        events.onPause();
       }
     } catch (error) {
       if (error instanceof LeaseLost) return lose(error);

@@ -13,6 +13,7 @@ export const EXIT = {
   userError: 64,
   deviceError: 70,
   handedOver: 75,
+  paused: 77,
   orphaned: 76,
 } as const;
 
@@ -43,11 +44,18 @@ export interface TrainRequest {
   checkpointsDir: string;
   /** A verified checkpoint of this job. */
   resumeDir: string | null;
+  /** Weights of a tuned model that a fresh training starts from: an adapter or a full model, as `adapter` says. */
+  startDir: string | null;
 }
 
 /** Save at the next step boundary and leave with EXIT.handedOver. */
 export interface StopRequest {
   type: 'stop';
+}
+
+/** As stop, but what is saved is a checkpoint for the user; leave with EXIT.paused. */
+export interface PauseRequest {
+  type: 'pause';
 }
 
 /** The checkpoint of this step is in storage and recorded; its folder is the supervisor's to remove. */
@@ -56,7 +64,7 @@ export interface CheckpointStored {
   step: number;
 }
 
-export type ToChild = PrepareRequest | TrainRequest | StopRequest | CheckpointStored;
+export type ToChild = PrepareRequest | TrainRequest | StopRequest | PauseRequest | CheckpointStored;
 
 // ── child → supervisor ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -20,6 +20,11 @@ export class ChildCrashed extends Error {
   override name = 'ChildCrashed';
 }
 
+/** The user asked to pause: the job rests and continues later from its newest checkpoint. */
+export class Paused extends Error {
+  override name = 'Paused';
+}
+
 /** This worker is leaving: the job goes back to the queue at once. */
 export class HandedOver extends Error {
   override name = 'HandedOver';

@@ -15,25 +15,32 @@ import {
   describe,
   type Fence,
   fail,
-  forgetCheckpoint,
   LeaseLost,
-  listCheckpoints,
   message,
+  pause,
   release,
   saveSettings,
 } from '../../src/queue/queue.ts';
-import { type Attempt, retryOf, startChild, unlessLeaving, type Worker } from './attempt.ts';
+import { type Attempt, pauseAttempt, retryOf, startChild, unlessLeaving, type Worker } from './attempt.ts';
 import { Failpoints } from './failpoints.ts';
-import { fetchNewestCheckpoint, fetchObject, StoredObjectDamaged } from './inputs.ts';
+import { fetchObject, StoredObjectDamaged } from './inputs.ts';
 import { holdLease } from './lease.ts';
-import { ChildCrashed, HandedOver, JobFailed } from './outcomes.ts';
+import { ChildCrashed, HandedOver, JobFailed, Paused } from './outcomes.ts';
 import { ProgressWriter } from './progress.ts';
 import { publishResult } from './publish.ts';
 import { reasonOf, unlessAborted } from './retry.ts';
 import { dataOptions, type EffectiveSettings, effectiveSettings, modelName } from './settings.ts';
+import { chooseCheckpoint, fetchStart } from './starting-point.ts';
 import { CheckpointUploader, removeRetired } from './uploads.ts';
 
-export type JobOutcome = 'succeeded' | 'failed' | 'cancelled' | 'handed_over' | 'interrupted' | 'lost';
+export type JobOutcome =
+  | 'succeeded'
+  | 'failed'
+  | 'cancelled'
+  | 'paused'
+  | 'handed_over'
+  | 'interrupted'
+  | 'lost';
 
 /**
  * Runs one claimed job to an end: its result is published, it failed, it was cancelled, or it is back in the queue.
@@ -69,6 +76,7 @@ export async function runJob(worker: Worker, fence: Fence, claimedAt: number): P
       cancelled.abort(reason);
       stop.abort(reason);
     },
+    onPause: () => pauseAttempt(attempt),
   });
   stop.signal.addEventListener('abort', () => attempt.child?.kill(stop.signal.reason));
   log.info('job claimed');
@@ -120,6 +128,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
   ]);
 
   const resume = await unlessLeaving(attempt, chooseCheckpoint(attempt));
+  const startDir = resume ? null : await unlessLeaving(attempt, fetchStart(attempt, job));
   const uploader = new CheckpointUploader(
     {
       ...{ database, storage, fence, prefix, progress, log, failpoints },
@@ -140,6 +149,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
     plan: settings.plan,
     checkpointsDir: attempt.scratch,
     resumeDir: resume?.dir ?? null,
+    startDir,
   });
   const { type: _, ...started } = await child.until('started');
   log.info(started, 'training started');
@@ -193,34 +203,17 @@ async function declareRunning(
   settings: EffectiveSettings,
   warnings: readonly string[],
 ): Promise<void> {
-  const { status } = job.job;
+  const { status, startedAt } = job.job;
+  if (status === 'running') return;
+  // Also for a job that was paused before it was validated: what is in force must be shown.
+  await progress.inTurn(() => saveSettings(database, fence, settings.columns));
   if (status === 'validating_files') {
     for (const warning of warnings) progress.add(message('warn', warning));
-    await progress.inTurn(() => saveSettings(database, fence, settings.columns));
     const text = 'Files validated, moving job to queued state';
     await progress.inTurn(() => advance(database, fence, 'queued', [message('info', text)]));
   }
-  if (status === 'validating_files' || status === 'queued') {
-    await progress.inTurn(() =>
-      advance(database, fence, 'running', [message('info', 'Fine-tuning job started')]),
-    );
-  }
-}
-
-/** The newest checkpoint that can be read back, told to the user when the job had one. */
-async function chooseCheckpoint(attempt: Attempt) {
-  const { worker, fence, progress } = attempt;
-  const retry = retryOf(attempt);
-  const rows = await retry(() => listCheckpoints(worker.database, fence));
-  const { chosen, damaged } = await retry(() => fetchNewestCheckpoint(worker.storage, rows, attempt.scratch));
-  for (const { row, reason } of damaged) {
-    const text = `The checkpoint of step ${row.step} could not be read back (${reason}); using an earlier one`;
-    progress.add(message('warn', text, { code: 'checkpoint_corrupt', step: row.step }));
-    if (row.kind === 'state') await progress.inTurn(() => forgetCheckpoint(worker.database, fence, row.id));
-  }
-  if (!chosen) return null;
-  progress.add(message('info', `Continuing from the checkpoint of step ${chosen.row.step}`));
-  return { dir: chosen.dir, step: chosen.row.step, files: chosen.row.files };
+  const text = startedAt ? 'Fine-tuning job continues' : 'Fine-tuning job started';
+  await progress.inTurn(() => advance(database, fence, 'running', [message('info', text)]));
 }
 
 /** Ends the attempt as `error` demands, after the child is gone and its committed checkpoints are recorded. */
@@ -242,6 +235,11 @@ async function settle(attempt: Attempt, error: unknown): Promise<JobOutcome> {
       const details = error.details.map((detail) => message('error', detail.message, detail.data));
       await removeAll((await write(() => fail(database, fence, error.error, details))).retired);
       return 'failed';
+    }
+    if (error instanceof Paused) {
+      attempt.failpoints.hit('pause.before_row');
+      await write(() => pause(database, fence));
+      return 'paused';
     }
     if (error instanceof HandedOver) {
       await removeAll((await write(() => release(database, fence))).retired);

@@ -37,6 +37,8 @@ export interface TrainingRun {
   isSaveDue: () => boolean;
   /** Lets messages in and out; true when the loop shall stop here. */
   turn: () => Promise<boolean>;
+  /** Whether it stops for a pause: what is saved then is a checkpoint for the user. */
+  isPausing: () => boolean;
   /** Shows life inside a step, which may be long. */
   alive: () => void;
   failpoints: Failpoints;
@@ -108,7 +110,7 @@ export async function train(run: TrainingRun): Promise<'finished' | 'stopped'> {
     const stop = await run.turn();
     const isLeaving = stop && step < totalSteps;
     if (isEpochEnd || isSaveStep || isLeaving || run.isSaveDue())
-      await run.save(isEpochEnd ? 'epoch' : 'state', metrics);
+      await run.save(isEpochEnd || (isLeaving && run.isPausing()) ? 'epoch' : 'state', metrics);
     if (isLeaving) return 'stopped';
   }
   return 'finished';

@@ -44,17 +44,22 @@ const stateSchema = z.strictObject({
   trained_tokens: z.int().min(0),
 });
 
-/** Opens everything on the device. @throws ModelConfigError, LoraConfigError, or an Error for a foreign checkpoint */
+/**
+ * Opens everything on the device: from the base model, from the tuned model that the job starts from (with a fresh
+ * optimizer), or from a checkpoint of the job itself. @throws ModelConfigError, LoraConfigError, or an Error for a foreign checkpoint
+ */
 export function openTraining(request: TrainRequest, device: Device): Training {
   const { plan, adapter, resumeDir } = request;
   const isFull = adapter.peft_type === 'FULL';
-  const modelDir = isFull && resumeDir ? resumeDir : request.modelDir;
+  const from = resumeDir ?? request.startDir;
+  const modelDir = isFull && from ? from : request.modelDir;
   const model = openModel(modelDir, device, { dtype: plan.dtype, trainable: isFull });
   if (!isFull) {
     const { peft_type: _, ...config } = adapter;
-    model.attach(
-      resumeDir ? LoraAdapter.load(resumeDir, model) : LoraAdapter.create(model, config, plan.seed),
-    );
+    const attached = from ? LoraAdapter.load(from, model) : LoraAdapter.create(model, config, plan.seed);
+    // Dropout belongs to the training, not to the weights: this job's counts, whatever the start was trained with.
+    attached.config.lora_dropout = config.lora_dropout;
+    model.attach(attached);
   }
   const optimizer = new AdamW(model.trainableParameters(), {
     betas: plan.betas,

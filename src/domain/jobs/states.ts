@@ -1,6 +1,6 @@
 /**
  * The states of a fine-tuning job and the moves between them. `status` is written here and nowhere else, through the
- * SQL function lathe_transition (migrations/0001_job_states.sql), which holds the same table: terminal states absorb.
+ * SQL function lathe_transition (migrations/0004_jobs.sql), which holds the same table: terminal states absorb.
  * Knows nothing of HTTP and nothing of training.
  */
 import { sql } from 'drizzle-orm';
@@ -18,9 +18,9 @@ export const JOB_STATUSES = [
 ] as const;
 export type JobStatus = (typeof JOB_STATUSES)[number];
 
-/** From → to. `paused` is reserved: no verb leads there yet. */
+/** From → to. */
 export const TRANSITIONS: Readonly<Record<JobStatus, readonly JobStatus[]>> = {
-  validating_files: ['queued', 'failed', 'cancelled'],
+  validating_files: ['queued', 'paused', 'failed', 'cancelled'],
   queued: ['running', 'paused', 'failed', 'cancelled'],
   running: ['succeeded', 'paused', 'failed', 'cancelled'],
   paused: ['queued', 'cancelled'],
@@ -35,6 +35,9 @@ export function isTerminal(status: JobStatus): boolean {
 
 /** The event that ends a cancelled job, whoever wrote it. */
 export const CANCELLED_MESSAGE = 'The job was cancelled';
+/** The event of a job that rests, and of one that was woken. */
+export const PAUSED_MESSAGE = 'Fine-tuning job paused';
+export const RESUMED_MESSAGE = 'Fine-tuning job resumed, moving job to queued state';
 
 /**
  * Moves a job; the only statement that changes `status`. `fence` is the trainer's hold on the job, null for a caller
@@ -71,10 +74,7 @@ export async function requestCancel(
   jobId: string,
 ): Promise<CancelOutcome> {
   return database.transaction(async (tx) => {
-    const { rows } = await tx.execute<{ status: JobStatus; held: boolean }>(sql`
-      select status, coalesce(lease_until > clock_timestamp(), false) as held
-      from fine_tuning_jobs where project_id = ${projectId} and id = ${jobId} for update`);
-    const job = rows[0];
+    const job = await lockJob(tx, projectId, jobId);
     if (!job) return { outcome: 'not_found' };
     if (isTerminal(job.status)) return { outcome: 'terminal', status: job.status };
     await tx.execute(sql`
@@ -84,6 +84,78 @@ export async function requestCancel(
     await cancel(tx, jobId);
     return { outcome: 'cancelled' };
   });
+}
+
+async function lockJob(tx: Queryable, projectId: string, jobId: string) {
+  const { rows } = await tx.execute<{ status: JobStatus; held: boolean; cancelling: boolean }>(sql`
+    select status, coalesce(lease_until > clock_timestamp(), false) as held, cancel_requested_at is not null as cancelling
+    from fine_tuning_jobs where project_id = ${projectId} and id = ${jobId} for update`);
+  return rows[0] ?? null;
+}
+
+export type PauseOutcome =
+  /** No trainer held the job: it rests now. */
+  | { outcome: 'paused' }
+  /** A trainer holds it: it saves its state at the next step and rests then. */
+  | { outcome: 'requested' }
+  /** It rests already, has ended, or is to be cancelled. */
+  | { outcome: 'refused'; status: JobStatus; cancelling: boolean }
+  | { outcome: 'not_found' };
+
+/**
+ * Pauses a job of the project: at once where no live lease stands in the way (it continues from its last checkpoint),
+ * else by a request that the holder obeys at its next step. Asking again while the holder saves changes nothing.
+ */
+export async function requestPause(
+  database: Pick<Database, 'transaction'>,
+  projectId: string,
+  jobId: string,
+): Promise<PauseOutcome> {
+  return database.transaction(async (tx) => {
+    const job = await lockJob(tx, projectId, jobId);
+    if (!job) return { outcome: 'not_found' };
+    const { status, held, cancelling } = job;
+    if (cancelling || !TRANSITIONS[status].includes('paused'))
+      return { outcome: 'refused', status, cancelling };
+    if (!held) {
+      await pause(tx, jobId, null);
+      return { outcome: 'paused' };
+    }
+    await tx.execute(sql`
+      update fine_tuning_jobs set pause_requested_at = coalesce(pause_requested_at, clock_timestamp())
+      where project_id = ${projectId} and id = ${jobId}`);
+    return { outcome: 'requested' };
+  });
+}
+
+export type ResumeOutcome =
+  | { outcome: 'queued' }
+  | { outcome: 'refused'; status: JobStatus }
+  | { outcome: 'not_found' };
+
+/** Puts a paused job back into the queue, with a clean record: earlier crashes and waits do not count any more. */
+export async function requestResume(
+  database: Pick<Database, 'transaction'>,
+  projectId: string,
+  jobId: string,
+): Promise<ResumeOutcome> {
+  return database.transaction(async (tx) => {
+    const job = await lockJob(tx, projectId, jobId);
+    if (!job) return { outcome: 'not_found' };
+    if (job.status !== 'paused') return { outcome: 'refused', status: job.status };
+    await insertEvents(tx, { jobId }, [message('info', RESUMED_MESSAGE)]);
+    await tx.execute(sql`
+      update fine_tuning_jobs set crashes = 0, run_after = clock_timestamp()
+      where project_id = ${projectId} and id = ${jobId}`);
+    if (!(await transition(tx, jobId, 'queued', null))) throw new Error(`job ${jobId} could not be resumed`);
+    return { outcome: 'queued' };
+  });
+}
+
+/** Writes the event and the state of a job that goes to rest; the caller has locked its row. @throws on a stale fence */
+export async function pause(tx: Queryable, jobId: string, fence: Fence | null): Promise<void> {
+  await insertEvents(tx, fence ?? { jobId }, [message('info', PAUSED_MESSAGE)]);
+  if (!(await transition(tx, jobId, 'paused', fence))) throw new Error(`job ${jobId} could not be paused`);
 }
 
 /**
