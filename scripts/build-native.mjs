@@ -16,10 +16,13 @@ const addon = join(build, 'lathe.node');
 const stamp = join(build, 'sources.sha256');
 const log = join(build, 'build.log');
 
+/** Build folders, the typed front, and the CUDA part, which scripts/build-cuda.mjs adds to an addon of its own. */
+const NOT_SOURCES = new Set(['build', 'build-cuda', 'cuda', 'index.ts']);
+
 /** Every file that decides what the addon is, in a fixed order. */
 function sourceFiles(folder = source) {
   return readdirSync(folder, { withFileTypes: true })
-    .filter((entry) => entry.name !== 'build' && entry.name !== 'index.ts')
+    .filter((entry) => !NOT_SOURCES.has(entry.name))
     .sort((a, b) => (a.name < b.name ? -1 : 1))
     .flatMap((entry) => {
       const path = join(folder, entry.name);

@@ -13,6 +13,13 @@ const char* code_name(ErrorCode code) {
     case ErrorCode::invalid_argument: return "LATHE_INVALID_ARGUMENT";
     case ErrorCode::out_of_memory: return "LATHE_OUT_OF_MEMORY";
     case ErrorCode::io: return "LATHE_IO";
+    case ErrorCode::cuda_not_built: return "LATHE_CUDA_NOT_BUILT";
+    case ErrorCode::cuda_no_driver: return "LATHE_CUDA_NO_DRIVER";
+    case ErrorCode::cuda_driver_too_old: return "LATHE_CUDA_DRIVER_TOO_OLD";
+    case ErrorCode::cuda_no_device: return "LATHE_CUDA_NO_DEVICE";
+    case ErrorCode::cuda_no_cublas: return "LATHE_CUDA_NO_CUBLAS";
+    case ErrorCode::cuda_error: return "LATHE_CUDA_ERROR";
+    case ErrorCode::cuda_lost: return "LATHE_CUDA_LOST";
     default: return "LATHE_INTERNAL";
   }
 }
@@ -69,6 +76,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   lathe::binding::export_runtime(env, exports);
   lathe::binding::export_memory(env, exports);
   lathe::binding::export_ops(env, exports);
+  lathe::binding::export_device(env, exports);
   return exports;
 }
 

@@ -48,22 +48,63 @@ inline std::string text(Napi::Value v, const char* name) {
   return v.As<Napi::String>().Utf8Value();
 }
 
+/// Bytes of a typed array or DataView. A detached buffer has length 0.
+struct Bytes {
+  void* data = nullptr;
+  size_t length = 0;
+
+  Bytes(Napi::Value v, const char* name) {
+    if (v.IsTypedArray()) {
+      const auto array = v.As<Napi::TypedArray>();
+      length = array.ByteLength();
+      data = length ? static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset() : nullptr;
+    } else if (v.IsDataView()) {
+      const auto view = v.As<Napi::DataView>();
+      length = view.ByteLength();
+      data = length ? view.Data() : nullptr;
+    } else {
+      invalid(name, "expected a typed array, Buffer or DataView");
+    }
+  }
+};
+
 /// Holds one converted argument for the duration of a call.
 template <class T>
 struct Argument;
 
+/// Tensors of one call; while a graph is recorded, also keeps their memory for as long as the graph lives.
+inline const Tensor& tensor_of(Napi::Value v, const char* name) {
+  const TensorObject& object = handle_object(v, name);
+  if (recording()) recording()->push_back(object.storage);
+  return object.view;
+}
+
 template <>
 struct Argument<const Tensor&> {
   const Tensor* value;
-  Argument(Napi::Value v, const char* name) : value(&handle_object(v, name).view) {}
+  Argument(Napi::Value v, const char* name) : value(&tensor_of(v, name)) {}
   const Tensor& get() const { return *value; }
 };
 
 template <>
 struct Argument<const Tensor*> {
   const Tensor* value;
-  Argument(Napi::Value v, const char* name) : value(absent(v) ? nullptr : &handle_object(v, name).view) {}
+  Argument(Napi::Value v, const char* name) : value(absent(v) ? nullptr : &tensor_of(v, name)) {}
   const Tensor* get() const { return value; }
+};
+
+/// An array of handles; the views are copied side by side.
+template <>
+struct Argument<const TensorList&> {
+  std::vector<Tensor> views;
+  mutable TensorList value = {};
+  Argument(Napi::Value v, const char* name) {
+    if (!v.IsArray()) invalid(name, "expected an array of tensor handles");
+    const auto array = v.As<Napi::Array>();
+    views.reserve(array.Length());
+    for (uint32_t i = 0; i < array.Length(); i++) views.push_back(tensor_of(array.Get(i), name));
+  }
+  const TensorList& get() const { return value = {views.data(), static_cast<int64_t>(views.size())}; }
 };
 
 template <>

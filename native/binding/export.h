@@ -18,6 +18,7 @@ std::mutex& call_mutex();
 void export_function(Napi::Object exports, const std::string& name, size_t required, size_t count,
                      std::function<Napi::Value(const Napi::CallbackInfo&)> body);
 
+void export_device(Napi::Env env, Napi::Object exports);
 void export_memory(Napi::Env env, Napi::Object exports);
 void export_ops(Napi::Env env, Napi::Object exports);
 void export_runtime(Napi::Env env, Napi::Object exports);

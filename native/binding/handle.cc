@@ -10,6 +10,11 @@ void collect(Napi::Env, TensorObject* object) { delete object; }
 
 }  // namespace
 
+std::vector<std::shared_ptr<Storage>>*& recording() {
+  static std::vector<std::shared_ptr<Storage>>* storages = nullptr;
+  return storages;
+}
+
 Napi::Value make_handle(Napi::Env env, std::shared_ptr<Storage> storage, const Tensor& view) {
   auto object = std::make_unique<TensorObject>();
   object->storage = std::move(storage);

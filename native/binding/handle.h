@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <vector>
 
 #include "../core/error.h"
 #include "../core/storage.h"
@@ -15,6 +16,9 @@ struct TensorObject {
   std::shared_ptr<Storage> storage;  // empty after tensorFree
   Tensor view = {};
 };
+
+/// Storages that the graph being recorded refers to; null outside a recording.
+std::vector<std::shared_ptr<Storage>>*& recording();
 
 /// New external that owns the object. Its bytes are not reported to the garbage collector: lifetimes are explicit,
 /// and V8 would answer every training step's rise and fall with a full collection.

@@ -1,6 +1,7 @@
 // Creating, viewing, reading and writing tensors.
 #include <cstring>
 
+#include "../core/backend.h"
 #include "args.h"
 #include "export.h"
 
@@ -13,6 +14,13 @@ DType parse_dtype(Napi::Value v, const char* name) {
     if (s == dtype_name(d)) return d;
   }
   invalid(name, "'" + s + "' is not one of f32, bf16, i32, u8");
+}
+
+Device parse_device(Napi::Value v, const char* name) {
+  const std::string s = text(v, name);
+  if (s == "cpu") return Device::cpu;
+  if (s == "cuda") return Device::cuda;
+  invalid(name, "'" + s + "' is not one of cpu, cuda");
 }
 
 /// Fills dims and rank; returns the size in bytes, checked.
@@ -34,9 +42,11 @@ Napi::Value tensor_create(const Napi::CallbackInfo& info) {
   Tensor view = {};
   view.dtype = parse_dtype(info[0], "dtype");
   const int64_t bytes = parse_dims(info[1], view);
-  auto storage = Storage::allocate(bytes);
+  view.device = absent(info[2]) ? Device::cpu : parse_device(info[2], "device");
+  auto storage = Storage::allocate(bytes, view.device);
   view.data = storage->data();
   view.writable = true;
+  view.host = storage->host();
   return make_handle(info.Env(), std::move(storage), view);
 }
 
@@ -76,26 +86,6 @@ Napi::Value tensor_info(const Napi::CallbackInfo& info) {
   return result;
 }
 
-/// Bytes of a typed array or DataView. A detached buffer has length 0.
-struct Bytes {
-  void* data = nullptr;
-  size_t length = 0;
-
-  Bytes(Napi::Value v, const char* name) {
-    if (v.IsTypedArray()) {
-      const auto array = v.As<Napi::TypedArray>();
-      length = array.ByteLength();
-      data = length ? static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset() : nullptr;
-    } else if (v.IsDataView()) {
-      const auto view = v.As<Napi::DataView>();
-      length = view.ByteLength();
-      data = length ? view.Data() : nullptr;
-    } else {
-      invalid(name, "expected a typed array, Buffer or DataView");
-    }
-  }
-};
-
 char* checked_range(const Tensor& view, Napi::Value offset_value, size_t length, const char* name) {
   const int64_t offset = absent(offset_value) ? 0 : safe_integer(offset_value, "byteOffset");
   const int64_t available = byte_count(view);
@@ -111,7 +101,18 @@ Napi::Value tensor_write(const Napi::CallbackInfo& info) {
   if (!view.writable) invalid("h", "is a read-only file mapping");
   const Bytes source(info[1], "src");
   char* to = checked_range(view, info[2], source.length, "src");
-  if (source.length) std::memcpy(to, source.data, source.length);
+  if (!source.length) return info.Env().Undefined();
+  const auto length = static_cast<int64_t>(source.length);
+  if (view.device == Device::cpu) {
+    std::memcpy(to, source.data, source.length);
+  } else {
+    backend_for(view.device).upload(to, source.data, length);
+    if (view.dtype == DType::i32) {
+      view.host->note(to, source.data, length);
+    } else {
+      forget_host_copy(view);
+    }
+  }
   return info.Env().Undefined();
 }
 
@@ -119,7 +120,12 @@ Napi::Value tensor_read(const Napi::CallbackInfo& info) {
   const Tensor& view = handle_object(info[0], "h").view;
   const Bytes target(info[1], "dst");
   const char* from = checked_range(view, info[2], target.length, "dst");
-  if (target.length) std::memcpy(target.data, from, target.length);
+  if (!target.length) return info.Env().Undefined();
+  if (view.device == Device::cpu) {
+    std::memcpy(target.data, from, target.length);
+  } else {
+    backend_for(view.device).download(target.data, from, static_cast<int64_t>(target.length));
+  }
   return info.Env().Undefined();
 }
 
@@ -132,7 +138,7 @@ Napi::Value map_file(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_memory(Napi::Env, Napi::Object exports) {
-  export_function(exports, "tensorCreate", 2, 2, tensor_create);
+  export_function(exports, "tensorCreate", 2, 3, tensor_create);
   export_function(exports, "tensorView", 3, 4, tensor_view);
   export_function(exports, "tensorFree", 1, 1, tensor_free);
   export_function(exports, "tensorInfo", 1, 1, tensor_info);

@@ -1,5 +1,5 @@
 // Every op of core/ops.h as a JavaScript function: one generic binder reads the C++ signature.
-#include "../core/ops.h"
+#include "../core/list_ops.h"
 
 #include <tuple>
 #include <utility>
@@ -13,11 +13,33 @@ namespace {
 Napi::Value to_js(Napi::Env env, double x) { return Napi::Number::New(env, x); }
 Napi::Value to_js(Napi::Env env, bool x) { return Napi::Boolean::New(env, x); }
 
+/// The device that the tensors of one call share.
+struct SharedDevice {
+  const Tensor* first = nullptr;
+
+  void add(const Tensor& t, const std::string& name) {
+    if (!first) first = &t;
+    if (t.device != first->device) invalid(name.c_str(), "lies on another device than the arguments before it");
+  }
+  void add(const Tensor* t, const std::string& name) {
+    if (t) add(*t, name);
+  }
+  void add(const TensorList& list, const std::string& name) {
+    for (int64_t i = 0; i < list.count; i++) add(list.items[i], name);
+  }
+  template <class T>
+  void add(const T&, const std::string&) {}
+};
+
 template <class R, class... P, size_t... I>
 Napi::Value invoke(const Napi::CallbackInfo& info, R (*op)(P...), const std::vector<std::string>& names,
-                   std::index_sequence<I...>) {
+                   bool may_cross, std::index_sequence<I...>) {
   // Braces: arguments are converted left to right, so the first bad one is reported.
   const std::tuple<Argument<P>...> arguments{Argument<P>(info[I], names[I].c_str())...};
+  if (!may_cross) {
+    SharedDevice device;
+    (device.add(std::get<I>(arguments).get(), names[I]), ...);
+  }
   if constexpr (std::is_void_v<R>) {
     op(std::get<I>(arguments).get()...);
     return info.Env().Undefined();
@@ -26,15 +48,20 @@ Napi::Value invoke(const Napi::CallbackInfo& info, R (*op)(P...), const std::vec
   }
 }
 
-/// exports[name] = entry of the checked table; `names` are the arguments, separated by spaces.
+/// exports[name] = op, which checks its arguments; `names` are the arguments, separated by spaces.
 template <class R, class... P>
-void bind(Napi::Object exports, const char* name, R (*Ops::*entry)(P...), const char* names) {
+void bind(Napi::Object exports, const char* name, R (*op)(P...), const char* names) {
   const std::vector<std::string> list = split_names(names);
   if (list.size() != sizeof...(P)) throw Napi::Error::New(exports.Env(), std::string(name) + ": argument names");
-  R (*op)(P...) = checked_ops().*entry;
-  export_function(exports, name, sizeof...(P), sizeof...(P), [op, list](const Napi::CallbackInfo& info) {
-    return invoke(info, op, list, std::index_sequence_for<P...>{});
+  const bool may_cross = std::string(name) == "copy";  // between the CPU and a device
+  export_function(exports, name, sizeof...(P), sizeof...(P), [op, list, may_cross](const Napi::CallbackInfo& info) {
+    return invoke(info, op, list, may_cross, std::index_sequence_for<P...>{});
   });
+}
+
+template <class R, class... P>
+void bind(Napi::Object exports, const char* name, R (*Ops::*entry)(P...), const char* names) {
+  bind(exports, name, checked_ops().*entry, names);
 }
 
 /// packWeight allocates its result, so it is not a plain op.
@@ -42,8 +69,8 @@ Napi::Value pack_weight(const Napi::CallbackInfo& info) {
   const Tensor& w = handle_object(info[0], "w").view;
   if (w.rank != 2 || (w.dtype != DType::f32 && w.dtype != DType::bf16)) invalid("w", "expected f32|bf16 [N,K]");
   const int64_t bytes = packed_bytes(w);
-  auto storage = Storage::allocate(bytes);
-  const Tensor packed = {storage->data(), {bytes}, 1, DType::u8, Device::cpu, true};
+  auto storage = Storage::allocate(bytes, w.device);
+  const Tensor packed = {storage->data(), {bytes}, 1, DType::u8, w.device, true, storage->host()};
   checked_ops().packWeight(packed, w);
   return make_handle(info.Env(), std::move(storage), packed);
 }
@@ -85,8 +112,12 @@ void export_ops(Napi::Env, Napi::Object e) {
        "out q kCache vCache blockTables cuSeqlensQ contextLens blockSize headDim scale window");
   bind(e, "swigluForward", &Ops::swigluForward, "y gate up");
   bind(e, "swigluBackward", &Ops::swigluBackward, "dgate dup dy gate up");
-  bind(e, "linearCrossEntropy", &Ops::linearCrossEntropy, "losses correct dx dw x w targets gradScale");
+  bind(e, "linearCrossEntropy", &Ops::linearCrossEntropy, "losses correct dx dw x w targets rowScale gradScale");
   bind(e, "adamwStep", &Ops::adamwStep, "p m v g lr beta1 beta2 eps weightDecay step gradScale");
+  const ListOps& lists = checked_list_ops();
+  bind(e, "sumSquaresInto", lists.sumSquaresInto, "sum xs");
+  bind(e, "adamwList", lists.adamwList,
+       "state p m v g rounded lr beta1 beta2 eps weightDecay decayed maxNorm");
 }
 
 }  // namespace lathe::binding

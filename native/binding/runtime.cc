@@ -1,5 +1,6 @@
 // info, configure, trim: the process-wide settings.
 #include "../core/allocator.h"
+#include "../core/backend.h"
 #include "../core/dispatch.h"
 #include "../core/thread_pool.h"
 #include "args.h"
@@ -48,6 +49,7 @@ Napi::Value configure(const Napi::CallbackInfo& call) {
 
 Napi::Value trim(const Napi::CallbackInfo& call) {
   pool_trim();
+  if (cuda_backend()) cuda_backend()->trim();
   return call.Env().Undefined();
 }
 

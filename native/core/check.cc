@@ -1,7 +1,8 @@
 // Argument checks: see check.h.
 #include "check.h"
 
-#include <vector>
+#include "backend.h"
+#include "host_copy.h"
 
 namespace lathe {
 namespace {
@@ -56,6 +57,7 @@ void expect_count(In t, const char* name, int64_t elements) {
 }
 
 void expect_writable(Out t, const char* name) {
+  forget_host_copy(t);
   if (!t.writable) invalid(name, "is a read-only file mapping");
 }
 
@@ -73,9 +75,25 @@ void expect_same_or_disjoint(In a, const char* a_name, In b, const char* b_name)
   if (overlaps(a, b)) invalid(a_name, std::string("partly overlaps ") + b_name);
 }
 
+IndexValues::IndexValues(In t) : data_(i32_data(t)) {
+  if (t.device == Device::cpu) return;
+  const int64_t bytes = byte_count(t);
+  data_ = t.host ? reinterpret_cast<const int32_t*>(t.host->find(t.data, bytes)) : nullptr;
+  if (data_ || backend_for(t.device).capturing()) return;
+  copy_.resize(static_cast<size_t>(element_count(t)) + 1);
+  backend_for(t.device).download(copy_.data(), t.data, bytes);
+  data_ = copy_.data();
+}
+
+const char* host_bytes(In t, int64_t length) {
+  if (byte_count(t) < length) throw Error(ErrorCode::internal, "host_bytes: the tensor is shorter");
+  if (t.device == Device::cpu) return static_cast<const char*>(t.data);
+  return t.host ? t.host->find(t.data, length) : nullptr;
+}
+
 void expect_indices(In t, const char* name, int64_t limit) {
-  const int32_t* values = i32_data(t);
-  const int64_t n = element_count(t);
+  const IndexValues values(t);
+  const int64_t n = values.known() ? element_count(t) : 0;
   for (int64_t i = 0; i < n; i++) {
     if (values[i] < 0 || values[i] >= limit) {
       invalid(name, "element " + std::to_string(i) + " is " + std::to_string(values[i]) + ", outside [0," +
@@ -86,8 +104,8 @@ void expect_indices(In t, const char* name, int64_t limit) {
 
 void expect_distinct(In t, const char* name, int64_t limit) {
   expect_indices(t, name, limit);
-  const int32_t* values = i32_data(t);
-  const int64_t n = element_count(t);
+  const IndexValues values(t);
+  const int64_t n = values.known() ? element_count(t) : 0;
   std::vector<bool> seen(static_cast<size_t>(limit));
   for (int64_t i = 0; i < n; i++) {
     const auto v = static_cast<size_t>(values[i]);
@@ -98,9 +116,11 @@ void expect_distinct(In t, const char* name, int64_t limit) {
 
 void expect_offsets(In t, const char* name, int64_t total) {
   expect(t, name, kI32, {kAnySize});
-  const int32_t* values = i32_data(t);
+  const IndexValues values(t);
   const int64_t n = t.dims[0];
-  if (n < 1 || values[0] != 0) invalid(name, "must start with 0");
+  if (n < 1) invalid(name, "must start with 0");
+  if (!values.known()) return;
+  if (values[0] != 0) invalid(name, "must start with 0");
   for (int64_t i = 1; i < n; i++) {
     if (values[i] < values[i - 1]) invalid(name, "decreases at element " + std::to_string(i));
   }

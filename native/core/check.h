@@ -2,6 +2,7 @@
 // Used by the checked_*.cc files only.
 #pragma once
 #include <initializer_list>
+#include <vector>
 
 #include "error.h"
 #include "ops.h"
@@ -25,6 +26,23 @@ void expect_writable(Out t, const char* name);
 void expect_disjoint(In a, const char* a_name, In b, const char* b_name);
 /// No byte in common, or the same memory with the same element size (an op that runs in place).
 void expect_same_or_disjoint(In a, const char* a_name, In b, const char* b_name);
+
+/// The i32 values for a check: the tensor itself on the CPU; on another device the host's copy of it, or, when a
+/// kernel wrote it, a copy that waits for the device. No values while a graph is recorded: it will run on others.
+class IndexValues {
+ public:
+  explicit IndexValues(In t);
+  bool known() const { return data_ != nullptr; }
+  int32_t operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  const int32_t* data_;
+  std::vector<int32_t> copy_;
+};
+
+/// The first `length` bytes of the tensor on the host, in the same way; null where they are not known.
+/// Throws when the tensor is shorter.
+const char* host_bytes(In t, int64_t length);
 
 /// Every element of the i32 tensor in [0, limit).
 void expect_indices(In t, const char* name, int64_t limit);

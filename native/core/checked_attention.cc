@@ -84,14 +84,16 @@ void pagedAttentionForward(Out out, In q, In k_cache, In v_cache, In block_table
   expect(block_tables, "blockTables", kI32, {sequences, kAnySize});
   expect_that(block_size >= 1, "blockSize", "must be at least 1");
   const int64_t max_blocks = block_tables.dims[1], cache_blocks = k_cache.dims[0] / block_size;
-  for (int64_t s = 0; s < sequences; s++) {
-    const int64_t context = i32_data(context_lens)[s];
-    const int64_t queries = i32_data(cu_seqlens_q)[s + 1] - i32_data(cu_seqlens_q)[s];
+  const IndexValues bounds(cu_seqlens_q), contexts(context_lens), tables(block_tables);
+  const bool known = bounds.known() && contexts.known() && tables.known();
+  for (int64_t s = 0; known && s < sequences; s++) {
+    const int64_t context = contexts[s];
+    const int64_t queries = bounds[s + 1] - bounds[s];
     const int64_t blocks = (context + block_size - 1) / block_size;
     expect_that(context >= queries, "contextLens", "must include the new tokens");
     expect_that(blocks <= max_blocks, "contextLens", "needs more blocks than blockTables has columns");
     for (int64_t b = 0; b < blocks; b++) {
-      const int64_t block = i32_data(block_tables)[s * max_blocks + b];
+      const int64_t block = tables[s * max_blocks + b];
       expect_that(block >= 0 && block < cache_blocks, "blockTables", "names a block outside the cache");
     }
   }

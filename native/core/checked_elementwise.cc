@@ -1,9 +1,11 @@
 // Argument checks of the elementwise, reduction, random and optimizer ops; each then runs the device's entry.
 #include <cmath>
 
+#include "backend.h"
 #include "check.h"
 #include "checked.h"
 #include "dispatch.h"
+#include "host_copy.h"
 
 namespace lathe {
 namespace {
@@ -27,11 +29,20 @@ void fill(Out x, double value) {
   ops_for(x.device).fill(x, value);
 }
 
+/// Between the CPU and a device; from the device it waits.
+void copy_between(Out dst, In src) {
+  const int64_t bytes = byte_count(dst);
+  if (dst.device == Device::cpu) return backend_for(src.device).download(dst.data, src.data, bytes);
+  backend_for(dst.device).upload(dst.data, src.data, bytes);
+  if (dst.host && dst.dtype == DType::i32) dst.host->note(dst.data, src.data, bytes);
+}
+
 void copy(Out dst, In src) {
   expect_writable(dst, "dst");
   expect_that(dst.dtype == src.dtype || dst.dtype == DType::u8 || src.dtype == DType::u8, "src",
               "must have the type of dst (use cast), or one of them must be u8");
   expect_that(byte_count(dst) == byte_count(src), "src", "must have as many bytes as dst");
+  if (dst.device != src.device) return copy_between(dst, src);
   expect_disjoint(dst, "dst", src, "src");
   ops_for(dst.device).copy(dst, src);
 }

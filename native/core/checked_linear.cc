@@ -11,7 +11,8 @@ namespace {
 PackedHeader read_header(In packed) {
   expect(packed, "packed", kU8, {kAnySize});
   PackedHeader header = {};
-  if (packed.dims[0] >= kPackedHeaderBytes) std::memcpy(&header, packed.data, sizeof header);
+  const char* bytes = packed.dims[0] >= kPackedHeaderBytes ? host_bytes(packed, kPackedHeaderBytes) : nullptr;
+  if (bytes) std::memcpy(&header, bytes, sizeof header);
   const bool known = header.magic == kPackedMagic && (header.dtype == DType::f32 || header.dtype == DType::bf16) &&
                      header.n >= 0 && header.k >= 0;
   if (known) {
@@ -48,7 +49,7 @@ void gemmPacked(Out c, In a, In packed, float alpha, float beta) {
 }
 
 void linearCrossEntropy(Out losses, Out correct, OptionalOut dx, OptionalOut dw, In x, In w, In targets,
-                        float gradScale) {
+                        OptionalIn rowScale, float gradScale) {
   expect(x, "x", kFloat, {kAnySize, kAnySize});
   const int64_t n = x.dims[0], channels = x.dims[1];
   expect(w, "w", kFloat, {kAnySize, channels});
@@ -57,6 +58,13 @@ void linearCrossEntropy(Out losses, Out correct, OptionalOut dx, OptionalOut dw,
   expect_out(losses, "losses", kF32, {n});
   expect_out(correct, "correct", kI32, {n});
   expect_disjoint(losses, "losses", correct, "correct");
+  if (rowScale) {
+    expect(*rowScale, "rowScale", kF32, {n});
+    expect_disjoint(losses, "losses", *rowScale, "rowScale");
+    expect_disjoint(correct, "correct", *rowScale, "rowScale");
+    if (dx) expect_disjoint(*dx, "dx", *rowScale, "rowScale");
+    if (dw) expect_disjoint(*dw, "dw", *rowScale, "rowScale");
+  }
   if (dx) {
     expect_out(*dx, "dx", kFloat, {n, channels});
     expect_disjoint(*dx, "dx", x, "x");
@@ -68,7 +76,7 @@ void linearCrossEntropy(Out losses, Out correct, OptionalOut dx, OptionalOut dw,
     expect_disjoint(*dw, "dw", x, "x");
     expect_disjoint(*dw, "dw", w, "w");
   }
-  ops_for(x.device).linearCrossEntropy(losses, correct, dx, dw, x, w, targets, gradScale);
+  ops_for(x.device).linearCrossEntropy(losses, correct, dx, dw, x, w, targets, rowScale, gradScale);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Run-time choice of the instruction set: see dispatch.h.
 #include "dispatch.h"
 
+#include "backend.h"
 #include "error.h"
 
 namespace lathe {
@@ -50,7 +51,7 @@ const Isa*& selected() {
 }  // namespace
 
 const Ops& ops_for(Device device) {
-  if (device != Device::cpu) throw Error(ErrorCode::internal, "no backend for this device");
+  if (device != Device::cpu) return backend_for(device).ops();
   return selected()->table();
 }
 

@@ -7,7 +7,19 @@
 
 namespace lathe {
 
-enum class ErrorCode { invalid_argument, out_of_memory, io, internal };
+enum class ErrorCode {
+  invalid_argument,
+  out_of_memory,
+  io,
+  internal,
+  cuda_not_built,       // this addon has no CUDA part
+  cuda_no_driver,       // no NVIDIA driver on this machine
+  cuda_driver_too_old,  // older than the CUDA release of this build
+  cuda_no_device,       // no device, or none that the kernels were built for
+  cuda_no_cublas,       // cuBLASLt was demanded and is not there
+  cuda_error,           // one call was refused; the device works on
+  cuda_lost,            // ECC, a fault in a kernel, the device gone: only a new process can go on
+};
 
 class Error : public std::exception {
  public:

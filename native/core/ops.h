@@ -136,11 +136,11 @@ struct Ops {
 
   /// Head and cross-entropy without storing the logits: rows of x in chunks, logits = x·wᵀ in f32.
   /// losses[i] = log Σ_v exp(logit_v) − logit_target; correct[i] = (first argmax = target).
-  /// With g = (softmax − onehot)·gradScale: dx = g·w, dw += gᵀ·x. x [N,C], w [V,C], targets i32 [N] in [0,V),
-  /// losses f32 [N], correct i32 [N], dx [N,C] or null, dw f32 [V,C] or null. Where x and w are bf16, g is
-  /// rounded to bf16 for the two products.
+  /// With g_i = (softmax − onehot)·gradScale·rowScale_i: dx = g·w, dw += gᵀ·x. x [N,C], w [V,C], targets i32 [N]
+  /// in [0,V), rowScale f32 [N] or null (all 1; it scales the gradient alone), losses f32 [N], correct i32 [N],
+  /// dx [N,C] or null, dw f32 [V,C] or null. Where x and w are bf16, g is rounded to bf16 for the two products.
   void (*linearCrossEntropy)(Out losses, Out correct, OptionalOut dx, OptionalOut dw, In x, In w, In targets,
-                             float gradScale);
+                             OptionalIn rowScale, float gradScale);
 
   // ---- optimizer ----
 

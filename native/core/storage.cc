@@ -10,12 +10,14 @@
 #include <cstring>
 
 #include "allocator.h"
+#include "backend.h"
 #include "error.h"
 
 namespace lathe {
 
-std::shared_ptr<Storage> Storage::allocate(int64_t bytes) {
-  return std::shared_ptr<Storage>(new Storage(pool_allocate(bytes), bytes, false));
+std::shared_ptr<Storage> Storage::allocate(int64_t bytes, Device device) {
+  void* data = device == Device::cpu ? pool_allocate(bytes) : backend_for(device).allocate(bytes);
+  return std::shared_ptr<Storage>(new Storage(data, bytes, false, device));
 }
 
 std::shared_ptr<Storage> Storage::map_file(const std::string& path) {
@@ -39,11 +41,13 @@ std::shared_ptr<Storage> Storage::map_file(const std::string& path) {
     }
   }
   close(fd);
-  return std::shared_ptr<Storage>(new Storage(data, info.st_size, true));
+  return std::shared_ptr<Storage>(new Storage(data, info.st_size, true, Device::cpu));
 }
 
 Storage::~Storage() {
-  if (!mapped_) {
+  if (device_ != Device::cpu) {
+    backend_for(device_).release(data_, bytes_);
+  } else if (!mapped_) {
     pool_release(data_, bytes_);
   } else if (data_) {
     munmap(data_, static_cast<size_t>(bytes_));

@@ -7,8 +7,12 @@
 
 namespace lathe {
 
-/// Where the data lies. Every op runs on the device of its tensors; a CUDA backend adds one entry here.
-enum class Device : uint8_t { cpu = 0 };
+/// Where the data lies. Every op runs on the device of its tensors.
+enum class Device : uint8_t { cpu = 0, cuda = 1 };
+
+/// What the host knows of device memory: the first bytes of a storage, as long as only the host has written them.
+/// Index tensors are checked on it, so that no check waits for the device.
+struct HostCopy;
 
 static constexpr int kMaxRank = 4;
 
@@ -20,6 +24,13 @@ struct Tensor {
   DType dtype;
   Device device;
   bool writable;
+  HostCopy* host = nullptr;  // owned by the storage; null on the CPU
+};
+
+/// Several tensors as one argument.
+struct TensorList {
+  const Tensor* items;
+  int64_t count;
 };
 
 static inline int64_t element_count(const Tensor& t) {

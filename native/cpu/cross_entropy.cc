@@ -50,7 +50,7 @@ Row softmax_row(float* logits, int64_t vocabulary, int32_t target) {
   return row;
 }
 
-// Forward: loss = log Σ e^logit − logit_target, so dlogit = (softmax − onehot)·gradScale, in place when f32.
+// Forward: loss = log Σ e^logit − logit_target, so dlogit = (softmax − onehot)·grad_scale, in place when f32.
 void row_gradient(FloatRef dlogits, const float* weights, int64_t vocabulary, int32_t target, const Row& row,
                   float grad_scale) {
   const VF factor = vset(grad_scale / row.sum);
@@ -63,6 +63,7 @@ struct Head {
   const Tensor &losses, &correct, &x, &w;
   const int32_t* targets;
   OptionalOut dx, dw;
+  const float* row_scale;  // null: all 1
   float grad_scale;
 };
 
@@ -78,7 +79,8 @@ void chunk(const Head& h, int64_t first, int64_t rows, float* logits, char* dlog
       const Row row = softmax_row(row_logits, vocabulary, target);
       f32_data(h.losses)[first + i] = row.maximum + log_scalar(row.sum) - row.target_logit;
       static_cast<int32_t*>(h.correct.data)[first + i] = row.correct;
-      if (h.dx || h.dw) row_gradient(dl.at(i * vocabulary), row_logits, vocabulary, target, row, h.grad_scale);
+      const float scale = h.row_scale ? h.grad_scale * h.row_scale[first + i] : h.grad_scale;
+      if (h.dx || h.dw) row_gradient(dl.at(i * vocabulary), row_logits, vocabulary, target, row, scale);
     }
   });
   if (h.dx) {
@@ -91,7 +93,7 @@ void chunk(const Head& h, int64_t first, int64_t rows, float* logits, char* dlog
 }
 
 void linearCrossEntropy(Out losses, Out correct, OptionalOut dx, OptionalOut dw, In x, In w, In targets,
-                        float grad_scale) {
+                        OptionalIn row_scale, float grad_scale) {
   const int64_t rows = x.dims[0], vocabulary = w.dims[0];
   if (rows == 0) return;
   const int64_t chunk_rows = min(rows, max(kMinChunkRows, kChunkLogits / vocabulary));
@@ -99,7 +101,8 @@ void linearCrossEntropy(Out losses, Out correct, OptionalOut dx, OptionalOut dw,
   const Scratch logits(chunk_rows * vocabulary * 4);
   const Scratch rounded(half && (dx || dw) ? chunk_rows * vocabulary * 2 : 0);
   char* dlogits = half ? rounded.bytes() : logits.bytes();
-  const Head head = {losses, correct, x, w, i32_data(targets), dx, dw, grad_scale};
+  const float* scales = row_scale ? f32_data(*row_scale) : nullptr;
+  const Head head = {losses, correct, x, w, i32_data(targets), dx, dw, scales, grad_scale};
   for (int64_t first = 0; first < rows; first += chunk_rows) {
     chunk(head, first, min(chunk_rows, rows - first), logits.floats(), dlogits, half);
   }

@@ -20,6 +20,19 @@ export const NOT_OPS = [
   'tensorWrite',
   'tensorRead',
   'mapFile',
+  'cudaInfo',
+  'cudaConfigure',
+  'synchronize',
+  'readLater',
+  'deferredReady',
+  'deferredTake',
+  'captureBegin',
+  'captureEnd',
+  'graphLaunch',
+  'graphFree',
+  // Lists of the ops above: test/native/list-ops.test.ts.
+  'sumSquaresInto',
+  'adamwList',
 ];
 
 /** Ops whose result is a number or a random draw: proven by their own tests in ops.test.ts. */

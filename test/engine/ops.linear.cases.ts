@@ -159,14 +159,14 @@ const crossEntropy = (name: string, sizes: LossSizes): OpCase => ({
       probes: sizes.probes,
       forward(bench, { x, w, targets: index }) {
         const [losses, correct] = [bench.empty([N], 'f32'), bench.empty([N], 'i32')];
-        bench.native.linearCrossEntropy(losses, correct, null, null, x!, w!, index!, scale);
+        bench.native.linearCrossEntropy(losses, correct, null, null, x!, w!, index!, null, scale);
         return { losses, correct };
       },
       backward(bench, { x, w, targets: index }) {
         const [losses, correct] = [bench.empty([N], 'f32'), bench.empty([N], 'i32')];
         const dx = bench.empty([N, C]);
         const dw = bench.accumulator([V, C]);
-        bench.native.linearCrossEntropy(losses, correct, dx, dw, x!, w!, index!, scale);
+        bench.native.linearCrossEntropy(losses, correct, dx, dw, x!, w!, index!, null, scale);
         return { x: dx, w: dw };
       },
     };

@@ -15,6 +15,18 @@ export type OpName = Exclude<
   | 'tensorWrite'
   | 'tensorRead'
   | 'mapFile'
+  | 'cudaInfo'
+  | 'cudaConfigure'
+  | 'synchronize'
+  | 'readLater'
+  | 'deferredReady'
+  | 'deferredTake'
+  | 'captureBegin'
+  | 'captureEnd'
+  | 'graphLaunch'
+  | 'graphFree'
+  | 'sumSquaresInto'
+  | 'adamwList'
 >;
 
 export interface Call {
@@ -100,10 +112,11 @@ function linearCalls(dt: 'f32' | 'bf16'): Call[] {
         x: a,
         w,
         targets: ints(Array.from({ length: T }, (_, i) => (i * 31) % V)),
+        rowScale: seededTensor('f32', [T], 6),
         gradScale: 0.01,
       },
       outputs: ['losses', 'correct', 'dx', 'dw'],
-      optional: ['dx', 'dw'],
+      optional: ['dx', 'dw', 'rowScale'],
     },
     {
       op: 'adamwStep',

@@ -41,6 +41,7 @@ describe.each(native.info().isas)('%s', (isa) => {
         x,
         tensor('f32', [2, 1], logits),
         tensor('i32', [2], [0, 1]),
+        null,
         1,
       );
       const top = Math.max(...logits.map(Math.fround));

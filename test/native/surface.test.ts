@@ -17,6 +17,18 @@ const runtimeAndMemory = [
   'tensorWrite',
   'tensorRead',
   'mapFile',
+  'cudaInfo',
+  'cudaConfigure',
+  'synchronize',
+  'readLater',
+  'deferredReady',
+  'deferredTake',
+  'captureBegin',
+  'captureEnd',
+  'graphLaunch',
+  'graphFree',
+  'sumSquaresInto',
+  'adamwList',
 ];
 
 /** Name → parameter names of every entry of struct Ops. */

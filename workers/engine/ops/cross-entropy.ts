@@ -13,8 +13,9 @@ export interface RowLosses {
 }
 
 /**
- * With a tape, also computes the gradient of gradScale·Σ loss and seeds it: dx is given to x, dW added to W's gradient
- * if it learns. The logits' gradient (softmax − onehot)·gradScale is made chunk by chunk in this same pass.
+ * With a tape, also computes the gradient of gradScale·Σ rowScale_n·loss_n and seeds it: dx is given to x, dW added to
+ * W's gradient if it learns. The logits' gradient (softmax − onehot)·gradScale·rowScale is made chunk by chunk in this
+ * same pass. `rowScale` f32 [N] weighs rows in the gradient alone, never in `losses`; null: all 1.
  */
 export function linearCrossEntropy(
   tape: Tape | null,
@@ -22,6 +23,7 @@ export function linearCrossEntropy(
   weight: Tensor,
   targets: Tensor,
   gradScale: number,
+  rowScale: Tensor | null = null,
 ): RowLosses {
   const { native } = x.device;
   const rows = x.dim(0);
@@ -37,6 +39,7 @@ export function linearCrossEntropy(
     x.handle,
     weight.handle,
     targets.handle,
+    rowScale?.handle ?? null,
     gradScale,
   );
   if (dx !== null) tape?.give(x, dx);
