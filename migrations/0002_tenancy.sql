@@ -56,6 +56,7 @@ CREATE TABLE "rate_limit_buckets" (
 	"model" text NOT NULL,
 	"requests" double precision NOT NULL,
 	"tokens" double precision NOT NULL,
+	"allowed" boolean NOT NULL,
 	"updated_at" timestamp with time zone NOT NULL,
 	CONSTRAINT "rate_limit_buckets_project_id_model_pk" PRIMARY KEY("project_id","model")
 ) WITH (fillfactor = 50);

@@ -4,6 +4,7 @@
  */
 import { sql } from 'drizzle-orm';
 import {
+  boolean,
   doublePrecision,
   index,
   integer,
@@ -80,6 +81,7 @@ export const rateLimitBuckets = pgTable(
     model: text('model').notNull(),
     requests: doublePrecision('requests').notNull(),
     tokens: doublePrecision('tokens').notNull(),
+    allowed: boolean('allowed').notNull(), // whether the last request was let in
     updatedAt: time('updated_at').notNull(),
   },
   (t) => [primaryKey({ columns: [t.projectId, t.model] })],
@@ -92,7 +94,7 @@ export const rateLimitBuckets = pgTable(
 export const idempotencyKeys = pgTable(
   'idempotency_keys',
   {
-    projectId: text('project_id').notNull(), // '' for admin keys: the organization is part of the key
+    projectId: text('project_id').notNull(), // the organization's id where an admin key asks
     key: text('key').notNull(),
     fingerprint: text('fingerprint').notNull(), // sha256 of method, path and body
     seed: text('seed').notNull(), // what the new object's id is made from

@@ -11,7 +11,13 @@ import type { Log } from '../log.ts';
 export interface AppEnv {
   /** Absent when the app is called without a socket. */
   Bindings: Partial<HttpBindings>;
-  Variables: { requestId: string; identity: Identity; log: Log };
+  Variables: {
+    requestId: string;
+    identity: Identity;
+    log: Log;
+    /** Tail of the id that a repeatable creation gives its object; set by idempotency.ts. */
+    idempotencySeed?: string;
+  };
 }
 
 export type App = OpenAPIHono<AppEnv>;

@@ -65,6 +65,39 @@ export const ROUTE_RULES: Readonly<Record<string, RouteRule>> = {
   'POST /v1/webhook_endpoints/:webhook_endpoint_id/rotate_secret': { scope: 'api.webhooks.write' },
   'POST /v1/webhook_endpoints/:webhook_endpoint_id/test': { scope: 'api.webhooks.write' },
   'GET /v1/webhook_event_types': { scope: 'api.webhooks.read' },
+
+  'POST /v1/organization/projects': { scope: 'api.management.write', idempotent: true },
+  'GET /v1/organization/projects': { scope: 'api.management.read' },
+  'GET /v1/organization/projects/:project_id': { scope: 'api.management.read' },
+  'POST /v1/organization/projects/:project_id': { scope: 'api.management.write' },
+  'POST /v1/organization/projects/:project_id/archive': { scope: 'api.management.write' },
+  'GET /v1/organization/projects/:project_id/rate_limits': { scope: 'api.management.read' },
+  'POST /v1/organization/projects/:project_id/rate_limits/:rate_limit_id{.+}': {
+    scope: 'api.management.write',
+  },
+  'POST /v1/organization/projects/:project_id/api_keys': { scope: 'api.management.write' },
+  'GET /v1/organization/projects/:project_id/api_keys': { scope: 'api.management.read' },
+  'GET /v1/organization/projects/:project_id/api_keys/:api_key_id': { scope: 'api.management.read' },
+  'POST /v1/organization/projects/:project_id/api_keys/:api_key_id': { scope: 'api.management.write' },
+  'DELETE /v1/organization/projects/:project_id/api_keys/:api_key_id': { scope: 'api.management.write' },
+  'POST /v1/organization/projects/:project_id/service_accounts': { scope: 'api.management.write' },
+  'GET /v1/organization/projects/:project_id/service_accounts': { scope: 'api.management.read' },
+  'GET /v1/organization/projects/:project_id/service_accounts/:service_account_id': {
+    scope: 'api.management.read',
+  },
+  'POST /v1/organization/projects/:project_id/service_accounts/:service_account_id': {
+    scope: 'api.management.write',
+  },
+  'DELETE /v1/organization/projects/:project_id/service_accounts/:service_account_id': {
+    scope: 'api.management.write',
+  },
+  'POST /v1/organization/projects/:project_id/service_accounts/:service_account_id/api_keys': {
+    scope: 'api.management.write',
+  },
+  'POST /v1/organization/admin_api_keys': { scope: 'api.management.write' },
+  'GET /v1/organization/admin_api_keys': { scope: 'api.management.read' },
+  'GET /v1/organization/admin_api_keys/:key_id': { scope: 'api.management.read' },
+  'DELETE /v1/organization/admin_api_keys/:key_id': { scope: 'api.management.write' },
 };
 
 /** The rule of a route; HEAD is answered by GET's. Undefined for a route that nobody has listed. */

@@ -112,7 +112,7 @@ export interface ProjectRecord {
   organization: { id: string; slug: string };
 }
 
-/** The oldest project: the one that the first start made. */
+/** The oldest project in use: the one that the first start made. */
 export async function findFirstProject(db: Queryable): Promise<ProjectRecord | null> {
   const rows = await db
     .select({
@@ -122,6 +122,7 @@ export async function findFirstProject(db: Queryable): Promise<ProjectRecord | n
     })
     .from(projects)
     .innerJoin(organizations, eq(organizations.id, projects.organizationId))
+    .where(isNull(projects.archivedAt))
     .orderBy(asc(projects.createdAt), asc(projects.id))
     .limit(1);
   return rows[0] ?? null;

@@ -1,9 +1,10 @@
-/** /v1/fine_tuning/jobs: create, list, retrieve, cancel. */
+/** /v1/fine_tuning/jobs: create, list, retrieve, cancel, pause, resume. */
 import { createRoute, z } from '@hono/zod-openapi';
 import type { Dependencies } from '../../domain/dependencies.ts';
-import { cancelJob, getJob, pageOfJobs } from '../../domain/jobs/control.ts';
+import { cancelJob, getJob, pageOfJobs, pauseJob, resumeJob } from '../../domain/jobs/control.ts';
 import { createJob } from '../../domain/jobs/create.ts';
 import type { App } from '../context.ts';
+import { idFor } from '../idempotency.ts';
 import { errors, ok } from '../schemas/error.ts';
 import { createJobSchema, jobSchema, presentJob } from '../schemas/fine-tuning-job.ts';
 import { cursor, listOf, pageSize, toList } from '../schemas/list.ts';
@@ -18,7 +19,7 @@ const create = createRoute({
   tags,
   summary: 'Create a fine-tuning job',
   request: { body: { required: true, content: { 'application/json': { schema: createJobSchema } } } },
-  responses: { ...ok(jobSchema), ...errors(400, 413, 415) },
+  responses: { ...ok(jobSchema), ...errors(400, 409, 413, 415, 429) },
 });
 
 const list = createRoute({
@@ -48,10 +49,29 @@ const cancel = createRoute({
   responses: { ...ok(jobSchema), ...errors(400, 404) },
 });
 
+const pause = createRoute({
+  method: 'post',
+  path: '/v1/fine_tuning/jobs/{fine_tuning_job_id}/pause',
+  tags,
+  summary: 'Pause a job: it saves a checkpoint, frees its worker and can be resumed',
+  request: { params: jobParams },
+  responses: { ...ok(jobSchema), ...errors(400, 404) },
+});
+
+const resume = createRoute({
+  method: 'post',
+  path: '/v1/fine_tuning/jobs/{fine_tuning_job_id}/resume',
+  tags,
+  summary: 'Resume a paused job',
+  request: { params: jobParams },
+  responses: { ...ok(jobSchema), ...errors(400, 404) },
+});
+
 export function fineTuningJobRoutes(app: App, deps: Dependencies): void {
   app.openapi(create, async (c) => {
     const { projectId, organization } = c.var.identity;
-    return c.json(presentJob(await createJob(deps, projectId, c.req.valid('json')), organization.id), 200);
+    const job = await createJob(deps, projectId, c.req.valid('json'), idFor(c, 'ftjob-'));
+    return c.json(presentJob(job, organization.id), 200);
   });
 
   app.openapi(list, async (c) => {
@@ -74,9 +94,19 @@ export function fineTuningJobRoutes(app: App, deps: Dependencies): void {
 
   app.openapi(cancel, async (c) => {
     const { projectId, organization } = c.var.identity;
-    return c.json(
-      presentJob(await cancelJob(deps, projectId, c.req.valid('param').fine_tuning_job_id), organization.id),
-      200,
-    );
+    const job = await cancelJob(deps, projectId, c.req.valid('param').fine_tuning_job_id);
+    return c.json(presentJob(job, organization.id), 200);
+  });
+
+  app.openapi(pause, async (c) => {
+    const { projectId, organization } = c.var.identity;
+    const job = await pauseJob(deps, projectId, c.req.valid('param').fine_tuning_job_id);
+    return c.json(presentJob(job, organization.id), 200);
+  });
+
+  app.openapi(resume, async (c) => {
+    const { projectId, organization } = c.var.identity;
+    const job = await resumeJob(deps, projectId, c.req.valid('param').fine_tuning_job_id);
+    return c.json(presentJob(job, organization.id), 200);
   });
 }

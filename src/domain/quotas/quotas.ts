@@ -1,0 +1,61 @@
+/**
+ * Quotas of a project: active jobs, files, bytes. Counted under a lock on the project where one is set, so concurrent
+ * creations cannot pass together; without one there is neither lock nor count.
+ */
+import type { Config } from '../../config.ts';
+import type { Queryable } from '../../db/client.ts';
+import { quotaReached } from '../../errors.ts';
+import { countActiveJobs, findQuotas, lockProject, measureFiles } from './repository.ts';
+
+export interface Quotas {
+  /** 0 = no limit, as in the others. */
+  maxActiveJobs: number;
+  maxFiles: number;
+  maxStorageBytes: number;
+}
+
+type QuotaConfig = Pick<Config, keyof Quotas>;
+
+/** The quotas in force: the project's own, or the configured defaults. */
+export async function quotasOf(db: Queryable, config: QuotaConfig, projectId: string): Promise<Quotas> {
+  const stored = await findQuotas(db, projectId);
+  return {
+    maxActiveJobs: stored?.maxActiveJobs ?? config.maxActiveJobs,
+    maxFiles: stored?.maxFiles ?? config.maxFiles,
+    maxStorageBytes: stored?.maxStorageBytes ?? config.maxStorageBytes,
+  };
+}
+
+/** Within the transaction that inserts a job. Throws ApiError 429 `job_limit_reached`. */
+export async function requireJobSlot(tx: Queryable, config: QuotaConfig, projectId: string): Promise<void> {
+  const { maxActiveJobs: max } = await quotasOf(tx, config, projectId);
+  if (max === 0) return;
+  await lockProject(tx, projectId);
+  if ((await countActiveJobs(tx, projectId)) < max) return;
+  const message = `This project already has ${max} active fine-tuning ${max === 1 ? 'job' : 'jobs'}, which is its limit. Wait for one to end or cancel one.`;
+  throw quotaReached(message, 'job_limit_reached', 429);
+}
+
+/**
+ * Within the transaction that inserts a file of `bytes`; outside of one (before the bytes are read) it only looks.
+ * Throws ApiError 403 `storage_quota_exceeded` or `file_limit_reached`.
+ */
+export async function requireFileRoom(
+  db: Queryable,
+  config: QuotaConfig,
+  projectId: string,
+  bytes: number,
+): Promise<void> {
+  const quotas = await quotasOf(db, config, projectId);
+  if (quotas.maxFiles === 0 && quotas.maxStorageBytes === 0) return;
+  await lockProject(db, projectId);
+  const used = await measureFiles(db, projectId);
+  if (quotas.maxFiles > 0 && used.files >= quotas.maxFiles) {
+    const message = `This project already has ${used.files} files; its limit is ${quotas.maxFiles}. Delete one first.`;
+    throw quotaReached(message, 'file_limit_reached', 403);
+  }
+  if (quotas.maxStorageBytes > 0 && used.bytes + bytes > quotas.maxStorageBytes) {
+    const message = `The files of this project have ${used.bytes} bytes; with this one they would have more than the limit of ${quotas.maxStorageBytes}.`;
+    throw quotaReached(message, 'storage_quota_exceeded', 403);
+  }
+}
