@@ -10,18 +10,25 @@ import { conversation } from './http/conversation.ts';
 import { crossOrigin } from './http/cors.ts';
 import { docsRoutes } from './http/docs.ts';
 import { errorHandler } from './http/error-handler.ts';
+import { innerRequests } from './http/inner-requests.ts';
+import { idempotency } from './http/idempotency.ts';
 import { createMetrics } from './http/metrics.ts';
 import { notFound } from './http/not-found.ts';
+import { rateLimit } from './http/rate-limit.ts';
+import { batchRoutes } from './http/routes/batches.ts';
+import { adminRoutes } from './http/routes/admin.ts';
 import { chatCompletionRoutes } from './http/routes/chat-completions.ts';
 import { fileRoutes } from './http/routes/files.ts';
 import { fineTuningEventRoutes } from './http/routes/fine-tuning-events.ts';
 import { fineTuningJobRoutes } from './http/routes/fine-tuning-jobs.ts';
+import { graderRoutes } from './http/routes/graders.ts';
 import { healthRoutes } from './http/routes/health.ts';
 import { modelRoutes } from './http/routes/models.ts';
+import { uploadRoutes } from './http/routes/uploads.ts';
 import { toApiError } from './http/validation-error.ts';
 
 /** Routes that read their own body as it streams. */
-const STREAMED = new Set(['/v1/files']);
+const STREAMED = new Set(['/v1/files', '/v1/uploads/:upload_id/parts', '/v1/fine_tuning/adapters']);
 
 /** The app over these dependencies; nothing is opened or asked before the first request. */
 export function createApp(deps: Dependencies): App {
@@ -37,15 +44,21 @@ export function createApp(deps: Dependencies): App {
   if (deps.config.corsOrigins.length > 0) app.use('/v1/*', crossOrigin(deps.config.corsOrigins));
   app.use(auth(deps));
   app.use(bodyGuard(deps.config.maxBodyBytes, STREAMED));
+  app.use(rateLimit(deps));
+  app.use(idempotency(deps));
   app.onError(errorHandler);
   app.notFound(notFound(app));
 
   healthRoutes(app, deps, metrics);
   fileRoutes(app, deps);
+  uploadRoutes(app, deps);
   fineTuningJobRoutes(app, deps);
   fineTuningEventRoutes(app, deps);
   modelRoutes(app, deps);
   chatCompletionRoutes(app, deps);
+  graderRoutes(app, deps, innerRequests(deps));
+  batchRoutes(app, deps);
+  adminRoutes(app, deps);
   docsRoutes(app);
   return app;
 }

@@ -9,7 +9,10 @@ import { serve } from '@hono/node-server';
 import { createApp } from './app.ts';
 import type { Config } from './config.ts';
 import { openDatabase } from './db/client.ts';
+import { startBatchRunner } from './domain/batches/runner.ts';
+import { startSweeper } from './domain/sweep/run.ts';
 import { overloaded } from './errors.ts';
+import { innerRequests } from './http/inner-requests.ts';
 import type { Log } from './log.ts';
 import { openStorage } from './storage/storage.ts';
 
@@ -37,10 +40,13 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
     const storage = await openStorage(config);
     const app = createApp({ config, database, storage, log });
     const listening = await listen(app.fetch as Fetch, config);
+    const deps = { config, database, storage, log };
+    const batches = startBatchRunner({ ...deps, ask: innerRequests(deps) });
+    const sweeper = startSweeper({ config, database, storage, log });
     return {
       url: listening.url,
       close: async (drainSeconds = config.drainSeconds) => {
-        await listening.close(drainSeconds);
+        await Promise.all([listening.close(drainSeconds), sweeper.stop(), batches.stop()]);
         await database.close();
       },
     };

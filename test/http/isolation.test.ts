@@ -4,10 +4,10 @@
  */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Answer, useApp } from '../helpers/app.ts';
-import { addCheckpoint, addJob, addTunedModel } from './rows.ts';
+import { addBatch, addCheckpoint, addJob, addTunedModel } from './rows.ts';
 
 const t = useApp();
-type Ids = Record<'file_id' | 'fine_tuning_job_id' | 'model', string>;
+type Ids = Record<'batch_id' | 'file_id' | 'fine_tuning_job_id' | 'model', string>;
 let alices: Ids;
 let bobs: Ids;
 let deleted: Partial<Ids>;
@@ -17,6 +17,7 @@ async function oneOfEverything(tenant: 'alice' | 'bob', tail: string): Promise<I
   await addCheckpoint(t, t[tenant], model.jobId, 10, model.id);
   return {
     file_id: await t.upload('secret', { key: t[tenant].key, purpose: 'evals' }),
+    batch_id: await addBatch(t, t[tenant]),
     fine_tuning_job_id: model.jobId,
     model: model.id,
   };
@@ -64,6 +65,7 @@ describe('ids of another project', () => {
       '/v1/files',
       '/v1/fine_tuning/jobs?limit=1000',
       '/v1/models',
+      '/v1/batches',
       '/v1/fine_tuning/jobs?metadata=',
     ];
     for (const url of all) {
@@ -73,6 +75,7 @@ describe('ids of another project', () => {
     }
     for (const [url, id] of [
       ['/v1/files', bobs.file_id],
+      ['/v1/batches', bobs.batch_id],
       ['/v1/fine_tuning/jobs', bobs.fine_tuning_job_id],
     ] as const) {
       const foreign = await t.call('GET', `${url}?after=${id}`, { key: t.alice.key });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { BASE_MODEL, useApp } from '../helpers/app.ts';
+import { BASE_MODEL, CONTEXT_LENGTH, useApp } from '../helpers/app.ts';
 import { addTunedModel } from './rows.ts';
 
 const t = useApp();
@@ -10,14 +10,30 @@ describe('/v1/models', () => {
     const second = await addTunedModel(t, t.alice, { tail: 'list0002' });
     await addTunedModel(t, t.bob, { tail: 'list0003' });
     const answer = await t.call('GET', '/v1/models');
+    const shared = {
+      object: 'model',
+      created: expect.any(Number),
+      shutdown_date: null,
+      family: 'qwen3',
+      context_length: CONTEXT_LENGTH,
+      parameter_count: 4_000_000,
+    };
+    const tuned = (row: typeof first) => ({
+      ...shared,
+      id: row.id,
+      owned_by: 'acme',
+      kind: 'adapter',
+      base_model: BASE_MODEL,
+      fine_tuning_job_id: row.jobId,
+      step_number: row.step,
+      is_checkpoint: row.isCheckpoint,
+    });
     expect(answer.json).toEqual({
       object: 'list',
-      data: [
-        { id: BASE_MODEL, object: 'model', created: expect.any(Number), owned_by: 'lathe' },
-        { id: second.id, object: 'model', created: expect.any(Number), owned_by: 'acme' },
-        { id: first.id, object: 'model', created: expect.any(Number), owned_by: 'acme' },
-      ],
+      data: [{ ...shared, id: BASE_MODEL, owned_by: 'lathe', kind: 'base' }, tuned(second), tuned(first)],
     });
+    for (const row of [first, second])
+      expect((await t.call('GET', `/v1/models/${row.id}`)).json).toEqual(tuned(row));
   });
 
   it.each([

@@ -16,6 +16,17 @@ export async function addJob(t: TestApp, tenant: Tenant, fields: object = {}): P
   return answer.json.id;
 }
 
+/** A batch of the tenant that nobody runs. */
+export async function addBatch(t: TestApp, tenant: Tenant): Promise<string> {
+  const body = { model: BASE_MODEL, messages: [{ role: 'user', content: 'Hi' }] };
+  const line = JSON.stringify({ custom_id: 'a', method: 'POST', url: '/v1/chat/completions', body });
+  const input_file_id = await t.upload(line, { purpose: 'batch', filename: 'in.jsonl', key: tenant.key });
+  const json = { input_file_id, endpoint: '/v1/chat/completions', completion_window: '24h' };
+  const answer = await t.call('POST', '/v1/batches', { key: tenant.key, json });
+  if (answer.status !== 200) throw new Error(`creating a batch answered ${answer.status}: ${answer.text}`);
+  return answer.json.id;
+}
+
 export async function jobRow(t: TestApp, id: string) {
   const [row] = await t.database.db.select().from(jobs).where(eq(jobs.id, id));
   return row!;

@@ -8,7 +8,12 @@ import { eq } from 'drizzle-orm';
 import type { Database } from '../../src/db/client.ts';
 import { workers } from '../../src/db/schema.ts';
 import { newId } from '../../src/ids.ts';
-import type { GenerateEvent, GenerateRequest, WorkerError } from '../../src/inference/protocol.ts';
+import type {
+  GenerateEvent,
+  GenerateRequest,
+  WorkerError,
+  WorkerHealth,
+} from '../../src/inference/protocol.ts';
 import { BASE_MODEL, WORKER_TOKEN } from '../helpers/app.ts';
 
 /** What one request gets: events with pauses (numbers, ms), an error before any token, or a broken connection. */
@@ -21,6 +26,11 @@ export class ScriptedWorker {
   left = 0;
   /** Bytes the reader has not taken yet, of the latest answer. */
   unread = 0;
+  /** What GET /health answers. */
+  health: WorkerHealth = {
+    ...{ state: 'ready', base_model: BASE_MODEL, device: 'none' },
+    ...{ running: 0, waiting: 0, adapters: [] },
+  };
   script: Script | ((request: GenerateRequest) => Script) = [];
   readonly id = newId('worker_');
   readonly #server: Server;
@@ -67,6 +77,11 @@ export class ScriptedWorker {
     });
     if (incoming.headers.authorization !== `Bearer ${WORKER_TOKEN}`) {
       response.writeHead(401).end();
+      return;
+    }
+    if (incoming.url === '/health') {
+      ended = true;
+      response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(this.health));
       return;
     }
     const request = JSON.parse(Buffer.concat(await incoming.toArray()).toString()) as GenerateRequest;

@@ -1,9 +1,10 @@
 /**
  * The statements about files. Every one names the project; a file past its end or deleted is as good as unknown.
  */
-import { and, asc, desc, eq, inArray, isNull, or, type SQL, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, isNull, not, or, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
 import { files, jobs } from '../../db/schema.ts';
+import { batches } from '../../db/schema-batches.ts';
 
 /** What a user may upload a file for. */
 export const FILE_PURPOSES = ['assistants', 'batch', 'fine-tune', 'vision', 'user_data', 'evals'] as const;
@@ -103,18 +104,53 @@ export async function markFileDeleted(db: Queryable, projectId: string, id: stri
   return rows[0] ?? null;
 }
 
-/** Whether a job that has not ended still reads the file. */
+/**
+ * Who may still read a file that is over for its users. Each is a condition on a row of `files`; whoever reads files
+ * later than they were asked for adds one.
+ */
+export const FILE_HOLDERS: SQL[] = [
+  sql`exists (select 1 from ${jobs} j where j.project_id = ${files.projectId}
+    and ${files.id} in (j.training_file, j.validation_file)
+    and j.status not in ('succeeded', 'failed', 'cancelled'))`,
+  sql`exists (select 1 from ${batches} b where b.project_id = ${files.projectId}
+    and b.input_file_id = ${files.id} and b.status in ('validating', 'in_progress', 'finalizing', 'cancelling'))`,
+];
+
+const isHeld = () => or(...FILE_HOLDERS);
+
+/** Whether work that has not ended still reads the file. */
 export async function isFileInUse(db: Queryable, projectId: string, id: string): Promise<boolean> {
   const rows = await db
-    .select({ id: jobs.id })
-    .from(jobs)
+    .select({ id: files.id })
+    .from(files)
+    .where(and(eq(files.projectId, projectId), eq(files.id, id), isHeld()));
+  return rows.length > 0;
+}
+
+/**
+ * Files of any project that were deleted or expired `graceSeconds` ago, that nobody reads any more and whose bytes
+ * have not been removed. The grace keeps clear of a job that was created in the last moment.
+ */
+export function overFiles(db: Queryable, graceSeconds: number, limit: number) {
+  return db
+    .select({ projectId: files.projectId, id: files.id, storageKey: files.storageKey })
+    .from(files)
     .where(
       and(
-        eq(jobs.projectId, projectId),
-        or(eq(jobs.trainingFile, id), eq(jobs.validationFile, id)),
-        inArray(jobs.status, ['validating_files', 'queued', 'running']),
+        isNull(files.sweptAt),
+        sql`least(${files.deletedAt}, ${files.expiresAt}) < clock_timestamp() - make_interval(secs => ${graceSeconds})`,
+        not(isHeld()!),
       ),
     )
-    .limit(1);
-  return rows.length > 0;
+    .limit(limit);
+}
+
+/** Writes down that the bytes are gone. */
+export async function markFilesSwept(db: Queryable, swept: readonly { projectId: string; id: string }[]) {
+  for (const { projectId, id } of swept) {
+    await db
+      .update(files)
+      .set({ sweptAt: sql`clock_timestamp()` })
+      .where(and(eq(files.projectId, projectId), eq(files.id, id)));
+  }
 }

@@ -20,17 +20,32 @@ export interface ListedModel {
   id: string;
   created: Date;
   ownedBy: string;
+  kind: 'base' | 'adapter' | 'full';
+  /** Of the base model, which a tuned one shares. */
+  family: string;
+  contextLength: number;
+  parameterCount: number;
+  /** Where a tuned model comes from. */
+  tuned: { baseModel: string; jobId: string | null; step: number; isCheckpoint: boolean } | null;
 }
 
 const listedBase = (row: BaseModelRow): ListedModel => ({
   id: row.id,
   created: row.createdAt,
   ownedBy: 'lathe',
+  kind: 'base',
+  family: row.family,
+  contextLength: row.contextLength,
+  parameterCount: row.parameterCount,
+  tuned: null,
 });
-const listedTuned = (row: TunedModelRow): ListedModel => ({
+const listedTuned = (row: TunedModelRow, base: BaseModelRow): ListedModel => ({
+  ...listedBase(base),
   id: row.id,
   created: row.createdAt,
   ownedBy: row.ownedBy,
+  kind: row.kind as 'adapter',
+  tuned: { baseModel: row.baseModel, jobId: row.jobId, step: row.step, isCheckpoint: row.isCheckpoint },
 });
 
 /** Base models first, then the project's own, newest first. */
@@ -39,13 +54,18 @@ export async function listModels({ database }: Deps, projectId: string): Promise
     listBaseModels(database.db),
     listTunedModels(database.db, projectId),
   ]);
-  return [...bases.map(listedBase), ...tuned.map(listedTuned)];
+  const baseOf = new Map(bases.map((base) => [base.id, base]));
+  const listed = tuned.flatMap((row) => {
+    const base = baseOf.get(row.baseModel);
+    return base ? [listedTuned(row, base)] : [];
+  });
+  return [...bases.map(listedBase), ...listed];
 }
 
 /** The model, or ApiError 404. */
 export async function getModel(deps: Deps, projectId: string, id: string): Promise<ListedModel> {
   const { base, tuned } = await resolveModel(deps, projectId, id);
-  return tuned ? listedTuned(tuned) : listedBase(base);
+  return tuned ? listedTuned(tuned, base) : listedBase(base);
 }
 
 /** Deletes a tuned model for its users at once; base models are the operator's. */

@@ -1,0 +1,61 @@
+/** Batches as their owners see them: created, found, listed, cancelled. Who runs them is runner.ts's affair. */
+import { badRequest, conflict, invalidValue, noSuchBatch } from '../../errors.ts';
+import { newId } from '../../ids.ts';
+import type { Dependencies } from '../dependencies.ts';
+import { lockFile } from '../files/repository.ts';
+import type { Identity } from '../keys/lookup.ts';
+import { type BatchRow, findBatch, insertBatch, listBatches, requestCancel } from './repository.ts';
+
+type Deps = Pick<Dependencies, 'database'>;
+
+export interface BatchRequestFields {
+  endpoint: string;
+  inputFileId: string;
+  completionWindow: string;
+  metadata: Record<string, string> | null;
+  outputExpiresSeconds: number | null;
+}
+
+/** The batch, which waits for a runner. ApiError 400 when the input file is unknown or not for batches. */
+export function createBatch(deps: Deps, identity: Identity, fields: BatchRequestFields): Promise<BatchRow> {
+  const { projectId, keyId } = identity;
+  return deps.database.transaction(async (tx) => {
+    const file = await lockFile(tx, projectId, fields.inputFileId);
+    if (!file) {
+      throw badRequest(`invalid input_file_id: ${fields.inputFileId}`, 'input_file_id', 'file_not_found');
+    }
+    if (file.purpose !== 'batch') {
+      throw invalidValue(
+        'input_file_id',
+        `the file has purpose '${file.purpose}'; a batch reads files of purpose 'batch'.`,
+      );
+    }
+    return insertBatch(tx, { id: newId('batch_'), projectId, keyId, ...fields });
+  });
+}
+
+/** The batch, or ApiError 404. */
+export async function getBatch({ database }: Deps, projectId: string, id: string): Promise<BatchRow> {
+  const batch = await findBatch(database.db, projectId, id);
+  if (!batch) throw noSuchBatch(id);
+  return batch;
+}
+
+/** One page, newest first; a cursor the project never had is a mistake worth telling. */
+export async function pageOfBatches(
+  { database }: Deps,
+  projectId: string,
+  query: { limit: number; after?: string },
+) {
+  if (query.after !== undefined && !(await findBatch(database.db, projectId, query.after)))
+    throw invalidValue('after', `no batch '${query.after}' to continue from.`);
+  return listBatches(database.db, projectId, query);
+}
+
+/** Asks for the batch's end; answers it as cancelling. 409 when it has ended, which SDKs are told not to repeat. */
+export async function cancelBatch(deps: Deps, projectId: string, id: string): Promise<BatchRow> {
+  const asked = await requestCancel(deps.database.db, projectId, id);
+  if (asked) return asked;
+  const { status } = await getBatch(deps, projectId, id);
+  throw conflict(`Cannot cancel a batch with status '${status}'.`, 'batch_not_cancellable');
+}
