@@ -34,7 +34,7 @@ function score(model: Model, dataset: Dataset): { exact: number; loss: number } 
   let exact = 0;
   let [loss, labelled] = [0, 0];
   for (let i = 0; i < dataset.length; i++) {
-    const sums = evaluate(model, concatenate([dataset.get(i)]));
+    const sums = evaluate(model, concatenate(dataset.get(i)));
     if (sums.correct === sums.labelled) exact++;
     loss += sums.lossSum;
     labelled += sums.labelled;

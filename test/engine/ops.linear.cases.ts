@@ -173,6 +173,52 @@ const crossEntropy = (name: string, sizes: LossSizes): OpCase => ({
   },
 });
 
+/** Rows weighed in the gradient alone: the loss stays, g_i = (softmax − onehot)·gradScale·rowScale_i. */
+const weightedCrossEntropy: OpCase = {
+  name: 'linearCrossEntropy, rows weighed',
+  covers: ['linearCrossEntropy'],
+  why: 'as unweighed: one product more per element of the gradient',
+  make(random) {
+    const [N, C, V] = [random.integer(2, 33), random.pick(SMALL.channels), random.pick(SMALL.vocabulary)];
+    const weights = Float64Array.from(random.normals(N), Math.fround);
+    weights[0] = 0;
+    const targets = Float64Array.from({ length: N }, () => random.integer(0, V - 1));
+    return {
+      inputs: {
+        x: { values: random.normals(N * C), dims: [N, C], grad: true },
+        w: { values: random.normals(V * C, 1 / Math.sqrt(C)), dims: [V, C], grad: true },
+        targets: { values: targets, dims: [N], dtype: 'i32' },
+        weights: { values: weights, dims: [N], dtype: 'f32' },
+      },
+      reference: ({ x, w }) => ({
+        weighted: f64.linearCrossEntropy(x!, w!, targets, C).losses.map((loss, i) => loss * weights[i]!),
+      }),
+      through: ['weighted'],
+      upstream: 1 / 37,
+      probes: SMALL.probes,
+      forward(bench, { x, w, targets: index, weights: scale }) {
+        const [losses, correct] = [bench.empty([N], 'f32'), bench.empty([N], 'i32')];
+        bench.native.linearCrossEntropy(losses, correct, null, null, x!, w!, index!, scale!, 1 / 37);
+        // the losses come unweighed
+        return {
+          weighted: bench.upload(
+            bench.read(losses).map((loss, i) => loss * weights[i]!),
+            [N],
+            'f32',
+          ),
+        };
+      },
+      backward(bench, { x, w, targets: index, weights: scale }) {
+        const [losses, correct] = [bench.empty([N], 'f32'), bench.empty([N], 'i32')];
+        const dx = bench.empty([N, C]);
+        const dw = bench.accumulator([V, C]);
+        bench.native.linearCrossEntropy(losses, correct, dx, dw, x!, w!, index!, scale!, 1 / 37);
+        return { x: dx, w: dw };
+      },
+    };
+  },
+};
+
 // logits of deviation 1: a loss near 0 would be the difference of two equal numbers
 const SMALL = { rows: [1, 3, 17, 33], channels: [7, 33, 64], vocabulary: [3, 97, 320], probes: 40 };
 const MANY = { rows: [290], channels: [18], vocabulary: [320], probes: 10 };
@@ -191,4 +237,5 @@ export const LINEAR_CASES: OpCase[] = [
   packed,
   crossEntropy('few rows', SMALL),
   crossEntropy('many rows', MANY),
+  weightedCrossEntropy,
 ];

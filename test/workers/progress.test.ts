@@ -91,14 +91,8 @@ describe('stepEvent', () => {
 describe('StepMetrics', () => {
   it('writes one line a step, with empty cells for what was not measured, and continues its own text', () => {
     const metrics = StepMetrics.empty();
-    metrics.add({
-      step: 1,
-      trainLoss: 2.5,
-      trainAccuracy: 0.333333333,
-      validLoss: null,
-      validAccuracy: null,
-    });
-    metrics.add({ step: 2, trainLoss: 1 / 3, trainAccuracy: 1, validLoss: 0.1, validAccuracy: 0 });
+    metrics.add(1, { loss: 2.5, accuracy: 0.333333333 }, null);
+    metrics.add(2, { loss: 1 / 3, accuracy: 1 }, { loss: 0.1, accuracy: 0 });
     const text = `${CSV_HEADER}\n1,2.5,0.33333,,\n2,0.33333,1,0.1,0\n`;
     expect(metrics.text()).toBe(text);
     expect(StepMetrics.parse(text, 2).text()).toBe(text);

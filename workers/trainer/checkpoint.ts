@@ -17,6 +17,8 @@ export const STATE_FILES = {
   optimizer: 'optimizer.safetensors',
   trainer: 'trainer_state.json',
   metrics: 'step_metrics.csv',
+  /** Preference jobs only: see reference.ts. */
+  reference: 'reference_logprobs.f64',
 } as const;
 
 export interface ManifestFile {

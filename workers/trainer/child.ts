@@ -12,6 +12,7 @@ import { Failpoints } from './failpoints.ts';
 import { failureOf } from './failures.ts';
 import { estimatedBytes, estimateMemory } from './memory-estimate.ts';
 import { EXIT, type FromChild, type ToChild, type TrainRequest } from './messages.ts';
+import { prepareObjective } from './objective.ts';
 import { train } from './train.ts';
 import { openTraining, type Training, writeTraining } from './training-state.ts';
 
@@ -103,7 +104,13 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
   const { model, state } = training;
   const counts = model.counts();
   const { config, dtype, activationDtype } = model;
-  const estimate = estimateMemory(config, dtype, activationDtype, counts, isFull, job.plan.maxTokensPerPack);
+  // A single example may be longer than a pack: two answers are one example.
+  const largestPack = Math.max(
+    job.plan.maxTokensPerPack,
+    data.training.longest,
+    data.validation?.longest ?? 0,
+  );
+  const estimate = estimateMemory(config, dtype, activationDtype, counts, isFull, largestPack);
   const recompute = estimatedBytes(estimate, false) > MEMORY_SHARE * totalmem();
   memoryBytes = estimatedBytes(estimate, recompute);
   const { totalSteps } = job.plan;
@@ -142,11 +149,13 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
     savedAt = performance.now();
     tell({ type: 'checkpoint', dir, step, kind, isLast: step === totalSteps, metrics });
   };
+  const isSaveDue = () => performance.now() - savedAt > saveMs;
+  const objective = await prepareObjective(job, data, training, { turn, isSaveDue, save });
+  if (objective === null) return stopCode();
   const end = await train({
     ...training,
-    ...{ data, plan: job.plan, recompute, failpoints, save, turn, alive },
+    ...{ data, objective, plan: job.plan, recompute, failpoints, save, isSaveDue, turn, alive },
     isPausing: () => channel.pauseRequested,
-    isSaveDue: () => performance.now() - savedAt > saveMs,
     report: (done) => tell({ type: 'step', totalSteps, ...done }),
   });
   if (end === 'stopped') return stopCode();

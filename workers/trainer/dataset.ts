@@ -29,6 +29,8 @@ export async function readJobData(request: PrepareRequest): Promise<{ data: JobD
       overlong: request.overlong,
       minExamples,
       what: FILES[param].what,
+      method: request.method,
+      fileId: request.fileIds[param] ?? undefined,
     });
   const training = await read(request.trainingPath, 'training_file', request.minExamples);
   const validation =
@@ -72,6 +74,11 @@ function jobError(param: FileParam, report: DataReport): TrainingFailed['error']
   const issue = report.errors[0]!;
   // A fault of the file as a whole has its own code and sentence: too few examples, an empty file.
   if (issue.line === null) return { code: issue.code, message: issue.message, param };
+  if (issue.code === 'invalid_file_format') {
+    const why = `Invalid file format. Example ${issue.line} is missing key 'input'.`;
+    const message = `The job failed due to a file format error in the ${FILES[param].called}. ${why}`;
+    return { code: issue.code, message, param };
+  }
   const others = report.errorsTotal - 1;
   const more = others === 0 ? '' : ` (and ${others} more, see the events of this job)`;
   const why = `Invalid file format. ${sentence(issue.message)}${more}`;

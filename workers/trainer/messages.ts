@@ -2,8 +2,10 @@
  * What supervisor and child say to each other over the process channel. Plain JSON; paths are on this machine.
  */
 import type { EffectiveAdapter } from '../../src/domain/jobs/hyperparameters.ts';
+import type { DataMethod } from '../engine/data/formats.ts';
 import type { DeviceOptions } from '../engine/device.ts';
 import type { Failpoint } from './failpoints.ts';
+import type { Measured } from './measured.ts';
 import type { TrainingPlan } from './plan.ts';
 
 /** Exit codes of the child; anything else, and every signal, is a crash. */
@@ -23,8 +25,12 @@ export const EXIT = {
 export interface PrepareRequest {
   type: 'prepare';
   modelDir: string;
+  /** What learns from the rows: the file's format must be the method's. */
+  method: DataMethod;
   trainingPath: string;
   validationPath: string | null;
+  /** Public ids of both files, for messages. */
+  fileIds: { training_file: string; validation_file: string | null };
   maxLength: number;
   overlong: 'truncate' | 'drop' | 'error';
   minExamples: number;
@@ -102,18 +108,13 @@ export interface StepDone {
   /** Tokens trained since the job began, all attempts together. */
   trainedTokens: number;
   /** null at step 0, the measurement before training. */
-  train: {
-    loss: number;
-    accuracy: number;
-    tokensPerSecond: number;
-    learningRate: number;
-    gradNorm: number;
-    etaSeconds: number;
-  } | null;
+  train:
+    | (Measured & { tokensPerSecond: number; learningRate: number; gradNorm: number; etaSeconds: number })
+    | null;
   /** One validation batch. */
-  validation: { loss: number; accuracy: number } | null;
+  validation: Measured | null;
   /** The whole validation file. */
-  fullValidation: { loss: number; accuracy: number } | null;
+  fullValidation: Measured | null;
 }
 
 /** A committed folder, ready to upload. */

@@ -3,7 +3,11 @@
  */
 import type { ResolvedHyperparameters } from '../../src/domain/jobs/hyperparameters.ts';
 
+/** What the loop optimises, with the numbers that belong to it. */
+export type PlannedMethod = { type: 'supervised' } | { type: 'dpo'; beta: number };
+
 export interface TrainingPlan {
+  method: PlannedMethod;
   seed: number;
   /** Examples per optimizer step. */
   batchSize: number;
@@ -36,6 +40,10 @@ export function planOf(resolved: ResolvedHyperparameters, seed: number, stepsPer
   const { hyperparameters, trainer } = resolved;
   const totalSteps = trainer.max_steps > 0 ? trainer.max_steps : hyperparameters.n_epochs * stepsPerEpoch;
   return {
+    method:
+      hyperparameters.beta === undefined
+        ? { type: 'supervised' }
+        : { type: 'dpo', beta: hyperparameters.beta },
     seed,
     batchSize: hyperparameters.batch_size,
     maxTokensPerPack: trainer.max_tokens_per_pack,

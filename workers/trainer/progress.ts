@@ -12,6 +12,7 @@ import {
   type NewEvent,
   type ProgressUpdate,
 } from '../../src/queue/queue.ts';
+import { publicMetrics } from './measured.ts';
 import type { StepDone } from './messages.ts';
 import { reasonOf, untilDone } from './retry.ts';
 
@@ -29,22 +30,15 @@ export function stepEvent(done: StepDone): NewEvent {
   const text = losses.filter((pair): pair is [string, number] => pair[1] !== undefined);
   const data: Record<string, unknown> = { step, total_steps: totalSteps };
   if (train) {
-    data.train_loss = train.loss;
-    data.train_mean_token_accuracy = train.accuracy;
+    Object.assign(data, publicMetrics('train', train));
     data.learning_rate = train.learningRate;
     data.grad_norm = train.gradNorm;
     data.tokens_per_second = train.tokensPerSecond;
     data.epoch = done.epoch;
     data.eta_seconds = train.etaSeconds;
   }
-  if (validation) {
-    data.valid_loss = validation.loss;
-    data.valid_mean_token_accuracy = validation.accuracy;
-  }
-  if (fullValidation) {
-    data.full_valid_loss = fullValidation.loss;
-    data.full_valid_mean_token_accuracy = fullValidation.accuracy;
-  }
+  if (validation) Object.assign(data, publicMetrics('valid', validation));
+  if (fullValidation) Object.assign(data, publicMetrics('full_valid', fullValidation));
   const measured = text.map(([name, loss]) => `${name}=${loss.toFixed(LOSS_DECIMALS)}`).join(', ');
   // Clients expect a training loss in every metrics event; the base model's measurement before step 1 has none.
   if (!train) return message('info', `Before training: ${measured}`, data);

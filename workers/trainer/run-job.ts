@@ -113,6 +113,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
     modelDir: job.base.location,
     ...files,
     ...dataOptions(job),
+    fileIds: { training_file: job.trainingFile.id, validation_file: job.validationFile?.id ?? null },
     minExamples: MIN_EXAMPLES,
     failpoints: failpoints.armed,
   });

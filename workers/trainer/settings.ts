@@ -7,15 +7,23 @@ import {
   type ResolvedHyperparameters,
   resolveHyperparameters,
 } from '../../src/domain/jobs/hyperparameters.ts';
-import type { RequestedAdapter, RequestedTrainer, StoredMethod } from '../../src/domain/jobs/methods.ts';
+import {
+  type RequestedAdapter,
+  type RequestedTrainer,
+  type StoredMethod,
+  storedHyperparameters,
+  storedMethod,
+} from '../../src/domain/jobs/methods.ts';
 import type { ClaimedJob } from '../../src/queue/queue.ts';
 import { stepsPerEpoch } from '../engine/data/batches.ts';
 import { MAX_STEP_EVENTS, planOf, type TrainingPlan } from './plan.ts';
 
 function resolve(job: ClaimedJob, rows: number): ResolvedHyperparameters {
   const config = job.base.config as Record<string, unknown>;
+  const method = job.job.method as StoredMethod;
   return resolveHyperparameters({
-    requested: (job.job.method as StoredMethod).supervised.hyperparameters,
+    method: method.type,
+    requested: storedHyperparameters(method),
     adapter: job.job.adapter as RequestedAdapter,
     trainer: job.job.trainer as RequestedTrainer,
     rows,
@@ -25,10 +33,14 @@ function resolve(job: ClaimedJob, rows: number): ResolvedHyperparameters {
   });
 }
 
-/** How rows become examples; these two do not depend on how many there are. */
-export function dataOptions(job: ClaimedJob): { maxLength: number; overlong: 'truncate' | 'drop' | 'error' } {
+/** How rows become examples; none of this depends on how many there are. */
+export function dataOptions(job: ClaimedJob): {
+  method: StoredMethod['type'];
+  maxLength: number;
+  overlong: 'truncate' | 'drop' | 'error';
+} {
   const { max_length: maxLength, overlong } = resolve(job, 1).trainer;
-  return { maxLength, overlong };
+  return { method: (job.job.method as StoredMethod).type, maxLength, overlong };
 }
 
 export interface EffectiveSettings {
@@ -46,7 +58,7 @@ export function effectiveSettings(job: ClaimedJob, examples: number): EffectiveS
   }
   return {
     columns: {
-      method: { type: 'supervised', supervised: { hyperparameters: resolved.hyperparameters } },
+      method: storedMethod(resolved.hyperparameters, (job.job.method as StoredMethod).type),
       adapter: resolved.adapter,
       trainer: { ...resolved.trainer, logging_steps: plan.loggingSteps },
     },

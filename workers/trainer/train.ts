@@ -3,14 +3,15 @@
  * Everything is a function of the step number, so a loop started at step k continues the one that stopped there.
  */
 import { batchesOf } from '../engine/data/batches.ts';
-import { accumulateGradients } from '../engine/losses/supervised.ts';
 import type { Model } from '../engine/models/index.ts';
 import { type AdamW, learningRateAt } from '../engine/optim/index.ts';
 import type { JobData } from './dataset.ts';
-import { addSums, emptySums, labelledOf, type Measured, measureAll, measureBatch } from './evaluation.ts';
+import { measureAll, measureBatch } from './evaluation.ts';
 import type { Failpoints } from './failpoints.ts';
 import { LossDiverged } from './failures.ts';
+import { type Measured, publicMetrics } from './measured.ts';
 import type { StepDone } from './messages.ts';
+import { addSums, type Objective, type Sums } from './objective.ts';
 import { endsEpoch, type TrainingPlan } from './plan.ts';
 import type { StepMetrics } from './step-metrics.ts';
 
@@ -27,6 +28,7 @@ export interface TrainingRun {
   model: Model;
   optimizer: AdamW;
   data: JobData;
+  objective: Objective;
   plan: TrainingPlan;
   state: LoopState;
   /** Compute activations again in the backward: less memory, same numbers. */
@@ -49,7 +51,7 @@ export interface TrainingRun {
  * @returns 'stopped' when asked to, with the state saved. @throws LossDiverged before anything is written
  */
 export async function train(run: TrainingRun): Promise<'finished' | 'stopped'> {
-  const { model, optimizer, data, plan, state } = run;
+  const { model, optimizer, data, objective, plan, state } = run;
   const { batchSize, maxTokensPerPack: maxTokens, seed, totalSteps, maxGradNorm } = plan;
   const schedule = {
     type: plan.schedule,
@@ -60,25 +62,26 @@ export async function train(run: TrainingRun): Promise<'finished' | 'stopped'> {
   const pace = { startedAt: performance.now(), startStep: state.step };
 
   if (state.step === 0 && data.validation) {
-    const fullValidation = await measureAll(model, data.validation, plan, 0, run.turn);
+    const fullValidation = await measureAll(objective, model, data.validation, plan, 0, run.turn);
     run.report({ step: 0, epoch: 0, trainedTokens: 0, train: null, validation: null, fullValidation });
   }
   while (state.step < totalSteps) {
     const startedAt = performance.now();
     const batches = batchesOf(data.training, { batchSize, maxTokens, seed, step: state.step });
-    const labelledTotal = batches.reduce((sum, batch) => sum + labelledOf(batch), 0);
+    const total = batches.reduce((sum, batch) => sum + objective.weightOf(batch), 0);
     const tokens = batches.reduce((sum, batch) => sum + batch.ids.length, 0);
 
-    // Σ over micro-batches of Σ loss / labelledTotal: the mean over the labelled tokens of the whole step.
+    // Σ over micro-batches of Σ loss / total: the mean over the labelled tokens (or pairs) of the whole step.
     optimizer.zeroGrad();
-    const sums = emptySums();
+    const sums: Sums = {};
     for (const [microBatch, batch] of batches.entries()) {
-      const options = { labelledTotal, seed, step: state.step, microBatch, recompute: run.recompute };
-      addSums(sums, accumulateGradients(model, batch, options));
+      const at = { total, seed, step: state.step, microBatch, recompute: run.recompute };
+      addSums(sums, objective.accumulate(model, batch, at));
       run.alive();
     }
     const step = state.step + 1;
-    const loss = sums.lossSum / sums.labelled;
+    const measured = objective.measure(sums);
+    const { loss } = measured;
     if (!Number.isFinite(loss)) throw new LossDiverged(step, `the training loss is ${loss}`);
     const learningRate = learningRateAt(state.step, schedule);
     const { gradNorm, applied } = optimizer.step(learningRate, { maxGradNorm });
@@ -89,24 +92,20 @@ export async function train(run: TrainingRun): Promise<'finished' | 'stopped'> {
     const trainSeconds = (performance.now() - startedAt) / 1000;
 
     const { validation, fullValidation } = await evaluateWhereDue(run, step);
-    const accuracy = sums.correct / sums.labelled;
-    state.metrics.add({
-      ...{ step, trainLoss: loss, trainAccuracy: accuracy },
-      ...{ validLoss: validation?.loss ?? null, validAccuracy: validation?.accuracy ?? null },
-    });
+    state.metrics.add(step, measured, validation);
     const secondsPerStep = (performance.now() - pace.startedAt) / 1000 / (step - pace.startStep);
     const etaSeconds = (totalSteps - step) * secondsPerStep;
     run.report({
       step,
       epoch: step / plan.stepsPerEpoch,
       trainedTokens: state.trainedTokens,
-      train: { loss, accuracy, tokensPerSecond: tokens / trainSeconds, learningRate, gradNorm, etaSeconds },
+      train: { ...measured, tokensPerSecond: tokens / trainSeconds, learningRate, gradNorm, etaSeconds },
       validation,
       fullValidation,
     });
     const isEpochEnd = endsEpoch(plan, step);
     const isSaveStep = plan.saveSteps !== null && step % plan.saveSteps === 0;
-    const metrics = checkpointMetrics(step, { loss, accuracy }, validation, fullValidation);
+    const metrics = checkpointMetrics(step, measured, validation, fullValidation);
     const stop = await run.turn();
     const isLeaving = stop && step < totalSteps;
     if (isEpochEnd || isSaveStep || isLeaving || run.isSaveDue())
@@ -118,19 +117,19 @@ export async function train(run: TrainingRun): Promise<'finished' | 'stopped'> {
 
 /** A validation batch every eval_steps and at epoch ends, the whole file at epoch ends. */
 async function evaluateWhereDue(
-  { model, data, plan, turn }: TrainingRun,
+  { objective, model, data, plan, turn }: TrainingRun,
   step: number,
 ): Promise<{ validation: Measured | null; fullValidation: Measured | null }> {
   const isEpochEnd = endsEpoch(plan, step);
   const isEvalStep = plan.evalSteps !== null && step % plan.evalSteps === 0;
   if (!data.validation || !(isEpochEnd || isEvalStep)) return { validation: null, fullValidation: null };
   return {
-    validation: measureBatch(model, data.validation, plan, step),
-    fullValidation: isEpochEnd ? await measureAll(model, data.validation, plan, step, turn) : null,
+    validation: measureBatch(objective, model, data.validation, plan, step),
+    fullValidation: isEpochEnd ? await measureAll(objective, model, data.validation, plan, step, turn) : null,
   };
 }
 
-/** Under OpenAI's names; what was not measured is left out. */
+/** Under OpenAI's names and the method's own; what was not measured is left out. */
 function checkpointMetrics(
   step: number,
   train: Measured,
@@ -139,12 +138,8 @@ function checkpointMetrics(
 ): Record<string, number> {
   return {
     step,
-    train_loss: train.loss,
-    train_mean_token_accuracy: train.accuracy,
-    ...(validation && { valid_loss: validation.loss, valid_mean_token_accuracy: validation.accuracy }),
-    ...(fullValidation && {
-      full_valid_loss: fullValidation.loss,
-      full_valid_mean_token_accuracy: fullValidation.accuracy,
-    }),
+    ...publicMetrics('train', train),
+    ...(validation && publicMetrics('valid', validation)),
+    ...(fullValidation && publicMetrics('full_valid', fullValidation)),
   };
 }

@@ -12,6 +12,7 @@ import { AdamW } from '../engine/optim/index.ts';
 import { LoraAdapter } from '../engine/peft/lora.ts';
 import { scope } from '../engine/tensor.ts';
 import { FORMAT_VERSION, STATE_FILES } from './checkpoint.ts';
+import { metricNames } from './measured.ts';
 import type { TrainRequest } from './messages.ts';
 import { StepMetrics } from './step-metrics.ts';
 import type { LoopState } from './train.ts';
@@ -20,6 +21,8 @@ export interface Training {
   model: Model;
   optimizer: AdamW;
   state: LoopState;
+  /** Preference jobs: log-probabilities of the frozen start, see reference.ts; null before they are measured. */
+  reference: Float64Array | null;
 }
 
 /** What a full model's folder needs beside weights and config to be loaded by others. */
@@ -68,8 +71,8 @@ export function openTraining(request: TrainRequest, device: Device): Training {
   });
   const state = resumeDir
     ? readState(resumeDir, request, optimizer, device)
-    : { step: 0, trainedTokens: 0, metrics: StepMetrics.empty() };
-  return { model, optimizer, state };
+    : { step: 0, trainedTokens: 0, metrics: StepMetrics.empty(metricNames(plan.method.type)) };
+  return { model, optimizer, state, reference: resumeDir ? readReference(resumeDir) : null };
 }
 
 function readState(dir: string, { plan }: TrainRequest, optimizer: AdamW, device: Device): LoopState {
@@ -93,8 +96,16 @@ function readState(dir: string, { plan }: TrainRequest, optimizer: AdamW, device
   return {
     step: saved.step,
     trainedTokens: saved.trained_tokens,
-    metrics: StepMetrics.parse(csv, saved.step),
+    metrics: StepMetrics.parse(csv, saved.step, metricNames(plan.method.type)),
   };
+}
+
+/** Little-endian float64, training pairs first, then validation pairs; null where the checkpoint has none. */
+function readReference(dir: string): Float64Array | null {
+  const file = path.join(dir, STATE_FILES.reference);
+  if (!existsSync(file)) return null;
+  const bytes = new Uint8Array(readFileSync(file)); // a copy: aligned for 8-byte numbers
+  return new Float64Array(bytes.buffer);
 }
 
 /**
@@ -132,4 +143,6 @@ export async function writeTraining(
   };
   writeFileSync(path.join(dir, STATE_FILES.trainer), `${JSON.stringify(saved, null, 2)}\n`);
   writeFileSync(path.join(dir, STATE_FILES.metrics), state.metrics.text());
+  const { reference } = training;
+  if (reference) writeFileSync(path.join(dir, STATE_FILES.reference), new Uint8Array(reference.buffer));
 }

@@ -21,19 +21,28 @@ export const MIN_EXAMPLES = 10;
 
 const orAuto = <S extends z.ZodType>(schema: S) => z.union([z.literal('auto'), schema]);
 
-/** OpenAI's three numbers; `auto` is resolved when the data is known. */
-export const hyperparametersSchema = strictObject({
+const commonHyperparameters = {
   batch_size: orAuto(integer(1, 256)).optional(),
   learning_rate_multiplier: orAuto(z.number().gt(0).max(1000)).optional(),
   n_epochs: orAuto(integer(1, 50)).optional(),
-});
+};
+
+/** OpenAI's three numbers; `auto` is resolved when the data is known. */
+export const hyperparametersSchema = strictObject(commonHyperparameters);
 export type RequestedHyperparameters = z.infer<typeof hyperparametersSchema>;
+
+/** The same three for DPO, and the strength of the pull towards the reference. */
+export const dpoHyperparametersSchema = strictObject({
+  ...commonHyperparameters,
+  beta: orAuto(z.number().gt(0).max(2)).optional(),
+});
+export type RequestedDpoHyperparameters = z.infer<typeof dpoHyperparametersSchema>;
 
 /** `method` of a job; settings of the types that are not chosen may be present and are ignored. */
 export const methodSchema = strictObject({
   type: z.enum(['supervised', 'dpo', 'reinforcement']),
   supervised: strictObject({ hyperparameters: hyperparametersSchema.nullish() }).nullish(),
-  dpo: z.looseObject({}).nullish(),
+  dpo: strictObject({ hyperparameters: dpoHyperparametersSchema.nullish() }).nullish(),
   reinforcement: z.looseObject({}).nullish(),
 });
 export type RequestedMethod = z.infer<typeof methodSchema>;
@@ -92,21 +101,28 @@ export const trainerSchema = strictObject({
 export type RequestedTrainer = z.infer<typeof trainerSchema>;
 
 /** The job row's `method` column: `auto` until a worker has seen the data. */
-export interface StoredMethod {
-  type: 'supervised';
-  supervised: { hyperparameters: Required<RequestedHyperparameters> };
+export type StoredMethod =
+  | { type: 'supervised'; supervised: { hyperparameters: Required<RequestedHyperparameters> } }
+  | { type: 'dpo'; dpo: { hyperparameters: Required<RequestedDpoHyperparameters> } };
+
+/** The numbers of whichever method it is. */
+export function storedHyperparameters(
+  method: StoredMethod,
+): Required<RequestedHyperparameters> | Required<RequestedDpoHyperparameters> {
+  return method.type === 'dpo' ? method.dpo.hyperparameters : method.supervised.hyperparameters;
 }
 
 /** The method a request means, from `method` or the deprecated top-level `hyperparameters`; absent numbers are auto. */
-export function storedMethod(requested: RequestedHyperparameters | null | undefined): StoredMethod {
-  return {
-    type: 'supervised',
-    supervised: {
-      hyperparameters: {
-        n_epochs: requested?.n_epochs ?? 'auto',
-        batch_size: requested?.batch_size ?? 'auto',
-        learning_rate_multiplier: requested?.learning_rate_multiplier ?? 'auto',
-      },
-    },
+export function storedMethod(
+  requested: RequestedDpoHyperparameters | null | undefined,
+  type: StoredMethod['type'] = 'supervised',
+): StoredMethod {
+  const hyperparameters = {
+    n_epochs: requested?.n_epochs ?? ('auto' as const),
+    batch_size: requested?.batch_size ?? ('auto' as const),
+    learning_rate_multiplier: requested?.learning_rate_multiplier ?? ('auto' as const),
   };
+  return type === 'dpo'
+    ? { type, dpo: { hyperparameters: { ...hyperparameters, beta: requested?.beta ?? 'auto' } } }
+    : { type, supervised: { hyperparameters } };
 }

@@ -55,16 +55,35 @@ describe('Dataset', () => {
     const set = new Dataset();
     set.add([7, 8, 9, 10], [false, false, true, true]);
     set.add([1, 2], [true, true]);
-    expect(set.get(0)).toEqual({ ids: Int32Array.of(7, 8, 9), targets: Int32Array.of(ignoredTarget, 9, 10) });
-    expect(set.get(1)).toEqual({ ids: Int32Array.of(1), targets: Int32Array.of(2) });
+    expect(set.get(0)).toEqual([
+      { ids: Int32Array.of(7, 8, 9), targets: Int32Array.of(ignoredTarget, 9, 10) },
+    ]);
+    expect(set.get(1)).toEqual([{ ids: Int32Array.of(1), targets: Int32Array.of(2) }]);
     expect([set.length, set.tokens, set.labelledTokens]).toEqual([2, 4, 3]);
     expect([set.positions(0), set.positions(1)]).toEqual([3, 1]);
+  });
+
+  test('keeps both sequences of a pair together', () => {
+    const set = new Dataset(2);
+    set.add([7, 8, 9], [false, true, true]);
+    expect(set.length).toBe(0);
+    set.add([7, 4], [false, true]);
+    set.add([1, 2], [false, true]);
+    set.add([1, 2, 3, 4], [false, false, false, true]);
+    expect([set.length, set.positions(0), set.positions(1), set.longest]).toEqual([2, 3, 4, 4]);
+    expect(set.get(1).map(({ ids }) => [...ids])).toEqual([[1], [1, 2, 3]]);
+    const batches = batchesOf(set, { batchSize: 2, maxTokens: 3, seed: 1, step: 0 });
+    expect(batches.map((batch) => [...batch.cuSeqlens]).sort()).toEqual([
+      [0, 1, 4],
+      [0, 2, 3],
+    ]);
+    expect(batches.flatMap((batch) => batch.examples).sort()).toEqual([0, 1]);
   });
 
   test('grows, and refuses what cannot be learned', () => {
     const set = dataset(3000);
     expect(set.length).toBe(3000);
-    expect(set.get(2999).ids.every((id) => id === 3999)).toBe(true);
+    expect(set.get(2999)[0]!.ids.every((id) => id === 3999)).toBe(true);
     expect(() => set.add([1], [true])).toThrow(RangeError);
     expect(() => set.add([1, 2], [true, false])).toThrow(/without a target/);
     expect(() => set.get(3000)).toThrow(RangeError);

@@ -1,17 +1,20 @@
 import { describe, expect, test } from 'vitest';
 import { type EncodedExample, encodeExample, ignoredTarget } from '../../../workers/engine/data/encode.ts';
-import { type Example, readExample } from '../../../workers/engine/data/formats.ts';
+import { readExample, type SupervisedExample } from '../../../workers/engine/data/formats.ts';
 import { loadTokenizer, type Tokenizer } from '../../../workers/engine/tokenizer/load.ts';
 import { byteTokenizer, modelFolder, thinkingTemplate } from '../tokenizer/fixture.ts';
 import { plain, tiny } from './fixture.ts';
 
 const options = { maxLength: 512, overlong: 'truncate' } as const;
 
-function example(row: Record<string, unknown>, format: Parameters<typeof readExample>[1] = 'chat'): Example {
+function example(
+  row: Record<string, unknown>,
+  format: Parameters<typeof readExample>[1] = 'chat',
+): SupervisedExample {
   const read = readExample(row, format, (code, path) => {
     throw new Error(`${code} ${path}`);
   });
-  return read!;
+  return read as SupervisedExample;
 }
 
 /** The text that is learned, one string per stretch of targets. */

@@ -58,7 +58,7 @@ describe('faults of a row, with line, code and field', () => {
     ['__proto__', '{"__proto__":{}}', 'unknown_field', '__proto__'],
     ['33 levels', `{"messages":${'['.repeat(32)}${']'.repeat(32)}}`, 'json_too_deep', null],
     ['no known format', { text: 'x' }, 'invalid_training_file', null],
-    ['a preference row', { input: {}, preferred_output: [] }, 'invalid_training_file', null],
+    ['a preference row', { input: {}, preferred_output: [] }, 'mixed_formats', null],
     ['another format', { prompt: 'a', completion: 'b' }, 'mixed_formats', null],
     ['messages not a list', { messages: 'x' }, 'invalid_type', 'messages'],
     ['no messages', chat(), 'empty_array', 'messages'],

@@ -6,6 +6,11 @@ import type { Dataset } from './dataset.ts';
 import { epochOrder } from './order.ts';
 import { concatenate, type PackedBatch, packIndices } from './pack.ts';
 
+/** A packed batch that knows whose sequences it holds: the dataset's indices of its examples, in order. */
+export interface ExampleBatch extends PackedBatch {
+  examples: number[];
+}
+
 export interface BatchOptions {
   /** Examples per optimizer step; the last step of an epoch takes what is left. */
   batchSize: number;
@@ -42,27 +47,45 @@ export function examplesOf(dataset: Dataset, options: Omit<BatchOptions, 'maxTok
 }
 
 /** The micro-batches of global step `step`: its examples, greedily packed. */
-export function batchesOf(dataset: Dataset, options: BatchOptions): PackedBatch[] {
+export function batchesOf(dataset: Dataset, options: BatchOptions): ExampleBatch[] {
   const chosen = examplesOf(dataset, options);
   const lengths = Array.from(chosen, (i) => dataset.positions(i));
   return packIndices(lengths, options.maxTokens).map((members) =>
-    concatenate(members.map((k) => dataset.get(chosen[k]!))),
+    packExamples(
+      dataset,
+      members.map((k) => chosen[k]!),
+    ),
   );
 }
 
+/** One batch of these examples, each with all its sequences side by side. */
+function packExamples(dataset: Dataset, examples: number[]): ExampleBatch {
+  return { ...concatenate(examples.flatMap((i) => dataset.get(i))), examples };
+}
+
 /** Every example once, in file order, packed: for evaluation. */
-export function* evaluationBatches(dataset: Dataset, maxTokens: number): Generator<PackedBatch> {
+export function evaluationBatches(dataset: Dataset, maxTokens: number): Generator<ExampleBatch> {
+  return sequentialBatches(dataset, maxTokens, () => true);
+}
+
+/** The examples that `wanted` takes, in file order, packed. */
+export function* sequentialBatches(
+  dataset: Dataset,
+  maxTokens: number,
+  wanted: (example: number) => boolean,
+): Generator<ExampleBatch> {
   let members: number[] = [];
   let size = 0;
   for (let i = 0; i < dataset.length; i++) {
+    if (!wanted(i)) continue;
     const length = dataset.positions(i);
     if (members.length > 0 && size + length > maxTokens) {
-      yield concatenate(members.map((k) => dataset.get(k)));
+      yield packExamples(dataset, members);
       members = [];
       size = 0;
     }
     members.push(i);
     size += length;
   }
-  if (members.length > 0) yield concatenate(members.map((k) => dataset.get(k)));
+  if (members.length > 0) yield packExamples(dataset, members);
 }

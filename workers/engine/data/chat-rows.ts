@@ -1,7 +1,13 @@
 /** Checks one row of OpenAI's chat format: messages, tools, weights. One report per fault, with the field's path. */
 import type { ChatMessage } from '../tokenizer/chat-template.ts';
 import type { Report } from './issues.ts';
-import { type Example, maxStringChars, type Row, refuseUnknownFields, stringField } from './row-fields.ts';
+import {
+  type ChatExample,
+  maxStringChars,
+  type Row,
+  refuseUnknownFields,
+  stringField,
+} from './row-fields.ts';
 
 const roles = ['system', 'developer', 'user', 'assistant', 'tool'] as const;
 const maxMessages = 1024;
@@ -16,12 +22,12 @@ const fieldsOf: Record<(typeof roles)[number], readonly string[]> = {
   tool: ['role', 'content', 'tool_call_id'],
 };
 
-function isObject(value: unknown): value is Row {
+export function isObject(value: unknown): value is Row {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** Checks `content`: text, or a list of text parts; null only where tool calls stand in for it. */
-function checkContent(message: Row, path: string, report: Report): void {
+export function checkContent(message: Row, path: string, report: Report): void {
   const { content } = message;
   const field = `${path}.content`;
   if (content === undefined || content === null) {
@@ -123,13 +129,13 @@ function checkMessage(message: unknown, path: string, announced: Set<string>, re
   }
 }
 
-function checkTools(tools: unknown, report: Report): void {
+function checkTools(tools: unknown, path: string, report: Report): void {
   if (!Array.isArray(tools) || tools.length === 0 || tools.length > maxTools) {
-    report('invalid_tools', 'tools', `must be a list of 1 to ${maxTools} tools`);
+    report('invalid_tools', path, `must be a list of 1 to ${maxTools} tools`);
     return;
   }
   tools.forEach((tool: unknown, i) => {
-    const at = `tools[${i}]`;
+    const at = `${path}[${i}]`;
     if (!isObject(tool) || tool.type !== 'function' || !isObject(tool.function)) {
       report('invalid_tools', at, 'must be {"type": "function", "function": {…}}');
       return;
@@ -147,25 +153,36 @@ function checkTools(tools: unknown, report: Report): void {
   });
 }
 
-/** A chat row in normal form; what is wrong with it goes to `report`. */
-export function chatExample(row: Row, report: Report): Example | null {
-  refuseUnknownFields(row, ['messages', 'tools', 'parallel_tool_calls'], '', report);
-  if (row.tools !== undefined && row.tools !== null) checkTools(row.tools, report);
+/**
+ * Checks `messages`, `tools` and `parallel_tool_calls` of `row`, an object that stands at `path` of the line; unknown
+ * fields are reported. Null when there is no list of messages.
+ */
+export function checkConversation(row: Row, path: string, report: Report): ChatMessage[] | null {
+  const at = (field: string) => (path === '' ? field : `${path}.${field}`);
+  refuseUnknownFields(row, ['messages', 'tools', 'parallel_tool_calls'], path, report);
+  if (row.tools !== undefined && row.tools !== null) checkTools(row.tools, at('tools'), report);
   if (row.parallel_tool_calls !== undefined && typeof row.parallel_tool_calls !== 'boolean') {
-    report('invalid_type', 'parallel_tool_calls', 'must be true or false');
+    report('invalid_type', at('parallel_tool_calls'), 'must be true or false');
   }
   const { messages } = row;
   if (!Array.isArray(messages)) {
-    report('invalid_type', 'messages', 'must be a list');
+    report('invalid_type', at('messages'), 'must be a list');
     return null;
   }
-  if (messages.length === 0) report('empty_array', 'messages', 'must not be empty');
+  if (messages.length === 0) report('empty_array', at('messages'), 'must not be empty');
   if (messages.length > maxMessages)
-    report('array_above_max_length', 'messages', `more than ${maxMessages} messages`);
+    report('array_above_max_length', at('messages'), `more than ${maxMessages} messages`);
   const announced = new Set<string>();
   messages.slice(0, maxMessages).forEach((message, i) => {
-    checkMessage(message, `messages[${i}]`, announced, report);
+    checkMessage(message, at(`messages[${i}]`), announced, report);
   });
+  return messages as ChatMessage[];
+}
+
+/** A chat row in normal form; what is wrong with it goes to `report`. */
+export function chatExample(row: Row, report: Report): ChatExample | null {
+  const messages = checkConversation(row, '', report);
+  if (messages === null) return null;
   const roleOf = (message: unknown) => (isObject(message) ? message.role : undefined);
   if (messages.length > 0 && !messages.some((message) => roleOf(message) === 'assistant')) {
     report('no_assistant_message', 'messages', 'there is no assistant message to learn from');
@@ -178,8 +195,10 @@ export function chatExample(row: Row, report: Report): Example | null {
   }
   return {
     kind: 'chat',
-    messages: messages as ChatMessage[],
-    learn: messages.map((message) => roleOf(message) === 'assistant' && (message as Row).weight !== 0),
+    messages,
+    learn: messages.map(
+      (message) => roleOf(message) === 'assistant' && (message as unknown as Row).weight !== 0,
+    ),
     tools: (row.tools ?? []) as unknown[],
   };
 }

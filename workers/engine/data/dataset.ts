@@ -1,12 +1,12 @@
 /**
- * The tokenised examples of one job, built once and held in compact typed arrays: 5 bytes per token.
- * Knows neither files nor templates.
+ * The tokenised examples of one job, built once and held in compact typed arrays: 5 bytes per token. An example is one
+ * sequence, or two where answers are compared. Knows neither files nor templates.
  */
 import { shift } from './encode.ts';
 
 export class Dataset {
-  /** Number of examples. */
-  length = 0;
+  /** Sequences of one example: 1, or 2 for preference pairs (the preferred one first). */
+  readonly sequencesPerExample: 1 | 2;
   /** Positions that one epoch reads (every token but each example's last). */
   tokens = 0;
   /** Targets that one epoch learns. */
@@ -14,19 +14,29 @@ export class Dataset {
   private ids = new Int32Array(1024);
   private learn = new Uint8Array(1024);
   private ends = new Int32Array(64);
+  private sequences = 0;
+
+  constructor(sequencesPerExample: 1 | 2 = 1) {
+    this.sequencesPerExample = sequencesPerExample;
+  }
+
+  /** Number of examples. */
+  get length(): number {
+    return Math.floor(this.sequences / this.sequencesPerExample);
+  }
 
   /**
    * Appends one token sequence (at least two tokens, at least one of them learned).
    * @throws RangeError on an empty or unlearnable sequence.
    */
   add(tokens: ArrayLike<number>, learn: ArrayLike<boolean>): void {
-    const start = this.start(this.length);
+    const start = this.start(this.sequences);
     const end = start + tokens.length;
     if (tokens.length < 2 || learn.length !== tokens.length)
       throw new RangeError('a sequence needs two tokens and as many flags');
     if (end > this.ids.length) this.ids = grown(this.ids, end, Int32Array);
     if (end > this.learn.length) this.learn = grown(this.learn, end, Uint8Array);
-    if (this.length === this.ends.length) this.ends = grown(this.ends, this.length + 1, Int32Array);
+    if (this.sequences === this.ends.length) this.ends = grown(this.ends, this.sequences + 1, Int32Array);
     let labelled = 0;
     for (let i = 0; i < tokens.length; i++) {
       this.ids[start + i] = tokens[i]!;
@@ -34,26 +44,38 @@ export class Dataset {
       if (i > 0 && learn[i]) labelled++;
     }
     if (labelled === 0) throw new RangeError('a sequence without a target');
-    this.ends[this.length++] = end;
+    this.ends[this.sequences++] = end;
     this.tokens += tokens.length - 1;
     this.labelledTokens += labelled;
   }
 
-  /** Example i: ids and shifted targets, both Int32 [positions]. */
-  get(i: number): { ids: Int32Array; targets: Int32Array } {
+  /** The sequences of example i: ids and shifted targets, both Int32 [positions]. */
+  get(i: number): { ids: Int32Array; targets: Int32Array }[] {
     if (!Number.isInteger(i) || i < 0 || i >= this.length)
       throw new RangeError(`example ${i} of ${this.length}`);
-    const [start, end] = [this.start(i), this.ends[i]!];
-    return shift(this.ids.subarray(start, end), this.learn.subarray(start, end));
+    return Array.from({ length: this.sequencesPerExample }, (_, k) => {
+      const sequence = i * this.sequencesPerExample + k;
+      const [start, end] = [this.start(sequence), this.ends[sequence]!];
+      return shift(this.ids.subarray(start, end), this.learn.subarray(start, end));
+    });
   }
 
-  /** Positions of example i. */
+  /** Positions of example i, all its sequences together. */
   positions(i: number): number {
-    return this.ends[i]! - this.start(i) - 1;
+    const first = i * this.sequencesPerExample;
+    const last = first + this.sequencesPerExample - 1;
+    return this.ends[last]! - this.start(first) - this.sequencesPerExample;
   }
 
-  private start(i: number): number {
-    return i === 0 ? 0 : this.ends[i - 1]!;
+  /** Positions of the longest example; 0 when there is none. */
+  get longest(): number {
+    let most = 0;
+    for (let i = 0; i < this.length; i++) most = Math.max(most, this.positions(i));
+    return most;
+  }
+
+  private start(sequence: number): number {
+    return sequence === 0 ? 0 : this.ends[sequence - 1]!;
   }
 }
 

@@ -5,7 +5,8 @@
  */
 import { type ChatTemplate, type Cut, TemplateError } from '../tokenizer/chat-template.ts';
 import type { Tokenizer } from '../tokenizer/load.ts';
-import { asConversation, type Example } from './formats.ts';
+import { asConversation, type SupervisedExample } from './formats.ts';
+import type { ChatExample, CompletionExample } from './row-fields.ts';
 
 /** No target at this position (the value transformers uses). */
 export const ignoredTarget = -100;
@@ -100,7 +101,7 @@ function answerSpan(
 }
 
 function conversationPieces(
-  example: Extract<Example, { kind: 'chat' }>,
+  example: ChatExample,
   template: ChatTemplate,
   endTokens: readonly string[],
 ): { pieces: Piece[]; parts: ReturnType<ChatTemplate['renderCuts']>['parts']; specialsInText: number } {
@@ -123,7 +124,7 @@ function conversationPieces(
   return { pieces, parts, specialsInText };
 }
 
-function conversationSequence(example: Example, tokenizer: Tokenizer, limit: number): Sequence {
+function conversationSequence(example: SupervisedExample, tokenizer: Tokenizer, limit: number): Sequence {
   const { template } = tokenizer;
   if (template === null) {
     throw new EncodeError(
@@ -149,11 +150,7 @@ function conversationSequence(example: Example, tokenizer: Tokenizer, limit: num
 }
 
 /** Prompt, completion, end token, for models without a chat template. The completion and the end token are learned. */
-function completionSequence(
-  example: Extract<Example, { kind: 'completion' }>,
-  tokenizer: Tokenizer,
-  limit: number,
-): Sequence {
+function completionSequence(example: CompletionExample, tokenizer: Tokenizer, limit: number): Sequence {
   const prompt = [...tokenizer.prefixIds, ...tokenizer.encodePrefix(example.prompt, limit + 1)];
   const completion = tokenizer.encodePrefix(example.completion, limit + 1);
   const end = tokenizer.eosIds.slice(0, 1);
@@ -166,7 +163,7 @@ function completionSequence(
  * @throws EncodeError `example_too_long`, `no_trainable_tokens`, `template_rejects` or `invalid_training_file`.
  */
 export function encodeSequence(
-  example: Example,
+  example: SupervisedExample,
   tokenizer: Tokenizer,
   options: EncodeOptions,
 ): Sequence | null {
@@ -229,7 +226,7 @@ export function shift(
  * @throws EncodeError see encodeSequence.
  */
 export function encodeExample(
-  example: Example,
+  example: SupervisedExample,
   tokenizer: Tokenizer,
   options: EncodeOptions,
 ): EncodedExample | null {

@@ -1,29 +1,62 @@
 /**
- * The row shapes that a training file may have, and one normal form for all of them. Checks every field; knows neither
- * tokens nor files. Formats: OpenAI chat, prompt/completion, Alpaca, src/tgt.
+ * The row shapes that a training file may have, and one normal form for each method. Checks every field; knows neither
+ * tokens nor files. Formats: OpenAI chat, prompt/completion, Alpaca, src/tgt; OpenAI's preference pairs.
  */
 import type { ChatMessage } from '../tokenizer/chat-template.ts';
 import { chatExample } from './chat-rows.ts';
 import type { Report } from './issues.ts';
-import { type Example, type Row, refuseUnknownFields, stringField } from './row-fields.ts';
+import { preferenceExample } from './preference-rows.ts';
+import {
+  type ChatExample,
+  type Example,
+  type Row,
+  refuseUnknownFields,
+  type SupervisedExample,
+  stringField,
+} from './row-fields.ts';
 
-export type { Example, Row } from './row-fields.ts';
+export type { Example, Row, SupervisedExample } from './row-fields.ts';
 
-export type Format = 'chat' | 'completion' | 'alpaca' | 'src_tgt';
+export type Format = 'chat' | 'completion' | 'alpaca' | 'src_tgt' | 'preference';
+
+/** What a job optimises, as far as its data is concerned. */
+export type DataMethod = 'supervised' | 'dpo';
 
 const formatNames: Record<Format, string> = {
   chat: 'chat messages',
   completion: 'prompt/completion pairs',
   alpaca: 'instruction/output rows',
   src_tgt: 'src/tgt rows',
+  preference: 'preference pairs',
 };
+
+/** The names OpenAI's messages have for formats; ours continue the series. */
+const wireNames: Record<Format, string> = {
+  chat: 'fine-tune-chat',
+  completion: 'fine-tune-completion',
+  alpaca: 'fine-tune-instruction',
+  src_tgt: 'fine-tune-src-tgt',
+  preference: 'fine-tune-preference',
+};
+
+/** The method that learns from rows of this format. */
+export function methodOf(format: Format): DataMethod {
+  return format === 'preference' ? 'dpo' : 'supervised';
+}
+
+/** The format as OpenAI's messages call it. */
+export function wireFormatName(format: Format): string {
+  return wireNames[format];
+}
 
 /** The format of a row by the keys it has, or null when it is none of them. */
 export function detectFormat(row: Row): Format | null {
+  if ('preferred_output' in row || 'non_preferred_output' in row) return 'preference';
   if ('messages' in row) return 'chat';
   if ('prompt' in row || 'completion' in row) return 'completion';
   if ('instruction' in row) return 'alpaca';
   if ('src' in row || 'tgt' in row) return 'src_tgt';
+  if ('input' in row) return 'preference';
   return null;
 }
 
@@ -31,7 +64,7 @@ export function formatName(format: Format): string {
   return formatNames[format];
 }
 
-function completionRow(row: Row, report: Report): Example | null {
+function completionRow(row: Row, report: Report): SupervisedExample | null {
   refuseUnknownFields(row, ['prompt', 'completion'], '', report);
   const prompt = stringField(row, 'prompt', 'prompt', report);
   const completion = stringField(row, 'completion', 'completion', report);
@@ -39,7 +72,7 @@ function completionRow(row: Row, report: Report): Example | null {
 }
 
 /** Alpaca: the request is the instruction, and the input on the next line when there is one. */
-function alpacaRow(row: Row, report: Report): Example | null {
+function alpacaRow(row: Row, report: Report): SupervisedExample | null {
   refuseUnknownFields(row, ['instruction', 'input', 'output', 'system'], '', report);
   const instruction = stringField(row, 'instruction', 'instruction', report);
   const input =
@@ -65,7 +98,7 @@ function stringList(row: Row, key: 'src' | 'tgt', report: Report): string[] | nu
 }
 
 /** src/tgt: strings, or lists of equal length (the turns of a conversation), with an optional context.system. */
-function sourceTargetRow(row: Row, report: Report): Example | null {
+function sourceTargetRow(row: Row, report: Report): SupervisedExample | null {
   refuseUnknownFields(row, ['src', 'tgt', 'context'], '', report);
   const src = stringList(row, 'src', report);
   const tgt = stringList(row, 'tgt', report);
@@ -94,7 +127,7 @@ function sourceTargetRow(row: Row, report: Report): Example | null {
   return conversation(system, src, tgt);
 }
 
-function conversation(system: string, questions: readonly string[], answers: readonly string[]): Example {
+function conversation(system: string, questions: readonly string[], answers: readonly string[]): ChatExample {
   const messages: ChatMessage[] = system === '' ? [] : [{ role: 'system', content: system }];
   questions.forEach((question, i) => {
     messages.push({ role: 'user', content: question }, { role: 'assistant', content: answers[i]! });
@@ -116,13 +149,14 @@ export function readExample(row: Row, format: Format, report: Report): Example |
     completion: completionRow,
     alpaca: alpacaRow,
     src_tgt: sourceTargetRow,
+    preference: preferenceExample,
   };
   const example = readers[format](row, counted);
   return faults === 0 ? example : null;
 }
 
 /** A prompt/completion pair as a conversation, for models that are spoken to through a chat template. */
-export function asConversation(example: Example): Extract<Example, { kind: 'chat' }> {
+export function asConversation(example: SupervisedExample): ChatExample {
   if (example.kind === 'chat') return example;
-  return conversation('', [example.prompt], [example.completion]) as Extract<Example, { kind: 'chat' }>;
+  return conversation('', [example.prompt], [example.completion]);
 }

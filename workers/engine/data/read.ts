@@ -1,5 +1,5 @@
 /**
- * Streams the rows of a local data file in constant memory: JSON lines, or the elements of one JSON array.
+ * Streams the rows of a data file in constant memory: JSON lines, or the elements of one JSON array.
  * Knows bytes, lines and encodings; does not parse JSON.
  */
 import { createReadStream } from 'node:fs';
@@ -42,15 +42,20 @@ function isArrayStart(bytes: Uint8Array): boolean {
   return bytes.find((b) => b !== 0x20 && b !== 0x09 && b !== 0x0d && b !== newline) === 0x5b;
 }
 
+/** Streams the rows of a local file; see rowsOf. */
+export function readRows(path: string): AsyncGenerator<RawRow, ReadResult> {
+  return rowsOf(createReadStream(path, { highWaterMark: 1 << 18 }));
+}
+
 /**
- * Streams the rows of a file; a file whose first character is "[" is read as one JSON array. The returned value tells
- * what was passed over. Memory: one row (at most 4 MiB) and one read buffer, whatever the file's size.
+ * Streams the rows of a file's bytes; a file whose first character is "[" is read as one JSON array. The returned value
+ * tells what was passed over. Memory: one row (at most 4 MiB) and one chunk, whatever the file's size.
  */
-export async function* readRows(path: string): AsyncGenerator<RawRow, ReadResult> {
+export async function* rowsOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<RawRow, ReadResult> {
   let cutter: LineCutter | ArrayCutter | null = null;
   let byteOrderMark = false;
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 18 })) {
-    let bytes = chunk as Uint8Array;
+  for await (const chunk of chunks) {
+    let bytes = chunk;
     if (cutter === null) {
       byteOrderMark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
       if (byteOrderMark) bytes = bytes.subarray(3);

@@ -6,10 +6,34 @@ export type Row = Record<string, unknown>;
 
 export const maxStringChars = 1024 * 1024;
 
-/** A row in normal form. `learn[i]` tells whether the answer in messages[i] is learned (assistant messages only). */
-export type Example =
-  | { kind: 'chat'; messages: ChatMessage[]; learn: boolean[]; tools: unknown[] }
-  | { kind: 'completion'; prompt: string; completion: string };
+/** `learn[i]` tells whether the answer in messages[i] is learned (assistant messages only). */
+export interface ChatExample {
+  kind: 'chat';
+  messages: ChatMessage[];
+  learn: boolean[];
+  tools: unknown[];
+}
+
+export interface CompletionExample {
+  kind: 'completion';
+  prompt: string;
+  completion: string;
+}
+
+/** Two answers to one conversation. */
+export interface PreferenceExample {
+  kind: 'preference';
+  input: ChatMessage[];
+  preferred: ChatMessage;
+  nonPreferred: ChatMessage;
+  tools: unknown[];
+}
+
+/** A row to learn in normal form. */
+export type SupervisedExample = ChatExample | CompletionExample;
+
+/** A row in normal form. */
+export type Example = SupervisedExample | PreferenceExample;
 
 /** Reports every key of `row` that is not in `allowed`. */
 export function refuseUnknownFields(

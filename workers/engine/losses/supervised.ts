@@ -5,8 +5,9 @@
 import { Tape } from '../autograd.ts';
 import type { Model } from '../models/model.ts';
 import { type PackedBatch, packedForward } from '../models/packed.ts';
-import { linearCrossEntropy, type RowLosses } from '../ops/cross-entropy.ts';
-import { scope, Tensor } from '../tensor.ts';
+import type { RowLosses } from '../ops/cross-entropy.ts';
+import { scope } from '../tensor.ts';
+import { headLoss, labelledRows } from './head.ts';
 
 export interface LossSums {
   /** Σ of the labelled tokens' losses (natural log). */
@@ -26,9 +27,6 @@ export interface AccumulateOptions {
   /** Keep only block inputs and compute the rest again in the backward: less memory, about 1.4 times the time. */
   recompute?: boolean;
 }
-
-/** The target of tokens that carry no label. */
-export const IGNORED = -100;
 
 /**
  * Forward and backward of Σ loss / labelledTotal; adds to `.grad` of the model's trainable parameters.
@@ -70,36 +68,10 @@ export function evaluate(model: Model, batch: PackedBatch): LossSums {
   });
 }
 
-function headLoss(
-  model: Model,
-  tape: Tape | null,
-  x: Tensor,
-  targets: Int32Array,
-  gradScale: number,
-): RowLosses {
-  const { head } = model.weights;
-  if (head.weight === null) throw new Error('a model opened for serving cannot compute losses');
-  return linearCrossEntropy(tape, x, head.weight, Tensor.fromInt32(model.device, targets), gradScale);
-}
-
 function readSums({ losses, correct }: RowLosses): LossSums {
   let lossSum = 0;
   for (const loss of losses.toFloat32()) lossSum += loss;
   let hits = 0;
   for (const hit of correct.toInt32()) hits += hit;
   return { lossSum, labelled: losses.size, correct: hits };
-}
-
-function labelledRows({ targets }: PackedBatch): { rows: Int32Array; targets: Int32Array } {
-  let count = 0;
-  for (const target of targets) if (target !== IGNORED) count++;
-  const rows = new Int32Array(count);
-  const labels = new Int32Array(count);
-  let next = 0;
-  for (let token = 0; token < targets.length; token++) {
-    if (targets[token] === IGNORED) continue;
-    rows[next] = token;
-    labels[next++] = targets[token]!;
-  }
-  return { rows, targets: labels };
 }

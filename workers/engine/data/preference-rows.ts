@@ -1,0 +1,63 @@
+/**
+ * Checks one row of OpenAI's preference format: {input: {messages, tools?}, preferred_output, non_preferred_output}, one
+ * assistant message of text in each output. One report per fault, with the field's path.
+ */
+import type { ChatMessage } from '../tokenizer/chat-template.ts';
+import { checkContent, checkConversation, isObject } from './chat-rows.ts';
+import type { Report } from './issues.ts';
+import { type PreferenceExample, type Row, refuseUnknownFields } from './row-fields.ts';
+
+/** The one assistant message of an output, or null when anything was reported. */
+function answerOf(row: Row, key: 'preferred_output' | 'non_preferred_output', report: Report) {
+  const output = row[key];
+  if (output === undefined) report('missing_field', key, `"${key}" is required`);
+  else if (!Array.isArray(output)) report('invalid_type', key, 'must be a list of one message');
+  else if (output.length !== 1) {
+    const code = output.length === 0 ? 'empty_array' : 'array_above_max_length';
+    report(code, key, `must have exactly one message, but has ${output.length}`);
+  } else {
+    const [message] = output as [unknown];
+    const path = `${key}[0]`;
+    if (!isObject(message)) report('invalid_type', path, 'must be an object');
+    else if (message.role !== 'assistant') {
+      report('invalid_role', `${path}.role`, 'must be "assistant"');
+    } else {
+      if ('tool_calls' in message) {
+        report('unsupported_content', `${path}.tool_calls`, 'answers to compare must be text');
+        return null;
+      }
+      refuseUnknownFields(message, ['role', 'content', 'name'], path, report);
+      checkContent(message, path, report);
+      return message as unknown as ChatMessage;
+    }
+  }
+  return null;
+}
+
+/** A preference row in normal form; what is wrong with it goes to `report`. */
+export function preferenceExample(row: Row, report: Report): PreferenceExample | null {
+  refuseUnknownFields(row, ['input', 'preferred_output', 'non_preferred_output'], '', report);
+  const preferred = answerOf(row, 'preferred_output', report);
+  const nonPreferred = answerOf(row, 'non_preferred_output', report);
+  const { input } = row;
+  if (input === undefined) report('missing_field', 'input', '"input" is required');
+  else if (!isObject(input)) report('invalid_type', 'input', 'must be an object with "messages"');
+  else {
+    const messages = checkConversation(input, 'input', report);
+    messages?.forEach((message, i) => {
+      if (isObject(message) && 'weight' in message && message.role === 'assistant') {
+        report('unknown_field', `input.messages[${i}].weight`, 'messages of the input are never learned');
+      }
+    });
+    if (messages !== null && preferred !== null && nonPreferred !== null) {
+      const tools = (input.tools ?? []) as unknown[];
+      return { kind: 'preference', input: messages, preferred, nonPreferred, tools };
+    }
+  }
+  return null;
+}
+
+/** Whether both answers say the same, so that nothing can be learned from their difference. */
+export function answersEqual({ preferred, nonPreferred }: PreferenceExample): boolean {
+  return JSON.stringify(preferred.content) === JSON.stringify(nonPreferred.content);
+}
