@@ -17,14 +17,17 @@ import { notFound } from './http/not-found.ts';
 import { rateLimit } from './http/rate-limit.ts';
 import { batchRoutes } from './http/routes/batches.ts';
 import { adminRoutes } from './http/routes/admin.ts';
+import { adapterRoutes } from './http/routes/adapters.ts';
 import { chatCompletionRoutes } from './http/routes/chat-completions.ts';
 import { fileRoutes } from './http/routes/files.ts';
 import { fineTuningEventRoutes } from './http/routes/fine-tuning-events.ts';
 import { fineTuningJobRoutes } from './http/routes/fine-tuning-jobs.ts';
+import { fineTuningPermissionRoutes } from './http/routes/fine-tuning-permissions.ts';
 import { graderRoutes } from './http/routes/graders.ts';
 import { healthRoutes } from './http/routes/health.ts';
 import { modelRoutes } from './http/routes/models.ts';
 import { uploadRoutes } from './http/routes/uploads.ts';
+import { webhookRoutes } from './http/routes/webhook-endpoints.ts';
 import { toApiError } from './http/validation-error.ts';
 
 /** Routes that read their own body as it streams. */
@@ -52,13 +55,16 @@ export function createApp(deps: Dependencies): App {
   healthRoutes(app, deps, metrics);
   fileRoutes(app, deps);
   uploadRoutes(app, deps);
+  adapterRoutes(app, deps);
   fineTuningJobRoutes(app, deps);
   fineTuningEventRoutes(app, deps);
+  fineTuningPermissionRoutes(app, deps);
   modelRoutes(app, deps);
   chatCompletionRoutes(app, deps);
   graderRoutes(app, deps, innerRequests(deps));
   batchRoutes(app, deps);
   adminRoutes(app, deps);
+  webhookRoutes(app, deps);
   docsRoutes(app);
   return app;
 }

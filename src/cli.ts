@@ -12,9 +12,17 @@ const HELP = `Usage: lathe COMMAND
   trainer [--once]          run a trainer alone; --once ends when the queue is empty
   inference                 run an inference worker alone
   migrate                   bring the database to the newest schema
-  keys create NAME [--days N]   print a new API key, once
-  keys list                 list the keys
+  sweep                     remove what nobody needs any more; the API does so by itself
+  keys create NAME          print a new API key, once
+    [--expires WHEN]        30d, 12h or 2027-01-31; --days N does the same
+    [--scopes LIST]         such as api.files.read,api.model.request, or read-only; all unless given
+    [--project ID]          the default project unless given
+    [--admin]               a key of the admin API, for the project's organization
+  keys list [--project ID] [--admin]   list the keys
   keys revoke ID            revoke a key
+  projects create NAME [--organization SLUG]   print the id of a new project
+  projects list             list the projects
+  projects archive ID       refuse the project's keys from now on
   models pull OWNER/NAME [--revision R]   fetch a base model from the Hugging Face hub
   models list               list the base models
 
@@ -60,18 +68,68 @@ const COMMANDS: Record<string, Command> = {
     print('The database has the newest schema.');
     return 0;
   },
+  sweep: async (args) => {
+    parse(args, 0);
+    const config = await loadConfig();
+    const { sweepCommand } = await import('./commands/sweep.ts');
+    const { withDatabase } = await import('./commands/database.ts');
+    const { text, exitCode } = await withDatabase(
+      config,
+      'lathe sweep',
+      (database) => sweepCommand(config, database),
+      say,
+    );
+    print(text);
+    return exitCode;
+  },
   'keys create': async (args) => {
-    const { positionals, values } = parse(args, 1, { days: { type: 'string' } });
-    const days = values.days === undefined ? null : Number(values.days);
-    if (days !== null && !(days > 0)) throw new UsageError(`--days ${values.days} is not a number of days.`);
-    const { createKeyCommand } = await import('./commands/keys.ts');
-    print(await inDatabase((database) => createKeyCommand(database, positionals[0]!, days)));
+    const { positionals, values } = parse(args, 1, {
+      ...{ days: { type: 'string' }, expires: { type: 'string' } },
+      ...{ scopes: { type: 'string' }, project: { type: 'string' }, admin: { type: 'boolean' } },
+    });
+    const { createKeyCommand, parseExpiry } = await import('./commands/keys.ts');
+    const {
+      scopes,
+      project,
+      admin = false,
+    } = values as { scopes?: string; project?: string; admin?: boolean };
+    const end = values.expires ?? (values.days === undefined ? null : `${values.days}d`);
+    const expiresAt = end === null ? null : parseExpiry(String(end));
+    if (end !== null && !expiresAt)
+      throw new UsageError(
+        values.expires === undefined
+          ? `--days ${values.days} is not a number of days.`
+          : `--expires ${end} is no time ahead: give 30d, 12h or a date.`,
+      );
+    const options = { project, scopes, expiresAt, admin };
+    print(await inDatabase((database) => createKeyCommand(database, positionals[0]!, options)));
     return 0;
   },
   'keys list': async (args) => {
-    parse(args, 0);
+    const { values } = parse(args, 0, { project: { type: 'string' }, admin: { type: 'boolean' } });
     const { listKeysCommand } = await import('./commands/keys.ts');
-    print(await inDatabase(listKeysCommand));
+    const { project, admin = false } = values as { project?: string; admin?: boolean };
+    print(await inDatabase((database) => listKeysCommand(database, { project, admin })));
+    return 0;
+  },
+  'projects create': async (args) => {
+    const { positionals, values } = parse(args, 1, { organization: { type: 'string' } });
+    const { createProjectCommand } = await import('./commands/projects.ts');
+    const slug = values.organization as string | undefined;
+    print(await inDatabase((database) => createProjectCommand(database, positionals[0]!, slug)));
+    return 0;
+  },
+  'projects list': async (args) => {
+    parse(args, 0);
+    const { listProjectsCommand } = await import('./commands/projects.ts');
+    print(await inDatabase(listProjectsCommand));
+    return 0;
+  },
+  'projects archive': async (args) => {
+    const [id] = parse(args, 1).positionals;
+    const { archiveProjectCommand } = await import('./commands/projects.ts');
+    await inDatabase((database) => archiveProjectCommand(database, id!));
+    say('Archived; its keys are refused everywhere within 5 seconds.');
     return 0;
   },
   'keys revoke': async (args) => {
@@ -124,6 +182,7 @@ async function main(args: string[]): Promise<number> {
 
 /** Errors that are sentences for the person at the terminal, and the exit code of each; others show their stack. */
 const EXIT_CODES: Record<string, number> = {
+  ApiError: 1,
   ConfigError: 78,
   BaseModelError: 78,
   PullError: 1,

@@ -264,6 +264,24 @@ export const SETTINGS = {
     integer(0, Number.MAX_SAFE_INTEGER),
     0,
   ),
+  webhookPrivateAddresses: entry(
+    'LATHE_WEBHOOK_PRIVATE',
+    'Webhooks may go to private addresses and to http URLs: for receivers in your own network.',
+    flag(),
+    false,
+  ),
+  webhookPollMilliseconds: entry(
+    'LATHE_WEBHOOK_POLL_MS',
+    'How often the API looks for webhooks to deliver.',
+    integer(10, 600_000),
+    1000,
+  ),
+  webhookDisableHours: entry(
+    'LATHE_WEBHOOK_DISABLE_HOURS',
+    'A webhook endpoint whose deliveries have failed for this long is switched off.',
+    integer(1, 8760),
+    120,
+  ),
   hubUrl: entry(
     'HF_ENDPOINT',
     'Where models are pulled from.',

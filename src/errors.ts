@@ -220,7 +220,12 @@ export function noSuchApiKey(id: string): ApiError {
 
 export function noSuchServiceAccount(id: string): ApiError {
   const message = `No such service account: ${id}`;
-  return new ApiError({ status: 404, message, param: 'service_account_id', code: 'service_account_not_found' });
+  return new ApiError({
+    status: 404,
+    message,
+    param: 'service_account_id',
+    code: 'service_account_not_found',
+  });
 }
 
 export function noSuchRateLimit(id: string): ApiError {
@@ -231,6 +236,25 @@ export function noSuchRateLimit(id: string): ApiError {
 export function modelNotFound(id: string): ApiError {
   const message = `The model '${id}' does not exist`;
   return new ApiError({ status: 404, message, param: 'model', code: 'model_not_found' });
+}
+
+export function noSuchWebhook(id: string): ApiError {
+  const message = `No such webhook endpoint: ${id}`;
+  return new ApiError({
+    status: 404,
+    message,
+    param: 'webhook_endpoint_id',
+    code: 'webhook_endpoint_not_found',
+  });
+}
+
+export function noSuchPermission(id: string): ApiError {
+  return new ApiError({
+    status: 404,
+    message: `No such checkpoint permission: ${id}`,
+    param: 'permission_id',
+    code: 'permission_not_found',
+  });
 }
 
 export function unknownUrl(method: string, path: string): ApiError {

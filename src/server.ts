@@ -10,7 +10,9 @@ import { createApp } from './app.ts';
 import type { Config } from './config.ts';
 import { openDatabase } from './db/client.ts';
 import { startBatchRunner } from './domain/batches/runner.ts';
+import { feedOf } from './domain/jobs/event-feed.ts';
 import { startSweeper } from './domain/sweep/run.ts';
+import { startWebhookDelivery } from './domain/webhooks/deliver.ts';
 import { overloaded } from './errors.ts';
 import { innerRequests } from './http/inner-requests.ts';
 import type { Log } from './log.ts';
@@ -43,10 +45,12 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
     const deps = { config, database, storage, log };
     const batches = startBatchRunner({ ...deps, ask: innerRequests(deps) });
     const sweeper = startSweeper({ config, database, storage, log });
+    const webhooks = startWebhookDelivery(deps);
     return {
       url: listening.url,
       close: async (drainSeconds = config.drainSeconds) => {
-        await Promise.all([listening.close(drainSeconds), sweeper.stop(), batches.stop()]);
+        feedOf(database, log).close(); // streams of events have no end of their own
+        await Promise.all([listening.close(drainSeconds), sweeper.stop(), batches.stop(), webhooks.stop()]);
         await database.close();
       },
     };

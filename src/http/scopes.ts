@@ -36,8 +36,24 @@ export const ROUTE_RULES: Readonly<Record<string, RouteRule>> = {
   'POST /v1/fine_tuning/jobs/:fine_tuning_job_id/cancel': { scope: 'api.fine_tuning.jobs.write' },
   'POST /v1/fine_tuning/jobs/:fine_tuning_job_id/pause': { scope: 'api.fine_tuning.jobs.write' },
   'POST /v1/fine_tuning/jobs/:fine_tuning_job_id/resume': { scope: 'api.fine_tuning.jobs.write' },
+  'GET /v1/fine_tuning/checkpoints/:fine_tuned_model_checkpoint{.+}/permissions': {
+    scope: 'api.fine_tuning.checkpoints.read',
+  },
+  'POST /v1/fine_tuning/checkpoints/:fine_tuned_model_checkpoint{.+}/permissions': {
+    scope: 'api.fine_tuning.checkpoints.write',
+  },
+  'DELETE /v1/fine_tuning/checkpoints/:fine_tuned_model_checkpoint{.+}/permissions/:permission_id': {
+    scope: 'api.fine_tuning.checkpoints.write',
+  },
   'POST /v1/fine_tuning/alpha/graders/run': { scope: 'api.fine_tuning.jobs.write' },
   'POST /v1/fine_tuning/alpha/graders/validate': { scope: 'api.fine_tuning.jobs.write' },
+  'POST /v1/fine_tuning/adapters': { scope: 'api.model.write' },
+  'GET /v1/fine_tuning/adapters/:model{.+}': { scope: 'api.model.read' },
+  'POST /v1/fine_tuning/exports': { scope: 'api.model.write', idempotent: true },
+  'GET /v1/fine_tuning/exports': { scope: 'api.model.read' },
+  'GET /v1/fine_tuning/exports/:export_id': { scope: 'api.model.read' },
+  'GET /v1/fine_tuning/exports/:export_id/content': { scope: 'api.model.read' },
+  'DELETE /v1/fine_tuning/exports/:export_id': { scope: 'api.model.write' },
   'POST /v1/fine_tuning/estimate': { scope: 'api.fine_tuning.jobs.read' },
 
   'GET /v1/models': { scope: 'api.model.read' },

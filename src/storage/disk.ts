@@ -3,13 +3,14 @@
  * the folder, so that a crash leaves the old object or the new one. Segments of keys are escaped into plain file names.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, opendir, readdir, rename, rm, stat, unlink } from 'node:fs/promises';
+import { mkdir, open, opendir, readdir, rename, rm, rmdir, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import {
   type ByteRange,
   checkKey,
   chunksOf,
   Digest,
+  type ListedObject,
   ObjectNotFound,
   type Storage,
   type StoredObject,
@@ -18,6 +19,7 @@ import {
 const TEMPORARY = '.tmp';
 /** A running put touches its file with every chunk; one untouched for an hour belongs to a process that is gone. */
 const ABANDONED_AFTER_MS = 60 * 60 * 1000;
+const MOVES_MAX = 10;
 
 /** Opens (and makes) the folder and removes what interrupted puts left there. */
 export async function openDiskStorage(dir: string): Promise<Storage> {
@@ -30,6 +32,7 @@ export async function openDiskStorage(dir: string): Promise<Storage> {
     head: (key) => head(root, key),
     delete: (key) => remove(root, key),
     list: (prefix) => list(root, prefix),
+    removeAbandoned: (olderThanMs) => sweepTemporary(root, Math.max(olderThanMs, ABANDONED_AFTER_MS)),
   };
 }
 
@@ -63,14 +66,25 @@ async function put(
     } finally {
       await file.close();
     }
-    await makeFolder(path.dirname(target));
-    await rename(temporary, target);
+    await moveInto(target, temporary);
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;
   }
   await syncFolder(path.dirname(target));
   return digest.result();
+}
+
+/** Renames into a folder that a delete of its last object may remove at the same moment. */
+async function moveInto(target: string, temporary: string): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    await makeFolder(path.dirname(target));
+    try {
+      return await rename(temporary, target);
+    } catch (error) {
+      if (!isMissing(error) || attempt === MOVES_MAX) throw error;
+    }
+  }
 }
 
 async function writeFully(file: Awaited<ReturnType<typeof open>>, chunk: Uint8Array): Promise<void> {
@@ -105,10 +119,25 @@ async function head(root: string, key: string): Promise<{ bytes: number } | null
 async function remove(root: string, key: string): Promise<void> {
   const file = fileOf(root, key);
   const gone = await unlink(file).then(() => true, ignoreMissing);
-  if (gone) await syncFolder(path.dirname(file));
+  if (!gone) return;
+  // Folders that became empty go too, or listing would walk through all that ever was.
+  let folder = path.dirname(file);
+  while (folder !== root && (await removeIfEmpty(folder))) folder = path.dirname(folder);
+  await syncFolder(folder).catch(ignoreMissing);
 }
 
-async function* list(root: string, prefix: string): AsyncGenerator<{ key: string; bytes: number }> {
+async function removeIfEmpty(folder: string): Promise<boolean> {
+  try {
+    await rmdir(folder);
+    return true;
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? '';
+    if (['ENOTEMPTY', 'EEXIST', 'ENOENT'].includes(code)) return false;
+    throw error;
+  }
+}
+
+async function* list(root: string, prefix: string): AsyncGenerator<ListedObject> {
   const slash = prefix.lastIndexOf('/');
   const parents = slash < 0 ? [] : prefix.slice(0, slash).split('/');
   if (parents.some((segment) => segment === '')) return;
@@ -117,7 +146,7 @@ async function* list(root: string, prefix: string): AsyncGenerator<{ key: string
   }
 }
 
-async function* walk(folder: string, segments: string[]): AsyncGenerator<{ key: string; bytes: number }> {
+async function* walk(folder: string, segments: string[]): AsyncGenerator<ListedObject> {
   const entries = await opendir(folder).catch(ignoreMissing);
   if (!entries) return;
   for await (const entry of entries) {
@@ -127,7 +156,7 @@ async function* walk(folder: string, segments: string[]): AsyncGenerator<{ key: 
     if (entry.isDirectory()) yield* walk(at, inside);
     else {
       const found = await stat(at).catch(ignoreMissing); // deleted while we list
-      if (found) yield { key: inside.join('/'), bytes: found.size };
+      if (found) yield { key: inside.join('/'), bytes: found.size, modified: found.mtime };
     }
   }
 }

@@ -6,9 +6,11 @@
 
 import { Readable } from 'node:stream';
 import {
+  AbortMultipartUploadCommand,
   DeleteObjectCommand,
   GetObjectCommand,
   HeadObjectCommand,
+  ListMultipartUploadsCommand,
   paginateListObjectsV2,
   S3Client,
 } from '@aws-sdk/client-s3';
@@ -19,6 +21,7 @@ import {
   checkKey,
   chunksOf,
   Digest,
+  type ListedObject,
   ObjectNotFound,
   type Storage,
   type StoredObject,
@@ -64,6 +67,7 @@ export function openS3Storage(config: S3Config, timeouts = TIMEOUTS): Storage {
       await client.send(new DeleteObjectCommand(at(key)));
     },
     list: (prefix) => list(client, config, prefix),
+    removeAbandoned: (olderThanMs) => abortAbandoned(client, config, olderThanMs),
   };
 }
 
@@ -111,17 +115,38 @@ async function head(client: S3Client, at: Address): Promise<{ bytes: number } | 
   }
 }
 
-async function* list(
-  client: S3Client,
-  config: S3Config,
-  prefix: string,
-): AsyncGenerator<{ key: string; bytes: number }> {
+async function* list(client: S3Client, config: S3Config, prefix: string): AsyncGenerator<ListedObject> {
   const pages = paginateListObjectsV2({ client }, { Bucket: config.bucket, Prefix: config.prefix + prefix });
   for await (const page of pages) {
     for (const object of page.Contents ?? []) {
       if (object.Key === undefined) continue;
-      yield { key: object.Key.slice(config.prefix.length), bytes: object.Size ?? 0 };
+      yield {
+        key: object.Key.slice(config.prefix.length),
+        bytes: object.Size ?? 0,
+        modified: object.LastModified ?? new Date(), // a server that does not tell: as young as can be
+      };
     }
+  }
+}
+
+/** Ends multipart uploads that their process did not live to complete; their parts are stored but no list shows them. */
+async function abortAbandoned(client: S3Client, config: S3Config, olderThanMs: number): Promise<number> {
+  let aborted = 0;
+  let marker: { KeyMarker?: string; UploadIdMarker?: string } = {};
+  for (;;) {
+    const page = await client
+      .send(new ListMultipartUploadsCommand({ Bucket: config.bucket, Prefix: config.prefix, ...marker }))
+      .catch((error: unknown) => {
+        if (statusOf(error) === 501) return null; // the server keeps no such list
+        throw error;
+      });
+    for (const { Key, UploadId, Initiated } of page?.Uploads ?? []) {
+      if (!Key || !UploadId || !Initiated || Date.now() - Initiated.getTime() < olderThanMs) continue;
+      await client.send(new AbortMultipartUploadCommand({ Bucket: config.bucket, Key, UploadId }));
+      aborted++;
+    }
+    if (!page?.IsTruncated || !page.NextKeyMarker) return aborted;
+    marker = { KeyMarker: page.NextKeyMarker, UploadIdMarker: page.NextUploadIdMarker };
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Object storage behind five verbs. Keys are made by the server ("projects/<id>/files/<id>"), objects are written
+ * Object storage behind six verbs. Keys are made by the server ("projects/<id>/files/<id>"), objects are written
  * once and read whole or in part. Knows nothing of files, jobs or models; Postgres alone decides what exists for a user.
  */
 import { createHash, type Hash } from 'node:crypto';
@@ -30,7 +30,16 @@ export interface Storage {
   /** Removes the object; removing what is not there is no error. */
   delete(key: string): Promise<void>;
   /** Every object whose key starts with `prefix`, in no promised order. */
-  list(prefix: string): AsyncIterable<{ key: string; bytes: number }>;
+  list(prefix: string): AsyncIterable<ListedObject>;
+  /** Removes what puts of processes that died have left, untouched for `olderThanMs`; returns how many. */
+  removeAbandoned(olderThanMs: number): Promise<number>;
+}
+
+export interface ListedObject {
+  key: string;
+  bytes: number;
+  /** When the bytes were stored, by the store's clock. */
+  modified: Date;
 }
 
 /** Nothing is stored under the key. */

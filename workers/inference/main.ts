@@ -11,10 +11,12 @@ import { baseModelSources } from '../../src/domain/base-models/register.ts';
 import { newId } from '../../src/ids.ts';
 import { createLog, type Log } from '../../src/log.ts';
 import { openStorage } from '../../src/storage/storage.ts';
+import { startOperations } from '../operations/operations.ts';
 import { openProcessFolder } from '../process-folder.ts';
 import { AdapterFiles } from './adapter-files.ts';
 import { Admission } from './admission.ts';
 import { Engine } from './engine.ts';
+import { Grammars } from './grammar/grammars.ts';
 import { PromptThread } from './prompts.ts';
 import { Registration } from './registration.ts';
 import { InferenceServer } from './server.ts';
@@ -26,6 +28,9 @@ const BLOCK_SIZE = 16;
 const TOKEN_BUDGET = 256;
 const WAITING_TOKENS_MIN = 2 ** 18;
 const PROMPT_DEADLINE_MILLISECONDS = 30_000;
+/** Two: a schema that takes long to compile delays only half of the constrained answers. */
+const GRAMMAR_THREADS = 2;
+const GRAMMAR_DEADLINE_MILLISECONDS = 20_000;
 const STREAM_LIMITS = { maxBufferedBytes: 256 * 1024, stallMilliseconds: 30_000 };
 const ADAPTER_CACHE = {
   maxBytes: 8 * 2 ** 30,
@@ -53,6 +58,8 @@ async function main(config: Config, log: Log): Promise<void> {
   await registration.announce({});
   try {
     const { server, url, device, close } = await serve(config, source, log);
+    const storage = await openStorage(config);
+    const operations = await startOperations({ config, database, storage, baseModel: source, log });
     await registration.announce({ state: 'ready', device, url });
     log.info({ url, model: source.id }, 'ready');
 
@@ -62,6 +69,7 @@ async function main(config: Config, log: Log): Promise<void> {
     await registration.announce({ state: 'draining' }).catch((error: unknown) => {
       log.warn({ err: error }, 'the drain was not announced');
     });
+    await operations.stop();
     log.info({ unfinished: await unfinished }, 'drained');
     await close();
   } finally {
@@ -109,11 +117,18 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
     ...ADAPTER_CACHE,
   });
   const prompts = new PromptThread(source.location, PROMPT_DEADLINE_MILLISECONDS);
+  const grammars = new Grammars({
+    modelDirectory: source.location,
+    threads: GRAMMAR_THREADS,
+    deadlineMilliseconds: GRAMMAR_DEADLINE_MILLISECONDS,
+    connect: (thread, port) => engine.connectGrammars(thread, port),
+  });
   const server = new InferenceServer({
     token: config.workerToken,
     baseModel: source.id,
     engine,
     prompts,
+    grammars,
     adapterFiles,
     admission: new Admission({
       maxRunning: config.maxRunning,
@@ -131,7 +146,7 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
     url: config.inferenceUrl ?? `http://${host}:${port}`,
     device: engine.info.device,
     close: async () => {
-      await Promise.all([engine.close(), prompts.close()]);
+      await Promise.all([engine.close(), prompts.close(), grammars.close()]);
       await rm(adapterFolder, { recursive: true, force: true });
     },
   };

@@ -3,6 +3,7 @@
  */
 import type { Readable } from 'node:stream';
 import { badRequest, invalidValue, noSuchFile } from '../../errors.ts';
+import type { ByteRange } from '../../storage/storage.ts';
 import type { Dependencies } from '../dependencies.ts';
 import {
   type FileQuery,
@@ -29,16 +30,16 @@ export async function getFile(
   return file;
 }
 
-/** The file and its bytes; 400 for purposes that OpenAI does not hand out either. */
+/** The file and a way to its bytes; 400 for purposes that OpenAI does not hand out either. */
 export async function openFile(
   deps: Deps,
   projectId: string,
   id: string,
-): Promise<{ file: FileRow; body: Readable }> {
+): Promise<{ file: FileRow; open: (range?: ByteRange) => Promise<Readable> }> {
   const file = await getFile(deps, projectId, id);
   if (NOT_DOWNLOADABLE.has(file.purpose))
     throw badRequest(`Not allowed to download files of purpose: ${file.purpose}`);
-  return { file, body: await deps.storage.get(file.storageKey) };
+  return { file, open: (range) => deps.storage.get(file.storageKey, range) };
 }
 
 /** One page; a cursor the project never had is a mistake worth telling. */

@@ -7,7 +7,7 @@ import type { App } from '../context.ts';
 import { download } from '../download.ts';
 import { readForm } from '../multipart.ts';
 import { errors, ok } from '../schemas/error.ts';
-import { fileDeletedSchema, fileSchema, presentFile, uploadBody } from '../schemas/file.ts';
+import { bytesAnswer, fileDeletedSchema, fileSchema, presentFile, uploadBody } from '../schemas/file.ts';
 import { cursor, listWithEnds, queryInteger, toListWithEnds } from '../schemas/list.ts';
 
 const tags = ['Files'];
@@ -53,13 +53,7 @@ const content = createRoute({
   tags,
   summary: "Download a file's bytes",
   request: { params },
-  responses: {
-    200: {
-      description: 'The bytes',
-      content: { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } },
-    },
-    ...errors(400, 404),
-  },
+  responses: { ...bytesAnswer(), ...errors(400, 404, 416) },
 });
 
 const remove = createRoute({
@@ -90,8 +84,8 @@ export function fileRoutes(app: App, deps: Dependencies): void {
   });
 
   app.openapi(content, async (c) => {
-    const { file, body } = await openFile(deps, c.var.identity.projectId, c.req.valid('param').file_id);
-    return download(c, file.filename, file.bytes, body) as never;
+    const { file, open } = await openFile(deps, c.var.identity.projectId, c.req.valid('param').file_id);
+    return (await download(c, { ...file, version: file.sha256 }, open)) as never;
   });
 
   app.openapi(remove, async (c) => {

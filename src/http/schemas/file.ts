@@ -21,6 +21,17 @@ export const fileDeletedSchema = z
   .object({ id: z.string(), object: z.literal('file'), deleted: z.literal(true) })
   .openapi('FileDeleted');
 
+/** Stored bytes as an answer, whole or the range that `Range` asks for. */
+export function bytesAnswer() {
+  const content = {
+    'application/octet-stream': { schema: { type: 'string' as const, format: 'binary' } },
+  };
+  return {
+    200: { description: 'The bytes', content },
+    206: { description: 'The bytes of the range', content },
+  };
+}
+
 /** The multipart body as documentation; it is read by http/multipart.ts as it streams. */
 export const uploadBody = {
   'multipart/form-data': {

@@ -1,0 +1,142 @@
+/**
+ * Puts an Upload's parts together: they stream from storage to storage in the order asked for while they are hashed
+ * and looked at like any uploaded file. The file's row and the Upload's end are one transaction.
+ */
+import { createHash, type Hash } from 'node:crypto';
+import { badRequest, invalidValue, noSuchUpload } from '../../errors.ts';
+import { newId } from '../../ids.ts';
+import { readSegments, type Segment } from '../../storage/segments.ts';
+import { ObjectNotFound, type StoredObject } from '../../storage/storage.ts';
+import { fileKey } from '../files/create.ts';
+import { type FilePurpose, findFile, insertFile } from '../files/repository.ts';
+import { checkContent, contentCheck, isChecked, watched } from '../files/rules.ts';
+import { requireFileRoom } from '../quotas/quotas.ts';
+import { endUpload, findParts, lockUpload, type PartRow, type UploadRow } from './repository.ts';
+import { type Deps, getUpload, mustBePending, removeParts, type UploadView } from './uploads.ts';
+
+export interface CompleteRequest {
+  part_ids: string[];
+  md5?: string | null;
+}
+
+/**
+ * Completes the Upload. Throws ApiError when parts are unknown, their bytes are not the announced number, `md5` is
+ * another, or the content is not what the purpose needs: the Upload stays pending then and can be completed otherwise.
+ * The same call again after it succeeded (its answer was lost) answers as before.
+ */
+export async function completeUpload(
+  deps: Deps,
+  projectId: string,
+  id: string,
+  request: CompleteRequest,
+): Promise<UploadView> {
+  const upload = await getUpload(deps, projectId, id);
+  const before = await alreadyCompleted(deps, upload, request);
+  if (before) return before;
+  mustBePending(upload);
+  const parts = await chosenParts(deps, upload, request.part_ids);
+  const file = await putTogether(deps, upload, parts, request.md5 ?? null);
+  let committing = false;
+  try {
+    const view = await deps.database.transaction(async (tx) => {
+      const now = await lockUpload(tx, projectId, id);
+      if (!now) throw noSuchUpload(id);
+      mustBePending(now.status === 'expired' ? { ...now, status: 'pending' } : now); // it was in time when it began
+      await requireFileRoom(tx, deps.config, projectId, file.bytes);
+      committing = true;
+      const row = await insertFile(tx, { projectId, ...file });
+      const end = { status: 'completed', fileId: row.id, partIds: request.part_ids } as const;
+      return { upload: await endUpload(tx, projectId, id, end), file: row };
+    });
+    await removeParts(deps, { projectId, uploadId: id });
+    return view;
+  } catch (error) {
+    if (!committing) await deps.storage.delete(file.storageKey);
+    const twin = await alreadyCompleted(deps, await getUpload(deps, projectId, id), request);
+    if (twin) return twin;
+    throw error;
+  }
+}
+
+/** The answer to a completion that has happened; null when this one asks for something else. */
+async function alreadyCompleted(
+  { database }: Deps,
+  upload: UploadRow,
+  request: CompleteRequest,
+): Promise<UploadView | null> {
+  if (upload.status !== 'completed' || upload.fileId === null) return null;
+  if (upload.partIds?.join() !== request.part_ids.join()) return null;
+  return { upload, file: await findFile(database.db, upload.projectId, upload.fileId) };
+}
+
+/** The parts in the order asked for; together they must have the announced bytes. */
+async function chosenParts({ database }: Deps, upload: UploadRow, ids: string[]): Promise<PartRow[]> {
+  const known = await findParts(database.db, upload.projectId, upload.id, ids);
+  const seen = new Set<string>();
+  const parts = ids.map((id, i) => {
+    const part = known.get(id);
+    if (!part) throw invalidValue(`part_ids[${i}]`, `the Upload has no part '${id.slice(0, 80)}'.`);
+    if (seen.has(id)) throw invalidValue(`part_ids[${i}]`, `part '${id}' is named twice.`);
+    seen.add(id);
+    return part;
+  });
+  const bytes = parts.reduce((sum, part) => sum + part.bytes, 0);
+  if (bytes !== upload.bytes) {
+    const message = `The parts have ${bytes} bytes together, but the Upload was created for ${upload.bytes} bytes.`;
+    throw badRequest(message, 'part_ids', 'upload_size_mismatch');
+  }
+  return parts;
+}
+
+interface Assembled extends StoredObject {
+  id: string;
+  filename: string;
+  purpose: FilePurpose;
+  storageKey: string;
+  expiresAfterSeconds: number | null;
+}
+
+async function putTogether(
+  { storage }: Deps,
+  upload: UploadRow,
+  parts: readonly PartRow[],
+  md5: string | null,
+): Promise<Assembled> {
+  const id = newId('file-');
+  const storageKey = fileKey(upload.projectId, id);
+  const { filename } = upload;
+  const purpose = upload.purpose as FilePurpose;
+  const check = isChecked(purpose) ? contentCheck(filename) : null;
+  const hash = createHash('md5');
+  const segments: Segment[] = parts.map((part) => ({ key: part.storageKey, bytes: part.bytes }));
+  const body = hashed(readSegments(storage, segments), hash);
+  const stored = await storage.put(storageKey, check ? watched(body, check) : body).catch((error) => {
+    if (!(error instanceof ObjectNotFound)) throw error;
+    throw badRequest(`Upload ${upload.id} has expired.`, 'upload_id', 'upload_expired');
+  });
+  try {
+    const got = hash.digest('hex');
+    if (md5 !== null && md5.toLowerCase() !== got) {
+      throw badRequest(`The bytes have the md5 ${got}, not ${md5}.`, 'md5', 'checksum_mismatch');
+    }
+    checkContent(purpose, { filename, bytes: stored.bytes }, check);
+  } catch (error) {
+    await storage.delete(storageKey);
+    throw error;
+  }
+  return {
+    id,
+    filename,
+    purpose,
+    storageKey,
+    ...stored,
+    expiresAfterSeconds: upload.fileExpiresAfterSeconds,
+  };
+}
+
+async function* hashed(body: AsyncIterable<Uint8Array>, hash: Hash): AsyncGenerator<Uint8Array> {
+  for await (const chunk of body) {
+    hash.update(chunk);
+    yield chunk;
+  }
+}

@@ -1,0 +1,236 @@
+/**
+ * Works on models beside serving them: claims imports and exports of the base model that this worker has, lets a
+ * process of its own do each, and writes the result under the hold it has on the operation. One at a time, in a folder
+ * that is empty afterwards.
+ */
+import { fork } from 'node:child_process';
+import { createReadStream } from 'node:fs';
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { nodeFlags } from '../../src/commands/child.ts';
+import type { BaseModelSource, Config } from '../../src/config.ts';
+import type { Database } from '../../src/db/client.ts';
+import type { StoredFile } from '../../src/db/schema.ts';
+import {
+  CLAIMS_MAX,
+  claimOperation,
+  failOperation,
+  finishExport,
+  finishImport,
+  type OperationFence,
+  releaseOperation,
+  renewOperation,
+} from '../../src/domain/adapters/operations-queue-repository.ts';
+import type { OperationRow } from '../../src/domain/adapters/operations-repository.ts';
+import { newId } from '../../src/ids.ts';
+import type { Log } from '../../src/log.ts';
+import type { Storage } from '../../src/storage/storage.ts';
+import { openProcessFolder } from '../process-folder.ts';
+import { digestOf } from '../trainer/checkpoint.ts';
+import { fetchObject, StoredObjectDamaged } from '../trainer/inputs.ts';
+import type { OperationAnswer, OperationRequest } from './messages.ts';
+
+export interface OperationsParts {
+  config: Pick<Config, 'home' | 'threads' | 'pollMilliseconds' | 'exportSeconds'>;
+  database: Database;
+  storage: Storage;
+  baseModel: BaseModelSource;
+  log: Log;
+}
+
+const LEASE_SECONDS = 60;
+const RENEW_MS = 15_000;
+/** Reading an adapter takes seconds; a pattern that never ends is cut off. Merging reads and writes a whole model. */
+const DEADLINE_MS = { import: 60_000, export: 3_600_000 } as const;
+const ADAPTER_FILES = /^(adapter_config\.json|adapter_model\.safetensors)$/;
+
+/** The adapter cannot be used; the message is for whoever sent it. */
+class Refused extends Error {
+  override name = 'Refused';
+}
+
+/** The process of the operation ended without a word: the adapter may have been too much for it. */
+class ChildDied extends Error {
+  override name = 'ChildDied';
+}
+
+/** Starts looking for operations; `stop` gives a running one back and waits. */
+export async function startOperations(parts: OperationsParts): Promise<{ stop(): Promise<void> }> {
+  const leave = new AbortController();
+  const folder = await openProcessFolder(path.join(parts.config.home, 'cache', 'operations'));
+  const running = work(parts, folder, leave.signal).finally(() =>
+    rm(folder, { recursive: true, force: true }),
+  );
+  return {
+    stop: () => {
+      leave.abort(new Error('the worker is leaving'));
+      return running;
+    },
+  };
+}
+
+async function work(parts: OperationsParts, folder: string, leave: AbortSignal): Promise<void> {
+  const { config, database, baseModel, log } = parts;
+  const workerId = newId('worker_');
+  while (!leave.aborted) {
+    try {
+      const row = await claimOperation(database.db, workerId, baseModel.id, LEASE_SECONDS);
+      if (row) {
+        await perform(
+          parts,
+          row,
+          { id: row.id, epoch: row.epoch, workerId },
+          path.join(folder, row.id),
+          leave,
+        );
+        continue;
+      }
+    } catch (err) {
+      log.warn({ err }, 'an import or export could not go on; it is tried again');
+    }
+    await sleep(config.pollMilliseconds, undefined, { signal: leave }).catch(() => {}); // woken: the loop ends
+  }
+}
+
+/** One claimed operation to its end: succeeded, failed, given back, or lost to another worker. */
+async function perform(
+  parts: OperationsParts,
+  row: OperationRow,
+  fence: OperationFence,
+  folder: string,
+  leave: AbortSignal,
+): Promise<void> {
+  const { database, log } = parts;
+  const lost = new AbortController();
+  const renewal = setInterval(() => {
+    renewOperation(database.db, fence, LEASE_SECONDS).then(
+      (held) => held || lost.abort(new Error('the operation was taken back')),
+      (err: unknown) => log.warn({ err, operation: row.id }, 'a lease could not be renewed'),
+    );
+  }, RENEW_MS);
+  const started = performance.now();
+  try {
+    const done = await carryOut(parts, row, fence, folder, AbortSignal.any([leave, lost.signal]));
+    if (done && row.kind === 'import') await removeInput(parts, row);
+    log.info({ operation: row.id, done, seconds: (performance.now() - started) / 1000 }, 'operation ended');
+  } catch (error) {
+    if (leave.aborted) await releaseOperation(database.db, fence);
+    else if (!lost.signal.aborted) await fail(parts, row, fence, error);
+  } finally {
+    clearInterval(renewal);
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** @returns whether the result was written: false when the hold was lost. */
+async function carryOut(
+  { config, database, storage, baseModel }: OperationsParts,
+  row: OperationRow,
+  fence: OperationFence,
+  folder: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const kind = row.kind as 'import' | 'export';
+  const [adapterDir, outDir] = [path.join(folder, 'adapter'), path.join(folder, 'out')];
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(adapterDir, { recursive: true });
+  for (const file of row.inputFiles.filter(({ name }) => ADAPTER_FILES.test(name))) {
+    signal.throwIfAborted();
+    await fetchObject(storage, `${row.inputPrefix}/${file.name}`, path.join(adapterDir, file.name), file);
+  }
+  const request = { kind, baseDir: baseModel.location, baseModel: baseModel.id, adapterDir, outDir };
+  await inProcess({ ...request, threads: kind === 'import' ? 1 : config.threads }, signal);
+  const area = kind === 'import' ? 'adapters' : 'exports';
+  const storagePrefix = `projects/${row.projectId}/${area}/${row.id}/e${fence.epoch}`;
+  const files = await putFolder(storage, storagePrefix, outDir, signal);
+  return kind === 'import'
+    ? finishImport(database, fence, { storagePrefix, files, digest: digestOf(files) })
+    : finishExport(database.db, fence, { storagePrefix, files }, config.exportSeconds);
+}
+
+/** Runs child.ts to its answer. @throws Refused, ChildDied, or the signal's reason. */
+async function inProcess(request: OperationRequest, signal: AbortSignal): Promise<void> {
+  const entry = fileURLToPath(new URL('./child.ts', import.meta.url));
+  const child = fork(entry, [], {
+    execArgv: nodeFlags({ endWithParent: true }),
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+  });
+  let answer: OperationAnswer | null = null;
+  let complaint = '';
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    complaint = (complaint + text).slice(-2000);
+  });
+  child.on('message', (message: OperationAnswer) => {
+    answer = message;
+  });
+  const enough = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS[request.kind])]);
+  const kill = () => child.kill('SIGKILL');
+  enough.addEventListener('abort', kill);
+  child.send(request);
+  const [code, killedBy] = await new Promise<[number | null, string | null]>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (...end) => resolve(end));
+  }).finally(() => enough.removeEventListener('abort', kill));
+  signal.throwIfAborted();
+  if (enough.aborted && request.kind === 'import') throw new Refused('reading it took too long');
+  const said = answer as OperationAnswer | null;
+  if (said?.type === 'refused') throw new Refused(said.message);
+  if (said?.type !== 'done' || code !== 0)
+    throw new ChildDied(`the process ended with ${killedBy ?? code} and no answer: ${complaint}`);
+}
+
+async function putFolder(
+  storage: Storage,
+  prefix: string,
+  folder: string,
+  signal: AbortSignal,
+): Promise<StoredFile[]> {
+  const files: StoredFile[] = [];
+  for (const name of (await readdir(folder)).sort()) {
+    signal.throwIfAborted();
+    const source = path.join(folder, name);
+    const { size } = await stat(source);
+    const stored = await storage.put(
+      `${prefix}/${name}`,
+      createReadStream(source, { highWaterMark: 1 << 20 }),
+    );
+    if (stored.bytes !== size) throw new Error(`${name} changed on its way to storage`);
+    await rm(source); // room for the next operation as soon as may be
+    files.push({ name, ...stored });
+  }
+  return files;
+}
+
+/** Says what became of it. What is nobody's fault stays in the log and is tried again when the lease has run out. */
+async function fail(
+  { database, log }: OperationsParts,
+  row: OperationRow,
+  fence: OperationFence,
+  error: unknown,
+): Promise<void> {
+  if (error instanceof Refused) {
+    const message = `The adapter does not fit '${row.baseModel}': ${error.message}.`;
+    await failOperation(database.db, fence, { code: 'invalid_adapter', message, param: 'file' });
+    return;
+  }
+  log.error({ err: error, operation: row.id }, 'an operation failed');
+  const hopeless = error instanceof StoredObjectDamaged || row.epoch >= CLAIMS_MAX;
+  if (row.kind === 'import' && (hopeless || error instanceof ChildDied)) {
+    const message = 'The adapter could not be read.';
+    await failOperation(database.db, fence, { code: 'invalid_adapter', message, param: 'file' });
+  } else if (hopeless) {
+    const message = 'The model could not be exported.';
+    await failOperation(database.db, fence, { code: 'export_failed', message, param: null });
+  }
+}
+
+/** The received files have served; what cannot be removed now is taken by a sweep. */
+async function removeInput({ storage, log }: OperationsParts, row: OperationRow): Promise<void> {
+  for (const { name } of row.inputFiles) {
+    await storage.delete(`${row.inputPrefix}/${name}`).catch((err: unknown) => {
+      log.warn({ err, operation: row.id }, 'a received file is left to the next sweep');
+    });
+  }
+}
