@@ -5,6 +5,7 @@
 
 const KEEP_ALIVE_MS = 15_000;
 const encoder = new TextEncoder();
+const KEEP_ALIVE = encoder.encode(': keep-alive\n\n');
 
 /**
  * The response that sends every text of `source` as one `data:` event. `onLeave` is called when the client is gone
@@ -15,18 +16,28 @@ export function eventStream(
   onLeave: () => void,
   keepAliveMilliseconds = KEEP_ALIVE_MS,
 ): Response {
-  let pending: Promise<IteratorResult<string, void>> | null = null;
+  return byteStream(source, (text) => encoder.encode(`data: ${text}\n\n`), onLeave, keepAliveMilliseconds);
+}
+
+/** As eventStream, for a source whose items `encode` turns into whole events. */
+export function byteStream<T>(
+  source: AsyncIterator<T, void>,
+  encode: (item: T) => Uint8Array,
+  onLeave: () => void,
+  keepAliveMilliseconds = KEEP_ALIVE_MS,
+): Response {
+  let pending: Promise<IteratorResult<T, void>> | null = null;
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
       pending ??= source.next();
       const next = await withinOr(pending, keepAliveMilliseconds);
       if (next === null) {
-        controller.enqueue(encoder.encode(': keep-alive\n\n'));
+        controller.enqueue(KEEP_ALIVE);
         return;
       }
       pending = null;
       if (next.done) controller.close();
-      else controller.enqueue(encoder.encode(`data: ${next.value}\n\n`));
+      else controller.enqueue(encode(next.value));
     },
     async cancel() {
       onLeave();

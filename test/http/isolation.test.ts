@@ -4,10 +4,18 @@
  */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Answer, useApp } from '../helpers/app.ts';
-import { addBatch, addCheckpoint, addJob, addTunedModel } from './rows.ts';
+import { addBatch, addCheckpoint, addJob, addTunedModel, addWebhook } from './rows.ts';
 
 const t = useApp();
-type Ids = Record<'batch_id' | 'file_id' | 'fine_tuning_job_id' | 'model', string>;
+type Ids = Record<
+  | 'fine_tuned_model_checkpoint'
+  | 'webhook_endpoint_id'
+  | 'batch_id'
+  | 'file_id'
+  | 'fine_tuning_job_id'
+  | 'model',
+  string
+>;
 let alices: Ids;
 let bobs: Ids;
 let deleted: Partial<Ids>;
@@ -20,6 +28,8 @@ async function oneOfEverything(tenant: 'alice' | 'bob', tail: string): Promise<I
     batch_id: await addBatch(t, t[tenant]),
     fine_tuning_job_id: model.jobId,
     model: model.id,
+    fine_tuned_model_checkpoint: model.id,
+    webhook_endpoint_id: await addWebhook(t, t[tenant]),
   };
 }
 
@@ -38,6 +48,14 @@ const routes = () =>
     .filter((route) => route.method !== 'ALL' && route.path.startsWith('/v1/') && route.path.includes(':'))
     .map((route) => [route.method, route.path, /:(\w+)/.exec(route.path)?.[1] as keyof Ids] as const);
 
+/** What a route needs in its body before it looks at the id. */
+const BODIES: Record<string, object> = {
+  'POST /v1/fine_tuning/checkpoints/:fine_tuned_model_checkpoint{.+}/permissions': {
+    project_ids: ['proj_x'],
+  },
+  'POST /v1/webhook_endpoints/:webhook_endpoint_id/test': { event_type: 'fine_tuning.job.succeeded' },
+};
+
 const comparable = (answer: Answer, id: string) => {
   const varying = new Set(['x-request-id', 'openai-processing-ms', 'content-length']);
   const headers = [...answer.headers].filter(([name]) => !varying.has(name));
@@ -49,8 +67,9 @@ describe('ids of another project', () => {
     expect(routes().length).toBeGreaterThanOrEqual(9);
     for (const [method, pattern, name] of routes()) {
       expect(Object.keys(alices)).toContain(name); // a new kind of id needs a fixture here
+      const json = BODIES[`${method} ${pattern}`];
       const ask = (id: string) =>
-        t.call(method, pattern.replace(/:\w+(\{[^}]*\})?/, id), { key: t.alice.key });
+        t.call(method, pattern.replace(/:\w+(\{[^}]*\})?/, id), { key: t.alice.key, ...(json && { json }) });
       const unknown = comparable(await ask('unknown-id'), 'unknown-id');
       expect(unknown.status).toBe(404);
       for (const id of [bobs[name], deleted[name], 'x'.repeat(300), "';--"]) {

@@ -57,6 +57,16 @@ export async function addTunedModel(
   return row;
 }
 
+/** A webhook endpoint of the tenant that hears of every end of a job. */
+export async function addWebhook(t: TestApp, tenant: Tenant): Promise<string> {
+  const answer = await t.call('POST', '/v1/webhook_endpoints', {
+    key: tenant.key,
+    json: { name: 'hook', url: 'https://example.com/hook', event_types: ['fine_tuning.job.succeeded'] },
+  });
+  if (answer.status !== 200) throw new Error(`creating a webhook answered ${answer.status}: ${answer.text}`);
+  return answer.json.id;
+}
+
 /** A checkpoint that users see, or with `modelName` null one that only a resume sees. */
 export async function addCheckpoint(
   t: TestApp,

@@ -1,8 +1,8 @@
 /**
- * Looks at jobs and stops them. Unknown and foreign ids are answered alike.
+ * Looks at jobs, stops them, puts them to rest and wakes them. Unknown and foreign ids are answered alike.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ApiError, invalidValue, jobAlreadyTerminal, noSuchJob } from '../../errors.ts';
+import { ApiError, badRequest, invalidValue, jobAlreadyTerminal, noSuchJob } from '../../errors.ts';
 import type { Dependencies } from '../dependencies.ts';
 import {
   findJob,
@@ -14,13 +14,15 @@ import {
   listJobs,
   type PartQuery,
 } from './repository.ts';
-import { isTerminal, type JobStatus, requestCancel } from './states.ts';
+import { isTerminal, type JobStatus, requestCancel, requestPause, requestResume } from './states.ts';
 
 type Deps = Pick<Dependencies, 'database'>;
 
 /** A trainer obeys within 2 s; OpenAI answers a cancel with the cancelled job, so we wait that long for it. */
 const CANCEL_WAIT_MS = 3_000;
-const CANCEL_POLL_MS = 100;
+/** A pause takes a step, a checkpoint and its upload more. */
+const PAUSE_WAIT_MS = 10_000;
+const POLL_MS = 100;
 
 /** The job, or ApiError 404. */
 export async function getJob({ database }: Deps, projectId: string, id: string): Promise<JobRow> {
@@ -59,14 +61,57 @@ function pageOfParts<T>(
 export async function cancelJob(deps: Deps, projectId: string, id: string): Promise<JobRow> {
   const result = await requestCancel(deps.database, projectId, id);
   if (result.outcome === 'not_found') throw noSuchJob(id);
-  if (result.outcome === 'terminal') {
-    const error = jobAlreadyTerminal(id, result.status);
-    throw new ApiError({ ...error, message: error.message, headers: { 'x-should-retry': 'false' } });
+  if (result.outcome === 'terminal') throw final(jobAlreadyTerminal(id, result.status));
+  return waitUntil(deps, projectId, id, CANCEL_WAIT_MS, isTerminal);
+}
+
+/**
+ * Pauses the job and returns it: paused at once when no trainer holds it, else as soon as its trainer has saved a
+ * checkpoint (at most 10 s are waited; the request stands beyond that). 400 for a job that rests, ends or has ended.
+ */
+export async function pauseJob(deps: Deps, projectId: string, id: string): Promise<JobRow> {
+  const result = await requestPause(deps.database, projectId, id);
+  if (result.outcome === 'not_found') throw noSuchJob(id);
+  if (result.outcome === 'refused') {
+    if (isTerminal(result.status)) throw final(jobAlreadyTerminal(id, result.status));
+    const why = result.cancelling ? 'is being cancelled' : `is already '${result.status}'`;
+    throw final(badRequest(`Job ${id} ${why} and cannot be paused.`, null, 'job_not_pausable'));
   }
-  const until = performance.now() + CANCEL_WAIT_MS;
+  const rests = (status: JobStatus) => status === 'paused' || isTerminal(status);
+  const job = await waitUntil(deps, projectId, id, PAUSE_WAIT_MS, rests);
+  // It ended before it could obey.
+  if (isTerminal(job.status as JobStatus)) throw final(jobAlreadyTerminal(id, job.status));
+  return job;
+}
+
+/** Puts a paused job back into the queue and returns it. 400 for any other. */
+export async function resumeJob(deps: Deps, projectId: string, id: string): Promise<JobRow> {
+  const result = await requestResume(deps.database, projectId, id);
+  if (result.outcome === 'not_found') throw noSuchJob(id);
+  if (result.outcome === 'refused') {
+    if (isTerminal(result.status)) throw final(jobAlreadyTerminal(id, result.status));
+    const text = `Job ${id} has status '${result.status}'; only a paused job can be resumed.`;
+    throw final(badRequest(text, null, 'job_not_paused'));
+  }
+  return getJob(deps, projectId, id);
+}
+
+/** An answer that stays the same however often it is asked: SDKs are told not to repeat. */
+function final(error: ApiError): ApiError {
+  return new ApiError({ ...error, message: error.message, headers: { 'x-should-retry': 'false' } });
+}
+
+async function waitUntil(
+  deps: Deps,
+  projectId: string,
+  id: string,
+  milliseconds: number,
+  done: (status: JobStatus) => boolean,
+): Promise<JobRow> {
+  const until = performance.now() + milliseconds;
   let job = await getJob(deps, projectId, id);
-  while (!isTerminal(job.status as JobStatus) && performance.now() < until) {
-    await sleep(CANCEL_POLL_MS);
+  while (!done(job.status as JobStatus) && performance.now() < until) {
+    await sleep(POLL_MS);
     job = await getJob(deps, projectId, id);
   }
   return job;

@@ -3,19 +3,34 @@
  * what is wrong. The data itself is checked by a trainer.
  */
 import { randomInt } from 'node:crypto';
-import { type ApiError, badRequest, invalidValue, modelNotTunable, unsupportedValue } from '../../errors.ts';
+import { badRequest, invalidValue, modelNotTunable, unsupportedValue } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { lockFile } from '../files/repository.ts';
-import { type BaseModelRow, findBaseModel, findTunedModel } from '../models/repository.ts';
+import {
+  type BaseModelRow,
+  findBaseModel,
+  findTunedModel,
+  type TunedModelRow,
+} from '../models/repository.ts';
+import { requireJobSlot } from '../quotas/quotas.ts';
 import {
   type RequestedAdapter,
+  type RequestedDpoHyperparameters,
   type RequestedHyperparameters,
   type RequestedMethod,
   type RequestedTrainer,
+  type StoredMethod,
   storedMethod,
 } from './methods.ts';
-import { insertJob, type JobRow } from './repository.ts';
+import { findJob, insertJob, type JobRow } from './repository.ts';
+import { startFrom } from './start-model.ts';
+
+/** A tracker that shall follow the job; kept and shown. No tracker is built in, which an event says. */
+export interface Integration {
+  type: 'wandb';
+  wandb: { project: string; name?: string | null; entity?: string | null; tags?: string[] };
+}
 
 export interface JobRequest {
   model: string;
@@ -24,22 +39,29 @@ export interface JobRequest {
   suffix?: string | null;
   seed?: number | null;
   metadata?: Record<string, string> | null;
+  integrations?: Integration[] | null;
   hyperparameters?: RequestedHyperparameters | null;
   method?: RequestedMethod | null;
   adapter?: RequestedAdapter | null;
   trainer?: RequestedTrainer | null;
 }
 
-/** The new job's row. Throws ApiError naming the parameter that cannot be honoured. */
+/**
+ * The new job's row. A job that already has this `id` was made by an earlier try of the same request, and is the answer.
+ * Throws ApiError naming the parameter that cannot be honoured, or 429 when the project has too many active jobs.
+ */
 export async function createJob(
-  { database }: Pick<Dependencies, 'database'>,
+  { database, config, storage }: Pick<Dependencies, 'database' | 'config' | 'storage'>,
   projectId: string,
   request: JobRequest,
+  id: string = newId('ftjob-'),
 ): Promise<JobRow> {
-  const hyperparameters = chooseHyperparameters(request);
+  const { type, hyperparameters } = chooseMethod(request);
   return database.transaction(async (tx) => {
-    const base = await findBaseModel(tx, request.model);
-    if (!base) throw await unknownModel(tx, projectId, request.model);
+    const made = await findJob(tx, projectId, id);
+    if (made) return made;
+    const { base, tuned } = await findModel(tx, projectId, request.model);
+    const from = tuned && (await startFrom({ storage }, tuned, request.adapter));
     checkTrainer(request.trainer ?? {}, hyperparameters, base);
     await checkFile(tx, projectId, request.training_file, 'training_file');
     if (request.validation_file) {
@@ -48,43 +70,51 @@ export async function createJob(
       }
       await checkFile(tx, projectId, request.validation_file, 'validation_file');
     }
+    await requireJobSlot(tx, config, projectId);
     return insertJob(tx, {
-      id: newId('ftjob-'),
+      id,
       projectId,
       model: base.id,
+      startModel: tuned?.id ?? null,
+      start: from?.start ?? null,
       trainingFile: request.training_file,
       validationFile: request.validation_file ?? null,
       suffix: request.suffix ?? null,
       seed: request.seed ?? randomInt(2 ** 31),
       metadata: request.metadata ?? null,
-      method: storedMethod(hyperparameters),
-      adapter: { peft_type: 'LORA', ...request.adapter },
+      integrations: request.integrations ?? null,
+      method: storedMethod(hyperparameters, type),
+      adapter: from?.adapter ?? { peft_type: 'LORA', ...request.adapter },
       trainer: request.trainer ?? {},
     });
   });
 }
 
 /** From `method` or from the deprecated `hyperparameters`; both only when they agree. */
-function chooseHyperparameters({ method, hyperparameters }: JobRequest): RequestedHyperparameters {
-  if (method && method.type !== 'supervised') {
+export function chooseMethod({ method, hyperparameters }: Pick<JobRequest, 'method' | 'hyperparameters'>): {
+  type: StoredMethod['type'];
+  hyperparameters: RequestedDpoHyperparameters;
+} {
+  const type = method?.type ?? 'supervised';
+  if (type === 'reinforcement') {
     throw unsupportedValue(
       'method.type',
-      `does not support '${method.type}' with this server. Use 'supervised'.`,
+      `does not support '${type}' with this server. Use 'supervised' or 'dpo'.`,
     );
   }
-  const chosen = method?.supervised?.hyperparameters;
+  const chosen = method?.[type]?.hyperparameters;
   if (hyperparameters && chosen) {
     const names = ['n_epochs', 'batch_size', 'learning_rate_multiplier'] as const;
     const differs = names.find((name) => (hyperparameters[name] ?? 'auto') !== (chosen[name] ?? 'auto'));
     if (differs) {
       throw badRequest(
-        `'hyperparameters.${differs}' and 'method.supervised.hyperparameters.${differs}' disagree. Send 'method' alone.`,
+        `'hyperparameters.${differs}' and 'method.${type}.hyperparameters.${differs}' disagree. Send 'method' alone.`,
         'hyperparameters',
         'conflicting_parameters',
       );
     }
   }
-  return chosen ?? hyperparameters ?? {};
+  return { type, hyperparameters: chosen ?? hyperparameters ?? {} };
 }
 
 function checkTrainer(
@@ -108,16 +138,18 @@ function checkTrainer(
   }
 }
 
-/** A tuned model of one's own is told apart from one that does not exist; a foreign one is not. */
-async function unknownModel(
+/** The base model, and the tuned model of the project that the job continues from. Unknown, foreign, deleted: one 400. */
+async function findModel(
   tx: Parameters<typeof findTunedModel>[0],
   projectId: string,
   model: string,
-): Promise<ApiError> {
-  const own = await findTunedModel(tx, projectId, model);
-  if (!own) return modelNotTunable(model);
-  const message = `Training on from a fine-tuned model is not supported yet. Start from '${own.baseModel}' instead.`;
-  return badRequest(message, 'model', 'model_not_available');
+): Promise<{ base: BaseModelRow; tuned: TunedModelRow | null }> {
+  const plain = await findBaseModel(tx, model);
+  if (plain) return { base: plain, tuned: null };
+  const tuned = await findTunedModel(tx, projectId, model);
+  const base = tuned && (await findBaseModel(tx, tuned.baseModel));
+  if (!base) throw modelNotTunable(model);
+  return { base, tuned };
 }
 
 /** The file exists for this project and is meant for fine-tuning; it cannot be deleted before the job is committed. */

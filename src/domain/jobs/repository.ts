@@ -16,11 +16,14 @@ export type NewJob = Pick<
   | 'id'
   | 'projectId'
   | 'model'
+  | 'startModel'
+  | 'start'
   | 'trainingFile'
   | 'validationFile'
   | 'suffix'
   | 'seed'
   | 'metadata'
+  | 'integrations'
   | 'method'
   | 'adapter'
   | 'trainer'
@@ -32,7 +35,13 @@ export async function insertJob(tx: Queryable, job: NewJob): Promise<JobRow> {
     .insert(jobs)
     .values({ ...job, status: 'validating_files' })
     .returning();
-  await insertEvents(tx, { jobId: job.id }, [message('info', `Created fine-tuning job: ${job.id}`)]);
+  const events = [message('info', `Created fine-tuning job: ${job.id}`)];
+  if (job.integrations?.length) {
+    events.push(
+      message('warn', 'No tracker is configured on this server: the job runs without its integrations'),
+    );
+  }
+  await insertEvents(tx, { jobId: job.id }, events);
   return rows[0]!;
 }
 

@@ -4,6 +4,7 @@
  */
 import { modelNotFound, permissionDenied } from '../../errors.ts';
 import type { Dependencies } from '../dependencies.ts';
+import { findSharedModel } from '../jobs/permission-repository.ts';
 import {
   type BaseModelRow,
   findBaseModel,
@@ -84,7 +85,8 @@ export async function resolveModel(
 ): Promise<{ base: BaseModelRow; tuned: TunedModelRow | null }> {
   const base = await findBaseModel(database.db, id);
   if (base) return { base, tuned: null };
-  const tuned = await findTunedModel(database.db, projectId, id);
+  const tuned =
+    (await findTunedModel(database.db, projectId, id)) ?? (await findSharedModel(database.db, projectId, id));
   const itsBase = tuned && (await findBaseModel(database.db, tuned.baseModel));
   if (!tuned || !itsBase) throw modelNotFound(id);
   return { base: itsBase, tuned };

@@ -1,4 +1,4 @@
-/** The event of a job. */
+/** The event of a job, in lists and in streams. */
 import { z } from '@hono/zod-openapi';
 import type { EventRow } from '../../domain/jobs/repository.ts';
 import { toUnix, unixSeconds } from './time.ts';
@@ -14,6 +14,25 @@ export const eventSchema = z
     data: z.record(z.string(), z.unknown()),
   })
   .openapi('FineTuningJobEvent');
+
+const encoder = new TextEncoder();
+/** Many streams send the same row: it is written out once. */
+const written = new WeakMap<EventRow, Uint8Array>();
+
+/** One server-sent event; its id is what a client comes back with (Last-Event-ID). */
+function streamedEvent(row: EventRow): Uint8Array {
+  let bytes = written.get(row);
+  if (!bytes) {
+    bytes = encoder.encode(`id: ${row.id}\ndata: ${JSON.stringify(presentEvent(row))}\n\n`);
+    written.set(row, bytes);
+  }
+  return bytes;
+}
+
+/** A batch of server-sent events as one chunk. */
+export function streamedEvents(rows: readonly EventRow[]): Uint8Array {
+  return rows.length === 1 ? streamedEvent(rows[0]!) : Buffer.concat(rows.map(streamedEvent));
+}
 
 export function presentEvent(row: EventRow): z.infer<typeof eventSchema> {
   return {

@@ -1,10 +1,12 @@
 /** The FineTuningJob object: the create request, and how a row becomes an answer. */
 import { z } from '@hono/zod-openapi';
+import type { Integration } from '../../domain/jobs/create.ts';
 import {
   adapterSchema,
   hyperparametersSchema,
   methodSchema,
   type StoredMethod,
+  storedHyperparameters,
   trainerSchema,
 } from '../../domain/jobs/methods.ts';
 import { integer, strictObject } from '../../domain/jobs/parameters.ts';
@@ -15,13 +17,17 @@ import { toUnix, toUnixOrNull, unixSeconds } from './time.ts';
 
 const fileId = z.string().min(1).max(200);
 
-const noIntegrations = z
-  .array(z.unknown())
-  .refine((list) => list.length === 0, {
-    message: 'integrations are not supported by this server.',
-    params: { code: 'unsupported_parameter' },
-  })
-  .openapi({ type: ['array', 'null'], items: {}, maxItems: 0 });
+const integrationSchema = strictObject({
+  type: z.literal('wandb'),
+  wandb: strictObject({
+    project: z.string().min(1).max(256),
+    name: z.string().max(256).nullish(),
+    entity: z.string().max(256).nullish(),
+    tags: z.array(z.string().max(64)).max(50).optional(),
+  }),
+}).openapi('FineTuningIntegration', {
+  description: 'Kept and shown. No tracker is built in; a job with integrations says so in a warn event.',
+});
 
 const SUFFIX_MAX = 64;
 /** Any text: the model's name gets what of it a name can hold. Counted in characters, not in UTF-16 units. */
@@ -38,13 +44,15 @@ const suffix = z
   .openapi({ maxLength: SUFFIX_MAX });
 
 export const createJobSchema = strictObject({
-  model: z.string().min(1).max(512).openapi({ description: 'Id of a base model.' }),
+  model: z.string().min(1).max(512).openapi({
+    description: 'Id of a base model, or of a tuned model (or checkpoint) of the project to continue from.',
+  }),
   training_file: fileId.openapi({ example: 'file-abc123' }),
   validation_file: fileId.nullish(),
   suffix: suffix.nullish(),
   seed: integer(0, 2_147_483_647).nullish(),
   metadata: metadataSchema.nullish(),
-  integrations: noIntegrations.nullish(),
+  integrations: z.array(integrationSchema).max(5).nullish(),
   hyperparameters: hyperparametersSchema.nullish().openapi({ deprecated: true }),
   method: methodSchema.nullish(),
   adapter: adapterSchema.nullish(),
@@ -72,7 +80,11 @@ export const jobSchema = z
     validation_file: z.string().nullable(),
     training_file: z.string(),
     hyperparameters,
-    method: z.object({ type: z.literal('supervised'), supervised: z.object({ hyperparameters }) }),
+    method: z.object({
+      type: z.enum(['supervised', 'dpo']),
+      supervised: z.object({ hyperparameters }).optional(),
+      dpo: z.object({ hyperparameters: hyperparameters.extend({ beta: numberOrAuto }) }).optional(),
+    }),
     adapter: z
       .record(z.string(), z.unknown())
       .openapi({ description: "PEFT's names; every value in force once it is known." }),
@@ -84,20 +96,19 @@ export const jobSchema = z
     user_provided_suffix: z.string().nullable(),
     seed: z.int(),
     estimated_finish: unixSeconds.nullable(),
-    integrations: z
-      .array(z.unknown())
-      .nullable()
-      .openapi({ type: ['array', 'null'], items: {} }),
+    integrations: z.array(integrationSchema).nullable(),
     metadata: z.record(z.string(), z.string()).nullable(),
   })
   .openapi('FineTuningJob');
 
 export function presentJob(row: JobRow, organizationId: string): z.infer<typeof jobSchema> {
   const method = row.method as StoredMethod;
+  // OpenAI documents the top-level numbers for supervised jobs only, but types them as always there: they always are.
+  const { n_epochs, batch_size, learning_rate_multiplier } = storedHyperparameters(method);
   return {
     object: 'fine_tuning.job',
     id: row.id,
-    model: row.model,
+    model: row.startModel ?? row.model,
     created_at: toUnix(row.createdAt),
     finished_at: toUnixOrNull(row.finishedAt),
     fine_tuned_model: row.fineTunedModel,
@@ -106,7 +117,7 @@ export function presentJob(row: JobRow, organizationId: string): z.infer<typeof 
     status: row.status as JobStatus,
     validation_file: row.validationFile,
     training_file: row.trainingFile,
-    hyperparameters: method.supervised.hyperparameters,
+    hyperparameters: { n_epochs, batch_size, learning_rate_multiplier },
     method,
     adapter: row.adapter as Record<string, unknown>,
     trainer: row.trainer as Record<string, unknown>,
@@ -114,8 +125,8 @@ export function presentJob(row: JobRow, organizationId: string): z.infer<typeof 
     error: row.error ?? null,
     user_provided_suffix: row.suffix,
     seed: row.seed,
-    estimated_finish: toUnixOrNull(row.estimatedFinish),
-    integrations: [],
+    estimated_finish: row.status === 'running' ? toUnixOrNull(row.estimatedFinish) : null,
+    integrations: (row.integrations ?? []) as Integration[],
     metadata: row.metadata ?? null,
   };
 }

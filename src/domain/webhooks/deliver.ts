@@ -1,0 +1,72 @@
+/**
+ * Carries the outbox to its receivers, at least once: what is due is taken for a while, sent, and noted. Any number of
+ * processes may do it at once, and one that dies in the middle loses nothing.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Dependencies } from '../dependencies.ts';
+import { type DueDelivery, markDelivered, markFailed, takeDue } from './outbox-repository.ts';
+import { send } from './send.ts';
+import { signedHeaders } from './signature.ts';
+
+type Deps = Pick<Dependencies, 'database' | 'config' | 'log'>;
+
+const TIMEOUT_MS = 10_000;
+/** Longer than an attempt can take. */
+const LEASE_SECONDS = 60;
+const AT_ONCE = 16;
+/** Waits after the first, second, … failure; the last one repeats until the event is too old. */
+const BACKOFF_SECONDS = [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400];
+const GIVE_UP_SECONDS = 3 * 86_400;
+
+/** Sends what is due now. @returns how many deliveries were tried */
+export async function deliverDue(deps: Deps): Promise<number> {
+  const due = await takeDue(deps.database.db, AT_ONCE, LEASE_SECONDS);
+  await Promise.all(due.map((delivery) => deliver(deps, delivery)));
+  return due.length;
+}
+
+async function deliver({ database, config, log }: Deps, delivery: DueDelivery): Promise<void> {
+  const secrets = [delivery.secret, delivery.old_secret].filter((secret) => secret !== null);
+  const headers = signedHeaders(delivery.event_id, delivery.body, secrets, new Date());
+  const guard = { allowPrivate: config.webhookPrivateAddresses, timeoutMilliseconds: TIMEOUT_MS };
+  const sent = await send(delivery.url, headers, delivery.body, guard);
+  const line = { delivery: delivery.id, endpoint: delivery.endpoint_id, attempt: delivery.attempts, ...sent };
+  if (sent.status !== null && sent.status >= 200 && sent.status < 300) {
+    await markDelivered(database.db, delivery, sent.status);
+    return log.info(line, 'webhook delivered');
+  }
+  const wait = waitAfter(delivery.attempts, delivery.age_seconds);
+  await markFailed(database.db, delivery, sent, wait, config.webhookDisableHours * 3_600);
+  log.warn({ ...line, next_in_seconds: wait }, 'webhook not delivered');
+}
+
+/** Seconds until the next attempt, with up to a tenth of chance, or null: the event is three days old. */
+export function waitAfter(attempts: number, ageSeconds: number): number | null {
+  if (ageSeconds > GIVE_UP_SECONDS) return null;
+  const wait = BACKOFF_SECONDS[Math.min(attempts, BACKOFF_SECONDS.length) - 1]!;
+  return wait * (1 + Math.random() / 10);
+}
+
+/** Delivers until stopped; an idle round costs one query. */
+export function startWebhookDelivery(deps: Deps): { stop(): Promise<void> } {
+  const leave = new AbortController();
+  const idleMs = deps.config.webhookPollMilliseconds;
+  const work = async () => {
+    while (!leave.signal.aborted) {
+      let busy = false;
+      try {
+        busy = (await deliverDue(deps)) === AT_ONCE;
+      } catch (err) {
+        deps.log.warn({ err }, 'webhooks cannot be delivered at the moment');
+      }
+      if (!busy) await sleep(idleMs, undefined, { signal: leave.signal, ref: false }).catch(() => {}); // woken: the loop ends
+    }
+  };
+  const working = work();
+  return {
+    stop: async () => {
+      leave.abort();
+      await working;
+    },
+  };
+}

@@ -1,0 +1,146 @@
+/**
+ * What a project does with its webhook endpoints: create, look at, change, rotate, delete, try. A secret is shown when
+ * it is made and never again.
+ */
+import { badRequest, invalidValue, noSuchWebhook } from '../../errors.ts';
+import { newId, randomBase62 } from '../../ids.ts';
+import type { Dependencies } from '../dependencies.ts';
+import type { WebhookEventType } from './event-types.ts';
+import {
+  countEndpoints,
+  type EndpointRow,
+  findEndpoint,
+  insertEndpoint,
+  listEndpoints,
+  markEndpointDeleted,
+  replaceSecret,
+  updateEndpoint,
+} from './repository.ts';
+import { faultOf, send } from './send.ts';
+import { newSecret, signedHeaders } from './signature.ts';
+
+type Deps = Pick<Dependencies, 'database' | 'config'>;
+
+/** As many as anybody has needed; each costs a delivery per event. */
+const ENDPOINTS_MAX = 50;
+const KEEP_OLD_SECONDS = 86_400;
+const TEST_TIMEOUT_MS = 10_000;
+
+export interface EndpointFields {
+  name: string;
+  url: string;
+  event_types: WebhookEventType[];
+}
+
+function checkUrl({ config }: Deps, url: string): void {
+  const fault = faultOf(url, { allowPrivate: config.webhookPrivateAddresses });
+  if (fault) throw invalidValue('url', `${fault}.`);
+}
+
+const typesOf = (types: readonly WebhookEventType[]) => [...new Set(types)];
+
+/** The new endpoint with its secret. */
+export async function createEndpoint(
+  deps: Deps,
+  projectId: string,
+  fields: EndpointFields,
+): Promise<EndpointRow> {
+  checkUrl(deps, fields.url);
+  if ((await countEndpoints(deps.database.db, projectId)) >= ENDPOINTS_MAX) {
+    throw badRequest(
+      `A project can have ${ENDPOINTS_MAX} webhook endpoints.`,
+      null,
+      'too_many_webhook_endpoints',
+    );
+  }
+  return insertEndpoint(deps.database.db, {
+    id: newId('whe_'),
+    projectId,
+    name: fields.name,
+    url: fields.url,
+    eventTypes: typesOf(fields.event_types),
+    secret: newSecret(),
+  });
+}
+
+/** The endpoint, or ApiError 404. */
+export async function getEndpoint({ database }: Deps, projectId: string, id: string): Promise<EndpointRow> {
+  return (await findEndpoint(database.db, projectId, id)) ?? missing(id);
+}
+
+export async function pageOfEndpoints(
+  { database }: Deps,
+  projectId: string,
+  query: { limit: number; after?: string },
+) {
+  const page = await listEndpoints(database.db, projectId, query);
+  if (page.items.length === 0 && query.after && !(await findEndpoint(database.db, projectId, query.after))) {
+    throw invalidValue('after', `no webhook endpoint '${query.after}' to continue from.`);
+  }
+  return page;
+}
+
+/** Changes what is given; an endpoint that was switched off after long failure is tried again. */
+export async function changeEndpoint(
+  deps: Deps,
+  projectId: string,
+  id: string,
+  fields: Partial<EndpointFields>,
+): Promise<EndpointRow> {
+  const before = await getEndpoint(deps, projectId, id);
+  if (fields.url !== undefined) checkUrl(deps, fields.url);
+  const change = {
+    ...(fields.name !== undefined && { name: fields.name }),
+    ...(fields.url !== undefined && { url: fields.url }),
+    ...(fields.event_types !== undefined && { eventTypes: typesOf(fields.event_types) }),
+  };
+  if (Object.keys(change).length === 0 && before.disabledAt === null) return before;
+  return (await updateEndpoint(deps.database.db, projectId, id, change)) ?? missing(id);
+}
+
+/** The endpoint with a new secret; with `keepOld` the old one signs beside it for 24 hours. */
+export async function rotateSecret(
+  { database }: Deps,
+  projectId: string,
+  id: string,
+  keepOld: boolean,
+): Promise<EndpointRow> {
+  const keep = keepOld ? KEEP_OLD_SECONDS : 0;
+  return (await replaceSecret(database.db, projectId, id, newSecret(), keep)) ?? missing(id);
+}
+
+export async function deleteEndpoint({ database }: Deps, projectId: string, id: string): Promise<void> {
+  if (!(await markEndpointDeleted(database.db, projectId, id))) missing(id);
+}
+
+/**
+ * Sends a sample event now and returns the receiver's status. Throws ApiError 400 when no answer came: what failed is
+ * the receiver, so repeating is the caller's choice.
+ */
+export async function testEndpoint(
+  deps: Deps,
+  projectId: string,
+  id: string,
+  eventType: WebhookEventType,
+): Promise<number> {
+  const endpoint = await getEndpoint(deps, projectId, id);
+  const eventId = `evt_${randomBase62(24)}`;
+  const about = eventType.startsWith('batch.') ? 'batch_' : 'ftjob-';
+  const body = JSON.stringify({
+    id: eventId,
+    object: 'event',
+    created_at: Math.floor(Date.now() / 1000),
+    type: eventType,
+    data: { id: `${about}test` },
+  });
+  const sent = await send(endpoint.url, signedHeaders(eventId, body, [endpoint.secret], new Date()), body, {
+    allowPrivate: deps.config.webhookPrivateAddresses,
+    timeoutMilliseconds: TEST_TIMEOUT_MS,
+  });
+  if (sent.status !== null) return sent.status;
+  throw badRequest(`The webhook endpoint could not be reached: ${sent.error}.`, 'url', 'webhook_not_reached');
+}
+
+function missing(id: string): never {
+  throw noSuchWebhook(id);
+}
