@@ -3,7 +3,7 @@ import type { Config } from '../config.ts';
 import { describeBaseModel } from '../domain/base-models/describe.ts';
 import { listBaseModels, upsertBaseModel } from '../domain/base-models/repository.ts';
 import { withDatabase } from './database.ts';
-import { table } from './keys.ts';
+import { table } from './table.ts';
 import { pullModel } from './pull.ts';
 
 /** Fetches and registers a model; the sentence to print. */

@@ -103,7 +103,8 @@ async function prepare(config: Config & { databaseUrl: string }, say: Say): Prom
     if (key) {
       say(`API key: ${key}`);
       say(
-        'It is shown this once and stored only as a hash; `npm run lathe -- keys create NAME` makes another.',
+        'It is shown this once and stored only as a hash; `npm run lathe -- keys create NAME` makes another, with ' +
+          '`--admin` one for the admin API.',
       );
     }
     return await registerBaseModels(config, database, (reason) => say(`Left out: ${reason}`));
