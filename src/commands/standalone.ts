@@ -7,7 +7,6 @@ import { type Config, ConfigError, childEnvironment, loadConfig, PROJECT_ROOT } 
 import { openDatabase } from '../db/client.ts';
 import { registerBaseModels } from '../domain/base-models/register.ts';
 import { createLog } from '../log.ts';
-import { startServer } from '../server.ts';
 import { nodeFlags } from './child.ts';
 import { reachableDatabaseUrl } from './database.ts';
 
@@ -16,6 +15,7 @@ export async function runApi(): Promise<number> {
   const config = standalone(loadConfig());
   requireSharedToken(config);
   const log = createLog({ level: config.logLevel, name: 'api' });
+  const { startServer } = await import('../server.ts'); // a worker's host has no HTTP stack
   const server = await startServer(config, log);
   log.info({ url: server.url }, 'listening');
   process.send?.({ listening: server.url });
