@@ -15,6 +15,7 @@ import { vi } from 'vitest';
 import { type Config, loadConfig, PROJECT_ROOT } from '../../src/config.ts';
 import type { Database } from '../../src/db/client.ts';
 import { baseModels, files, jobCheckpoints, jobEvents, jobs, tunedModels } from '../../src/db/schema.ts';
+import { storedMethod } from '../../src/domain/jobs/methods.ts';
 import { newId } from '../../src/ids.ts';
 import { openDiskStorage } from '../../src/storage/disk.ts';
 import type { Storage } from '../../src/storage/storage.ts';
@@ -67,6 +68,20 @@ export function chatLines(count: number, from = 0): string {
   }).join('');
 }
 
+/** Lines of a preference file; counting up is preferred to counting down. */
+export function preferenceLines(count: number, from = 0): string {
+  return Array.from({ length: count }, (_, i) => {
+    const n = from + i;
+    const numbers = Array.from({ length: (n % 5) + 2 }, (_, k) => k);
+    const answer = (content: string) => [{ role: 'assistant', content }];
+    return `${JSON.stringify({
+      input: { messages: [{ role: 'user', content: `Count to ${n % 5}, ${n}` }] },
+      preferred_output: answer(numbers.join(' ')),
+      non_preferred_output: answer(`${numbers.toReversed().join(' ')} done`),
+    })}\n`;
+  }).join('');
+}
+
 export interface JobRequest {
   training: string;
   validation?: string;
@@ -76,7 +91,11 @@ export interface JobRequest {
     n_epochs?: number | 'auto';
     batch_size?: number | 'auto';
     learning_rate_multiplier?: number | 'auto';
+    /** DPO only. */
+    beta?: number | 'auto';
   };
+  /** Default 'supervised'. */
+  method?: 'supervised' | 'dpo';
   adapter?: Record<string, unknown>;
   trainer?: Record<string, unknown>;
   model?: string;
@@ -160,7 +179,6 @@ export class TestService {
   /** Inserts a job as the API does. */
   async createJob(request: JobRequest): Promise<string> {
     const id = newId('ftjob-');
-    const auto = { n_epochs: 'auto', batch_size: 'auto', learning_rate_multiplier: 'auto' };
     await this.database.db.insert(jobs).values({
       id,
       projectId: this.projectId,
@@ -169,10 +187,7 @@ export class TestService {
       validationFile: request.validation === undefined ? null : await this.upload(request.validation),
       suffix: request.suffix ?? null,
       seed: request.seed ?? 7,
-      method: {
-        type: 'supervised',
-        supervised: { hyperparameters: { ...auto, ...request.hyperparameters } },
-      },
+      method: storedMethod(request.hyperparameters, request.method),
       adapter: { peft_type: 'LORA', ...request.adapter },
       trainer: request.trainer ?? {},
       status: 'validating_files',
