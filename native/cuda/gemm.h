@@ -8,7 +8,10 @@ namespace lathe::cuda {
 /// operand is bf16 and the other f32, the f32 one is rounded to bf16 first.
 void multiply(Out c, In a, In b, bool trans_a, bool trans_b, float alpha, float beta);
 
-/// The same by the own kernels, whatever is there; both operands of one type.
+/// The weight [N,K] behind the header of packWeight's result.
+Tensor packed_weight(In packed);
+
+/// multiply() by the own kernels, whatever is there; both operands of one type.
 void multiply_own(Out c, In a, In b, bool trans_a, bool trans_b, float alpha, float beta);
 
 }  // namespace lathe::cuda
