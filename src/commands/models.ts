@@ -3,8 +3,8 @@ import type { Config } from '../config.ts';
 import { describeBaseModel } from '../domain/base-models/describe.ts';
 import { listBaseModels, upsertBaseModel } from '../domain/base-models/repository.ts';
 import { withDatabase } from './database.ts';
-import { table } from './table.ts';
 import { pullModel } from './pull.ts';
+import { table } from './table.ts';
 
 /** Fetches and registers a model; the sentence to print. */
 export async function pullCommand(
