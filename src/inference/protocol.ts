@@ -40,6 +40,18 @@ export interface WireSampling {
   logit_bias: Record<string, number>;
 }
 
+/** How the tools of a request may be used. */
+export interface WireToolChoice {
+  mode: 'none' | 'auto' | 'required';
+  /** The only tools that may be called; null = any. */
+  names: string[] | null;
+  /** Whether one answer may hold several calls. */
+  parallel: boolean;
+}
+
+/** What every text of the answer must be. */
+export type WireFormat = { type: 'json_object' } | { type: 'json_schema'; schema: unknown; strict: boolean };
+
 export interface GenerateRequest {
   request_id: string;
   base_model: string;
@@ -49,6 +61,15 @@ export interface GenerateRequest {
   messages: WireMessage[];
   tools: unknown[] | null;
   sampling: WireSampling;
+  /** Only with tools; absent = auto, any, in parallel. */
+  tool_choice?: WireToolChoice;
+  response_format?: WireFormat;
+  /** Text or tokens in place of messages and template; `messages` is empty then. */
+  prompt?: string | number[];
+  /** Alternatives per prompt token to report in a `prompt` event; absent = no such event. Only with `prompt`. */
+  prompt_logprobs?: number;
+  /** For templates that can switch their thinking on and off. */
+  enable_thinking?: boolean;
 }
 
 export interface WireToken {
@@ -58,10 +79,25 @@ export interface WireToken {
   top_logprobs: { token: string; bytes: number[]; logprob: number }[];
 }
 
+/** A token of the prompt; the first one has no log-probability. */
+export interface WirePromptToken {
+  token: string;
+  bytes: number[];
+  logprob: number | null;
+  top_logprobs: { token: string; bytes: number[]; logprob: number }[];
+}
+
+/**
+ * Text and tool calls of a choice come in order. `tool_call` begins call number `call` of the choice, `tool_arguments`
+ * goes on with its arguments' JSON text.
+ */
 export type GenerateEvent =
   | { type: 'start'; prompt_tokens: number; cached_tokens: number }
+  | { type: 'prompt'; tokens: WirePromptToken[] }
+  | { type: 'tool_call'; index: number; call: number; name: string }
+  | { type: 'tool_arguments'; index: number; call: number; text: string }
   | { type: 'delta'; index: number; text: string; tokens: WireToken[] }
-  | { type: 'finish'; index: number; reason: 'stop' | 'length' }
+  | { type: 'finish'; index: number; reason: 'stop' | 'length' | 'tool_calls' }
   | { type: 'done'; prompt_tokens: number; completion_tokens: number; cached_tokens: number }
   | { type: 'error'; error: WorkerError };
 

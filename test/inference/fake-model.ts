@@ -10,9 +10,10 @@ import {
   type GenerationRequest,
   type Vocabulary,
 } from '../../workers/inference/engine-loop.ts';
+import { GrammarStates } from '../../workers/inference/grammar/states.ts';
 import { KvBlocks } from '../../workers/inference/kv-blocks.ts';
 import { byAdapter, layOut, type RunItem, type Runner } from '../../workers/inference/model-runner.ts';
-import { type Sample, Sampler } from '../../workers/inference/sampling.ts';
+import { type NoSample, type Sample, Sampler } from '../../workers/inference/sampling.ts';
 
 export const VOCAB = 64;
 export const EOS = 63;
@@ -53,7 +54,9 @@ export class FakeRunner implements Runner<FakeAdapter> {
     this.#blockSize = blockSize;
   }
 
-  run(items: readonly RunItem<FakeAdapter>[]): (Sample | 'not-finite' | null)[] {
+  trim(): void {}
+
+  run(items: readonly RunItem<FakeAdapter>[]): (Sample | NoSample | null)[] {
     const order = byAdapter(items);
     const batch = layOut(items, order, this.#blockSize);
     this.steps++;
@@ -64,7 +67,7 @@ export class FakeRunner implements Runner<FakeAdapter> {
     batch.slots.forEach((slot, t) => {
       this.#rows[slot] = [batch.ids[t]!, batch.positions[t]!];
     });
-    const samples = new Array<Sample | 'not-finite' | null>(items.length).fill(null);
+    const samples = new Array<Sample | NoSample | null>(items.length).fill(null);
     order.forEach((index, s) => {
       const { sampler } = items[index]!;
       if (!sampler) return;
@@ -153,6 +156,7 @@ export function createLoop(o: FakeLoopOptions = {}) {
     contextLength,
     tokenBudget: o.tokenBudget ?? 32,
     maxRunning: o.maxRunning ?? 8,
+    grammars: new GrammarStates(VOCAB),
     deliver: (batch) => {
       for (const [id, event] of batch) events.set(id, [...(events.get(id) ?? []), event]);
     },
@@ -171,6 +175,8 @@ export function createLoop(o: FakeLoopOptions = {}) {
       cacheSalt: 'test',
       sampling: { ...plainSampling, ...sampling },
       seed: 1,
+      grammar: null,
+      scorePrompt: null,
       ...rest,
     });
     return id;
@@ -204,7 +210,7 @@ export function naiveText(
   let text = '';
   for (let i = 0; i < (all.max_tokens ?? 1000); i++) {
     const sample = sampler.sample(fakeLogits(tokens, adapter));
-    if (sample === 'not-finite') throw new Error('not finite');
+    if (typeof sample === 'string') throw new Error(sample);
     if (sample.token === EOS) break;
     tokens.push(sample.token);
     text += decoder.push(sample.token);

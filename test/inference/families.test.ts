@@ -6,6 +6,7 @@ import { KvCache, openModel } from '../../workers/engine/models/index.ts';
 import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import { ResidentAdapters } from '../../workers/inference/adapters.ts';
 import { EngineLoop, type Vocabulary } from '../../workers/inference/engine-loop.ts';
+import { GrammarStates } from '../../workers/inference/grammar/states.ts';
 import { KvBlocks } from '../../workers/inference/kv-blocks.ts';
 import { ModelRunner } from '../../workers/inference/model-runner.ts';
 import { CASES, type CaseName, caseFolder, readReference } from '../golden/read.ts';
@@ -43,6 +44,7 @@ function serve(name: CaseName, forServing: boolean) {
     contextLength: 64,
     tokenBudget: 6,
     maxRunning: 4,
+    grammars: new GrammarStates(model.config.vocabSize),
     deliver: (events) => {
       for (const [id, event] of events) {
         if (event.type === 'delta') texts.set(id, (texts.get(id) ?? '') + event.text);
@@ -58,6 +60,8 @@ function serve(name: CaseName, forServing: boolean) {
       cacheSalt: String(adapter),
       sampling: { ...plainSampling, max_tokens: 16 },
       seed: 1,
+      grammar: null,
+      scorePrompt: null,
     });
     return lastId;
   };

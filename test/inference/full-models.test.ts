@@ -44,6 +44,8 @@ function create() {
       cacheSalt: '',
       sampling: plainSampling,
       seed: 1,
+      grammar: null,
+      scorePrompt: null,
     };
     models.submit(request, { modelId: `ft:${name}`, digest: name, directory: name });
   };

@@ -23,7 +23,7 @@ const create = (o: Partial<WireSampling> = {}, seed = 1, choice = 0): Sampler =>
 const row = (values: number[]): Float32Array => Float32Array.from(values);
 function draw(sampler: Sampler, values: number[]): Sample {
   const sample = sampler.sample(row(values));
-  if (sample === 'not-finite') throw new Error('not finite');
+  if (typeof sample === 'string') throw new Error(sample);
   return sample;
 }
 

@@ -51,6 +51,11 @@ async function start(o: Partial<InferenceServerDeps> = {}) {
         rendered.push(messages[0]!.content!);
         return Int32Array.from({ length: messages[0]!.content!.split(' ').length }, (_, i) => i);
       },
+      encode: async (text) => Int32Array.from(text.split(' '), (_, i) => i),
+      toolFormat: async () => null,
+    },
+    grammars: {
+      compile: async (source) => ({ source, thread: 0 }),
     },
     adapterFiles: {
       acquire: async () => {

@@ -10,6 +10,7 @@ import type {
   GenerateEvent,
   GenerateRequest,
   WireAdapter,
+  WirePromptToken,
   WireToken,
   WorkerError,
 } from '../../src/inference/protocol.ts';
@@ -21,6 +22,7 @@ import { loadTokenizer, type Tokenizer } from '../../workers/engine/tokenizer/lo
 import { AdapterFiles } from '../../workers/inference/adapter-files.ts';
 import { Admission } from '../../workers/inference/admission.ts';
 import { Engine, type EngineOptions } from '../../workers/inference/engine.ts';
+import { Grammars } from '../../workers/inference/grammar/grammars.ts';
 import { PromptThread } from '../../workers/inference/prompts.ts';
 import { InferenceServer } from '../../workers/inference/server.ts';
 import { plainSampling } from './fake-model.ts';
@@ -62,6 +64,9 @@ async function writeModel(directory: string, seed: number): Promise<void> {
   model.dispose();
 }
 
+const openStore = (home: string): Promise<Storage> =>
+  openStorage({ storage: { kind: 'disk', dir: path.join(home, 'storage') } });
+
 export class TinyWorld {
   readonly home: string;
   readonly modelDirectory: string;
@@ -70,10 +75,10 @@ export class TinyWorld {
   /** The same weights, for the oracle's full forward. */
   readonly model: Model;
 
-  private constructor(home: string, storage: Storage) {
+  private constructor(home: string, storage: Storage, modelDirectory: string) {
     this.home = home;
     this.storage = storage;
-    this.modelDirectory = path.join(home, 'model');
+    this.modelDirectory = modelDirectory;
     this.tokenizer = loadTokenizer(this.modelDirectory);
     this.model = openModel(this.modelDirectory, openDevice({ kind: 'cpu' }), { dtype: 'f32' });
   }
@@ -84,10 +89,13 @@ export class TinyWorld {
     for (const file of ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja']) {
       await copyFile(path.join(SHIPPED, file), path.join(home, 'model', file));
     }
-    return new TinyWorld(
-      home,
-      await openStorage({ storage: { kind: 'disk', dir: path.join(home, 'storage') } }),
-    );
+    return new TinyWorld(home, await openStore(home), path.join(home, 'model'));
+  }
+
+  /** The shipped model, which has learned to write. */
+  static async shipped(): Promise<TinyWorld> {
+    const home = await mkdtemp(path.join(tmpdir(), 'lathe-inference-'));
+    return new TinyWorld(home, await openStore(home), SHIPPED);
   }
 
   async remove(): Promise<void> {
@@ -142,14 +150,20 @@ export interface Answer {
   error: WorkerError | null;
   text: string[];
   tokens: WireToken[][];
+  calls: { name: string; arguments: string }[][];
+  prompt: WirePromptToken[];
   reasons: string[];
   promptTokens: number;
   completionTokens: number;
   cachedTokens: number;
 }
 
+type Extra = Pick<GenerateRequest, 'tool_choice' | 'response_format' | 'prompt' | 'prompt_logprobs'>;
+
 export type Ask = Partial<GenerateRequest['sampling']> & {
   content: string;
+  tools?: unknown[];
+  extra?: Partial<Extra>;
   adapter?: WireAdapter | null;
   signal?: AbortSignal;
   onEvent?: (event: GenerateEvent) => void;
@@ -160,11 +174,19 @@ export class TinyWorker {
   readonly server: InferenceServer;
   readonly url: string;
   readonly #prompts: PromptThread;
+  readonly grammars: Grammars;
 
-  private constructor(engine: Engine, server: InferenceServer, prompts: PromptThread, url: string) {
+  private constructor(
+    engine: Engine,
+    server: InferenceServer,
+    prompts: PromptThread,
+    grammars: Grammars,
+    url: string,
+  ) {
     this.engine = engine;
     this.server = server;
     this.#prompts = prompts;
+    this.grammars = grammars;
     this.url = url;
   }
 
@@ -185,11 +207,18 @@ export class TinyWorker {
       retryAfterMilliseconds: 30_000,
       idleTimeoutMilliseconds: 60_000,
     });
+    const grammars = new Grammars({
+      modelDirectory: engineOptions.modelDirectory,
+      threads: 1,
+      deadlineMilliseconds: 60_000,
+      connect: (thread, port) => engine.connectGrammars(thread, port),
+    });
     const server = new InferenceServer({
       token: TOKEN,
       baseModel: 'tiny',
       engine,
       prompts,
+      grammars,
       adapterFiles,
       admission: new Admission({ maxRunning: engineOptions.maxRunning, maxWaiting, maxWaitingTokens: 1e6 }),
       stream: { maxBufferedBytes: 256 * 1024, stallMilliseconds: 30_000 },
@@ -197,23 +226,24 @@ export class TinyWorker {
       log: { warn: (fields) => console.warn(fields), error: (fields) => console.error(fields) },
     });
     const port = await server.listen('127.0.0.1', 0);
-    return new TinyWorker(engine, server, prompts, `http://127.0.0.1:${port}`);
+    return new TinyWorker(engine, server, prompts, grammars, `http://127.0.0.1:${port}`);
   }
 
   async stop(): Promise<void> {
     await this.server.drain(0);
-    await Promise.all([this.engine.close(), this.#prompts.close()]);
+    await Promise.all([this.engine.close(), this.#prompts.close(), this.grammars.close()]);
   }
 
-  async ask({ content, adapter = null, signal, onEvent, ...sampling }: Ask): Promise<Answer> {
+  async ask({ content, adapter = null, tools, extra, signal, onEvent, ...sampling }: Ask): Promise<Answer> {
     const request: GenerateRequest = {
       request_id: 'req_test',
       base_model: 'tiny',
       adapter,
       cache_owner: 'proj_a',
-      messages: [{ role: 'user', content }],
-      tools: null,
+      messages: extra?.prompt === undefined ? [{ role: 'user', content }] : [],
+      tools: tools ?? null,
       sampling: { ...plainSampling, logprobs: true, ...sampling },
+      ...extra,
     };
     const response = await fetch(`${this.url}/generate`, {
       method: 'POST',
@@ -235,6 +265,8 @@ export async function readAnswer(
     error: null,
     text: Array<string>(n).fill(''),
     tokens: Array.from({ length: n }, () => []),
+    calls: Array.from({ length: n }, () => []),
+    prompt: [],
     reasons: Array<string>(n).fill(''),
     promptTokens: 0,
     completionTokens: 0,
@@ -251,9 +283,14 @@ export async function readAnswer(
       if (event.type === 'delta') {
         answer.text[event.index] += event.text;
         answer.tokens[event.index]!.push(...event.tokens);
-      } else if (event.type === 'finish') answer.reasons[event.index] = event.reason;
+      } else if (event.type === 'tool_call') {
+        answer.calls[event.index]!.push({ name: event.name, arguments: '' });
+      } else if (event.type === 'tool_arguments') {
+        answer.calls[event.index]![event.call]!.arguments += event.text;
+      } else if (event.type === 'prompt') answer.prompt = event.tokens;
+      else if (event.type === 'finish') answer.reasons[event.index] = event.reason;
       else if (event.type === 'error') answer.error = event.error;
-      else {
+      else if (event.type === 'start' || event.type === 'done') {
         answer.promptTokens = event.prompt_tokens;
         answer.cachedTokens = event.cached_tokens;
         if (event.type === 'done') answer.completionTokens = event.completion_tokens;

@@ -7,8 +7,8 @@
 export interface ResidentAdaptersOptions<A> {
   /** Adapters in memory at most. */
   capacity: number;
-  /** Reads an adapter from a local folder; synchronous, because it runs between two steps. */
-  load: (directory: string) => A;
+  /** Reads an adapter from a local folder, at once or in pieces between which the others' steps run. */
+  load: (directory: string) => A | Generator<void, A>;
   /** How long a failure is remembered. */
   retryAfterMilliseconds: number;
   now?: () => number;
@@ -36,6 +36,7 @@ export class ResidentAdapters<A extends { dispose(): void }> {
   /** Least recently used first. */
   readonly #residents = new Map<string, Resident<A>>();
   readonly #failures = new Map<string, { message: string; until: number }>();
+  #loading: { digest: string; pieces: Generator<void, A> } | null = null;
 
   constructor(options: ResidentAdaptersOptions<A>) {
     if (options.capacity < 1) throw new Error('adapters: capacity must be >= 1');
@@ -48,8 +49,33 @@ export class ResidentAdapters<A extends { dispose(): void }> {
     return [...this.#residents.keys()];
   }
 
+  /** Whether an adapter is being read, piece by piece. */
+  get loading(): boolean {
+    return this.#loading !== null;
+  }
+
+  /** Reads on for about so long, one piece at least. */
+  work(milliseconds: number): void {
+    const { digest, pieces } = this.#loading ?? {};
+    if (!digest || !pieces) return;
+    const until = performance.now() + milliseconds;
+    try {
+      do {
+        const piece = pieces.next();
+        if (!piece.done) continue;
+        this.#loading = null;
+        this.#residents.set(digest, { adapter: piece.value, pins: 0 });
+        return;
+      } while (performance.now() < until);
+    } catch (cause) {
+      this.#loading = null;
+      this.#remember(digest, cause);
+    }
+  }
+
   /**
-   * Makes the adapter resident and counts one user. False when every place is taken by adapters in use.
+   * Makes the adapter resident and counts one user. False when every place is taken by adapters in use, or while it is
+   * read in pieces: ask again.
    * @throws AdapterLoadError when it cannot be loaded, or could not a moment ago.
    */
   pin(digest: string, directory: string): boolean {
@@ -61,8 +87,14 @@ export class ResidentAdapters<A extends { dispose(): void }> {
       return true;
     }
     this.#refuseRecentFailure(digest);
+    if (this.#loading) return false;
     if (this.#residents.size >= this.#options.capacity && !this.#evictOne()) return false;
-    this.#residents.set(digest, { adapter: this.#load(digest, directory), pins: 1 });
+    const loaded = this.#load(digest, directory);
+    if (isPieces(loaded)) {
+      this.#loading = { digest, pieces: loaded };
+      return false;
+    }
+    this.#residents.set(digest, { adapter: loaded, pins: 1 });
     return true;
   }
 
@@ -80,20 +112,26 @@ export class ResidentAdapters<A extends { dispose(): void }> {
   }
 
   dispose(): void {
+    this.#loading?.pieces.return(undefined as never);
+    this.#loading = null;
     for (const { adapter } of this.#residents.values()) adapter.dispose();
     this.#residents.clear();
   }
 
-  #load(digest: string, directory: string): A {
+  #load(digest: string, directory: string): A | Generator<void, A> {
     try {
       return this.#options.load(directory);
     } catch (cause) {
-      const message = cause instanceof Error ? cause.message : String(cause);
-      const wait = this.#options.retryAfterMilliseconds;
-      if (this.#failures.size >= 1024) this.#failures.clear(); // bounded; forgetting only costs another load
-      this.#failures.set(digest, { message, until: this.#now() + wait });
-      throw new AdapterLoadError(message, Math.ceil(wait / 1000));
+      throw this.#remember(digest, cause);
     }
+  }
+
+  #remember(digest: string, cause: unknown): AdapterLoadError {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    const wait = this.#options.retryAfterMilliseconds;
+    if (this.#failures.size >= 1024) this.#failures.clear(); // bounded; forgetting only costs another load
+    this.#failures.set(digest, { message, until: this.#now() + wait });
+    return new AdapterLoadError(message, Math.ceil(wait / 1000));
   }
 
   #refuseRecentFailure(digest: string): void {
@@ -113,4 +151,8 @@ export class ResidentAdapters<A extends { dispose(): void }> {
     }
     return false;
   }
+}
+
+function isPieces<A>(loaded: A | Generator<void, A>): loaded is Generator<void, A> {
+  return typeof (loaded as Partial<Generator>).next === 'function';
 }

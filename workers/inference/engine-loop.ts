@@ -4,11 +4,15 @@
  */
 import type { GenerateEvent, WireSampling, WireToken, WorkerError } from '../../src/inference/protocol.ts';
 import { AdapterLoadError, type ResidentAdapters } from './adapters.ts';
+import { type Outcome, runFitting } from './fitting-run.ts';
+import type { CompiledGrammar } from './grammar/messages.ts';
+import type { GrammarState, GrammarStates } from './grammar/states.ts';
 import type { KvBlocks } from './kv-blocks.ts';
-import type { Runner } from './model-runner.ts';
-import { modelNotFinite, modelUnavailable } from './refusals.ts';
-import { Sampler } from './sampling.ts';
-import { Scheduler } from './scheduler.ts';
+import type { RunItem, Runner } from './model-runner.ts';
+import { PromptScores } from './prompt-scores.ts';
+import { grammarDeadEnd, grammarLost, modelNotFinite, modelUnavailable, outOfMemory } from './refusals.ts';
+import { type Sample, Sampler } from './sampling.ts';
+import { type ScheduledRun, Scheduler } from './scheduler.ts';
 import { Sequence } from './sequence.ts';
 import { StopText, type TokenDecoder, type VisibleText } from './stop.ts';
 
@@ -22,7 +26,18 @@ export interface GenerationRequest {
   sampling: WireSampling;
   /** Random numbers are a function of (seed, choice, position) alone. */
   seed: number;
+  /** What the answer must be; null = anything. */
+  grammar: CompiledGrammar | null;
+  /** Alternatives to report for every prompt token; null = prompt tokens are not reported. */
+  scorePrompt: number | null;
 }
+
+/** Steps wait so long for masks that are not there yet: briefly beside others that need none. */
+const PATIENCE_MILLISECONDS = { shared: 4, alone: 100 };
+/** Time a step may spend on reading an adapter. */
+const ADAPTER_MILLISECONDS = 2;
+/** Prompt tokens scored in one step: each needs a row of logits. */
+const SCORED_CHUNK = 32;
 
 export type EngineEvent = [id: number, event: GenerateEvent];
 
@@ -41,6 +56,7 @@ export interface EngineLoopOptions<A extends { dispose(): void }> {
   contextLength: number;
   tokenBudget: number;
   maxRunning: number;
+  grammars: GrammarStates;
   /** Takes the events of one step; called once a step, not at all when there are none. */
   deliver: (events: EngineEvent[]) => void;
 }
@@ -49,7 +65,9 @@ interface Choice {
   generation: Generation;
   index: number;
   sequence: Sequence;
-  sampler: Sampler;
+  /** Made when the choice first runs, with the state of its grammar. */
+  sampler: Sampler | null;
+  grammar: GrammarState | null;
   text: StopText<WireToken | null>;
 }
 
@@ -60,6 +78,7 @@ interface Generation {
   /** Choices that join once the prompt of the first is in the cache, to share its blocks. */
   followers: Choice[];
   started: boolean;
+  scores: PromptScores | null;
   cachedTokens: number;
   completionTokens: number;
 }
@@ -91,7 +110,7 @@ export class EngineLoop<A extends { dispose(): void }> {
 
   submit(request: GenerationRequest): void {
     const { prompt, sampling } = request;
-    const { contextLength } = this.#options;
+    const { contextLength, vocabulary } = this.#options;
     if (prompt.length < 1 || prompt.length >= contextLength)
       throw new Error('engine-loop: prompt outside the context');
     const generation: Generation = {
@@ -99,6 +118,7 @@ export class EngineLoop<A extends { dispose(): void }> {
       open: new Set(),
       followers: [],
       started: false,
+      scores: request.scorePrompt === null ? null : new PromptScores(prompt, request.scorePrompt, vocabulary),
       cachedTokens: 0,
       completionTokens: 0,
     };
@@ -109,15 +129,10 @@ export class EngineLoop<A extends { dispose(): void }> {
         maxLength: Math.min(contextLength, prompt.length + (sampling.max_tokens ?? contextLength)),
         cacheSalt: request.cacheSalt,
         adapter: request.adapter?.digest ?? null,
+        ...(generation.scores ? { maxChunk: SCORED_CHUNK } : {}),
       });
-      const text = new StopText<WireToken | null>(this.#options.vocabulary.createDecoder(), sampling.stop);
-      const choice = {
-        generation,
-        index,
-        sequence,
-        sampler: new Sampler(sampling, request.seed, index),
-        text,
-      };
+      const text = new StopText<WireToken | null>(vocabulary.createDecoder(), sampling.stop);
+      const choice: Choice = { generation, index, sequence, sampler: null, grammar: null, text };
       generation.open.add(choice);
       this.#choices.set(sequence, choice);
       if (index > 0) generation.followers.push(choice);
@@ -134,38 +149,78 @@ export class EngineLoop<A extends { dispose(): void }> {
 
   /** Runs one step; false when there is nothing left to do. */
   step(): boolean {
+    const { adapters, grammars, runner } = this.#options;
+    adapters.work(ADAPTER_MILLISECONDS);
     const scheduled = this.scheduler.schedule();
     const refused = this.#refused.splice(0);
-    if (scheduled.length === 0 && refused.length === 0 && this.scheduler.waiting.length > 0) {
+    if (scheduled.length + refused.length === 0 && this.scheduler.waiting.length > 0 && !adapters.loading) {
       throw new Error('engine-loop: work waits but none runs');
     }
     for (const [choice, error] of refused) this.#refuse(choice, error);
     const runs = scheduled.filter(({ sequence }) => this.#choices.has(sequence)); // a refused request takes all its choices along
-    const items = runs.map(({ sequence, start, count, sample }) => {
-      const choice = this.#choices.get(sequence)!;
-      this.#start(choice);
-      return {
-        tokens: sequence.slice(start, start + count),
-        start,
-        blocks: sequence.blocks,
-        adapterKey: sequence.adapter,
-        adapter: sequence.adapter === null ? null : this.#options.adapters.get(sequence.adapter),
-        sampler: sample ? choice.sampler : null,
-      };
-    });
-    const samples = items.length === 0 ? [] : this.#options.runner.run(items);
-    this.scheduler.complete(runs);
-    runs.forEach(({ sequence }, i) => {
-      const sample = samples[i];
-      const choice = this.#choices.get(sequence); // gone when another choice of its request has just failed
-      if (!sample || !choice) return;
-      this.#release(choice.generation);
-      if (sample === 'not-finite')
-        this.#fail(choice.generation, modelNotFinite(choice.generation.request.adapter?.modelId ?? null));
-      else this.#advance(choice, sample);
-    });
+    const items = runs.map((run) => this.#item(run));
+    grammars.flush();
+    const constrained = runs.filter(({ sequence }) => this.#choices.get(sequence)!.grammar !== null).length;
+    grammars.beginStep(PATIENCE_MILLISECONDS[constrained < runs.length ? 'shared' : 'alone']);
+    const outcomes = runFitting(runner, items);
+    this.scheduler.complete(
+      runs.flatMap((run, i) => {
+        if (outcomes[i] === 'no-memory') return [];
+        // Without a mask nothing was sampled: the last token is run again, with the mask there by then.
+        return outcomes[i] === 'late' ? [{ ...run, count: run.count - 1 }] : [run];
+      }),
+    );
+    for (const [i, run] of runs.entries()) this.#take(run, outcomes[i] ?? null);
+    grammars.flush();
     if (this.#events.length > 0) this.#options.deliver(this.#events.splice(0));
     return !this.idle;
+  }
+
+  /** What the runner gets for one scheduled run; the choice's sampler and grammar state begin here. */
+  #item({ sequence, start, count, sample }: ScheduledRun): RunItem<A> {
+    const choice = this.#choices.get(sequence)!;
+    const { request, scores } = choice.generation;
+    this.#start(choice);
+    if (!choice.sampler) {
+      choice.grammar = request.grammar && this.#options.grammars.start(request.grammar);
+      choice.sampler = new Sampler(request.sampling, request.seed, choice.index, choice.grammar);
+    }
+    const isFull = sequence.length === sequence.maxLength; // asked for no token at all
+    return {
+      tokens: sequence.slice(start, start + count),
+      start,
+      blocks: sequence.blocks,
+      adapterKey: sequence.adapter,
+      adapter: sequence.adapter === null ? null : this.#options.adapters.get(sequence.adapter),
+      sampler: sample && !isFull ? choice.sampler : null,
+      score: scores && !scores.complete ? scores.take : null,
+    };
+  }
+
+  /** What came of one run: a token, the end, a failure, or nothing yet. */
+  #take({ sequence, sample: wasLast }: ScheduledRun, outcome: Outcome): void {
+    const choice = this.#choices.get(sequence); // gone when another choice of its request has just failed
+    if (!choice || outcome === 'late') return;
+    const { generation } = choice;
+    if (outcome === 'no-memory') {
+      this.#fail(generation, outOfMemory());
+      return;
+    }
+    if (!wasLast) return;
+    this.#tellScores(generation);
+    this.#release(generation);
+    if (outcome === 'not-finite')
+      this.#fail(generation, modelNotFinite(generation.request.adapter?.modelId ?? null));
+    else if (outcome === 'dead-end') this.#fail(generation, grammarDeadEnd());
+    else if (outcome === 'broken') this.#fail(generation, grammarLost());
+    else if (outcome === null) this.#finish(choice, 'length');
+    else this.#advance(choice, outcome);
+  }
+
+  #tellScores(generation: Generation): void {
+    if (!generation.scores) return;
+    this.#emit(generation, { type: 'prompt', tokens: generation.scores.tokens() });
+    generation.scores = null;
   }
 
   #pinAdapter(sequence: Sequence): 'run' | 'wait' | 'drop' {
@@ -197,7 +252,7 @@ export class EngineLoop<A extends { dispose(): void }> {
     for (const choice of generation.followers.splice(0)) this.scheduler.add(choice.sequence);
   }
 
-  #advance(choice: Choice, sample: Exclude<ReturnType<Sampler['sample']>, 'not-finite'>): void {
+  #advance(choice: Choice, sample: Sample): void {
     const { generation, sequence } = choice;
     const { eos, describe } = this.#options.vocabulary;
     generation.completionTokens++;
@@ -208,6 +263,7 @@ export class EngineLoop<A extends { dispose(): void }> {
       return;
     }
     sequence.append(sample.token);
+    choice.grammar?.accept(sample.token);
     const record: WireToken | null = generation.request.sampling.logprobs
       ? {
           ...describe(sample.token),
@@ -262,6 +318,7 @@ export class EngineLoop<A extends { dispose(): void }> {
 
   #drop(choice: Choice): void {
     choice.generation.open.delete(choice);
+    choice.grammar?.close();
     this.#choices.delete(choice.sequence);
     this.scheduler.remove(choice.sequence);
   }

@@ -9,6 +9,7 @@ import { loadTokenizer } from '../engine/tokenizer/load.ts';
 import type { EngineOptions, EngineStats, FromEngine, ToEngine } from './engine.ts';
 import type { EngineEvent } from './engine-loop.ts';
 import { FullModels } from './full-models.ts';
+import { GrammarStates } from './grammar/states.ts';
 import { ModelHost, RETRY_LOAD_MILLISECONDS } from './model-host.ts';
 
 const options = workerData as EngineOptions;
@@ -18,8 +19,9 @@ const deliver = (events: EngineEvent[]): void => send({ type: 'events', events, 
 
 const device = openDevice({ kind: options.device, threads: options.threads });
 const tokenizer = loadTokenizer(options.modelDirectory);
+const grammars = new GrammarStates(tokenizer.vocabSize);
 const openHost = (directory: string): ModelHost =>
-  new ModelHost({ ...options, directory, device, tokenizer, deliver });
+  new ModelHost({ ...options, directory, device, tokenizer, deliver, grammars });
 
 const base = openHost(options.modelDirectory);
 const fullModels = new FullModels({
@@ -36,6 +38,10 @@ const fullModels = new FullModels({
 
 let turning = false;
 port.on('message', (message: ToEngine) => {
+  if (message.type === 'grammar-thread') {
+    grammars.connect(message.thread, message.port);
+    return;
+  }
   if (message.type === 'cancel') {
     base.loop.cancel(message.id);
     fullModels.cancel(message.id);

@@ -3,7 +3,7 @@
  * never block a socket. Knows the messages between the two threads; must not know HTTP or tensors.
  */
 import { once } from 'node:events';
-import { Worker } from 'node:worker_threads';
+import { type MessagePort, Worker } from 'node:worker_threads';
 import type { GenerateEvent } from '../../src/inference/protocol.ts';
 import type { EngineEvent, GenerationRequest } from './engine-loop.ts';
 import type { FullModel } from './full-models.ts';
@@ -43,7 +43,8 @@ export interface EngineStats {
 
 export type ToEngine =
   | { type: 'generate'; request: GenerationRequest; fullModel: FullModel | null }
-  | { type: 'cancel'; id: number };
+  | { type: 'cancel'; id: number }
+  | { type: 'grammar-thread'; thread: number; port: MessagePort };
 export type FromEngine =
   | { type: 'ready'; info: EngineInfo }
   | { type: 'events'; events: EngineEvent[]; stats: EngineStats };
@@ -131,6 +132,12 @@ export class Engine implements Generator {
         if (this.#listeners.delete(id)) this.#send({ type: 'cancel', id });
       },
     };
+  }
+
+  /** The engine's end of a grammar thread. */
+  connectGrammars(thread: number, port: MessagePort): void {
+    if (this.#closed) port.close();
+    else this.#thread.postMessage({ type: 'grammar-thread', thread, port } satisfies ToEngine, [port]);
   }
 
   async close(): Promise<void> {

@@ -7,7 +7,6 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import {
   type ApiError,
   badRequest,
-  contextLengthExceeded,
   modelNotFound,
   modelUnavailable,
   overloaded,
@@ -23,8 +22,11 @@ import { type AdapterFiles, AdapterFilesError, type AdapterFolder, isFullModel }
 import type { Admission, Place } from './admission.ts';
 import type { EngineRequest, Generator } from './engine.ts';
 import { EventStream, type EventStreamLimits } from './event-stream.ts';
+import type { GrammarCompiler } from './grammar/grammars.ts';
+import { type Prepared, prepare } from './prepare.ts';
 import type { PromptRenderer } from './prompts.ts';
 import { checkLogitBias, parseGenerateRequest, promptBytes, toWorkerError } from './request.ts';
+import { ToolEvents } from './tools/events.ts';
 
 /** No tokenizer in use yields more than one token a byte, and none has tokens this long on average. */
 const BYTES_PER_TOKEN_MAX = 16;
@@ -33,6 +35,7 @@ export interface GenerateDeps {
   baseModel: string;
   engine: Generator;
   prompts: PromptRenderer;
+  grammars: GrammarCompiler;
   adapterFiles: Pick<AdapterFiles, 'acquire'>;
   admission: Admission;
   stream: EventStreamLimits;
@@ -58,28 +61,26 @@ export async function handleGenerate(
   const { contextLength, vocabSize } = deps.engine.info;
   if (request.base_model !== deps.baseModel) throw modelNotFound(request.base_model);
   checkLogitBias(request.sampling.logit_bias, vocabSize);
-  const bytes = promptBytes(request.messages, request.tools);
+  const bytes = promptBytes(request);
   if (bytes > BYTES_PER_TOKEN_MAX * contextLength) {
-    throw contextTooLong(`your messages have ${bytes} bytes`, contextLength);
+    throw contextTooLong(`your prompt has ${bytes} bytes`, contextLength);
   }
   // The place is taken before anything is spent on the request; a prompt has at most as many tokens as bytes.
   const place = deps.admission.reserve(request.sampling.n, Math.min(bytes, contextLength));
   if (!place) throw rateLimited('Too many requests are waiting for this model. Please try again.', 1);
   let folder: AdapterFolder | null = null;
   try {
-    const [prompt, acquired] = await Promise.allSettled([
-      deps.prompts.render(request.messages, request.tools),
+    const [prepared, acquired] = await Promise.allSettled([
+      prepare({ ...deps, contextLength, vocabSize }, request),
       request.adapter ? acquire(deps, request.adapter) : null,
     ]);
     if (acquired.status === 'fulfilled') folder = acquired.value;
-    if (prompt.status === 'rejected') throw prompt.reason;
+    if (prepared.status === 'rejected') throw prepared.reason;
     if (acquired.status === 'rejected') throw acquired.reason;
-    const tokens = prompt.value;
-    if (tokens.length >= contextLength) throw contextLengthExceeded(contextLength, tokens.length, 0);
-    place.resize(tokens.length);
+    place.resize(prepared.value.prompt.length);
     if (response.destroyed) return;
     if (deps.deadline.aborted) throw shuttingDown();
-    await stream(deps, { request, prompt: tokens, folder, place, response, left });
+    await stream(deps, { request, ...prepared.value, folder, place, response, left });
   } finally {
     folder?.release();
     place.release();
@@ -87,9 +88,8 @@ export async function handleGenerate(
 }
 
 /** A request that has everything it needs to run. */
-interface Prepared {
+interface Ready extends Prepared {
   request: GenerateRequest;
-  prompt: Int32Array;
   folder: AdapterFolder | null;
   place: Place;
   response: ServerResponse;
@@ -98,8 +98,9 @@ interface Prepared {
 }
 
 /** Runs the generation; rejects with AnsweredError when the engine refuses it before the first event. */
-async function stream(deps: GenerateDeps, prepared: Prepared): Promise<void> {
-  const { place, response, left } = prepared;
+async function stream(deps: GenerateDeps, ready: Ready): Promise<void> {
+  const { place, response, left, request, tools } = ready;
+  const translator = tools && new ToolEvents(request.sampling.n, tools.format, tools.names);
   let events: EventStream | null = null;
   let onDeadline = (): void => undefined;
   const ended = new Promise<void>((resolve, reject) => {
@@ -112,12 +113,12 @@ async function stream(deps: GenerateDeps, prepared: Prepared): Promise<void> {
         place.started();
         events = new EventStream(response, deps.stream, () => ticket.cancel());
       }
-      events.write(event);
+      for (const told of translator?.translate(event) ?? [event]) events.write(told);
       if (event.type !== 'done' && event.type !== 'error') return;
       events.end();
       resolve();
     };
-    const ticket = deps.engine.generate(engineRequest(prepared), onEvent);
+    const ticket = deps.engine.generate(engineRequest(ready), onEvent);
     void left.then(() => {
       ticket.cancel();
       resolve();
@@ -135,7 +136,7 @@ async function stream(deps: GenerateDeps, prepared: Prepared): Promise<void> {
   }
 }
 
-function engineRequest({ request, prompt, folder }: Prepared): EngineRequest {
+function engineRequest({ request, prompt, folder, grammar }: Ready): EngineRequest {
   const { adapter, sampling } = request;
   const tuned =
     adapter && folder
@@ -149,6 +150,8 @@ function engineRequest({ request, prompt, folder }: Prepared): EngineRequest {
     cacheSalt: cacheSalt(request),
     sampling,
     seed: sampling.seed ?? randomBytes(6).readUIntLE(0, 6),
+    grammar,
+    scorePrompt: request.prompt_logprobs ?? null,
   };
 }
 
@@ -156,7 +159,8 @@ function engineRequest({ request, prompt, folder }: Prepared): EngineRequest {
  * Who may share cached prompts. Timing and `cached_tokens` tell whether a prefix was seen before, so only one owner's
  * requests share; and the same text under other weights has other keys and values.
  */
-function cacheSalt({ cache_owner, adapter }: GenerateRequest): string {
+function cacheSalt({ cache_owner, adapter, prompt_logprobs, request_id }: GenerateRequest): string {
+  if (prompt_logprobs !== undefined) return `alone:${request_id}`; // every token must run, to be scored
   return JSON.stringify([cache_owner, adapter && [adapter.model_id, adapter.digest]]);
 }
 

@@ -11,6 +11,7 @@ import { LoraAdapter } from '../engine/peft/lora.ts';
 import type { Tokenizer } from '../engine/tokenizer/load.ts';
 import { ResidentAdapters } from './adapters.ts';
 import { type EngineEvent, EngineLoop, type Vocabulary } from './engine-loop.ts';
+import type { GrammarStates } from './grammar/states.ts';
 import { KvBlocks } from './kv-blocks.ts';
 import { ModelRunner } from './model-runner.ts';
 import { createVocabulary } from './vocabulary.ts';
@@ -31,6 +32,8 @@ export interface ModelHostOptions {
   maxAdapters: number;
   tokenBudget: number;
   deliver: (events: EngineEvent[]) => void;
+  /** Constrained choices' states, shared by all models of this tokenizer. */
+  grammars: GrammarStates;
 }
 
 export class ModelHost {
@@ -59,7 +62,7 @@ export class ModelHost {
     this.blocks = new KvBlocks({ blocks: cache.blocks, blockSize, prefixCache });
     this.adapters = new ResidentAdapters({
       capacity: options.maxAdapters,
-      load: (folder) => LoraAdapter.load(folder, model),
+      load: (folder) => LoraAdapter.loading(folder, model),
       retryAfterMilliseconds: RETRY_LOAD_MILLISECONDS,
     });
     this.loop = new EngineLoop({
@@ -71,6 +74,7 @@ export class ModelHost {
       tokenBudget: Math.max(tokenBudget, maxRunning),
       maxRunning,
       deliver: options.deliver,
+      grammars: options.grammars,
     });
   }
 

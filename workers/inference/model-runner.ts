@@ -4,7 +4,7 @@
  */
 import type { KvCache, Model, PagedBatch } from '../engine/models/index.ts';
 import type { LoraAdapter } from '../engine/peft/lora.ts';
-import type { Sample, Sampler } from './sampling.ts';
+import type { NoSample, Sample, Sampler } from './sampling.ts';
 
 /** Tokens of one sequence to run in this step. */
 export interface RunItem<A> {
@@ -18,11 +18,18 @@ export interface RunItem<A> {
   adapter: A | null;
   /** Set when the last token's logits are to be sampled. */
   sampler: Sampler | null;
+  /** Set when the logits of every token are wanted: called with each token's position. */
+  score: ((position: number, logits: Float32Array) => void) | null;
 }
 
 export interface Runner<A> {
-  /** Runs all items in one step; the sample of each item, or null where none was asked for. */
-  run(items: readonly RunItem<A>[]): (Sample | 'not-finite' | null)[];
+  /**
+   * Runs all items in one step; the sample of each item, or null where none was asked for.
+   * @throws with code LATHE_OUT_OF_MEMORY when the step does not fit; it can be run again in parts then.
+   */
+  run(items: readonly RunItem<A>[]): (Sample | NoSample | null)[];
+  /** Gives unused memory back. */
+  trim(): void;
 }
 
 export class ModelRunner implements Runner<LoraAdapter> {
@@ -37,18 +44,27 @@ export class ModelRunner implements Runner<LoraAdapter> {
     this.#vocabSize = vocabSize;
   }
 
-  run(items: readonly RunItem<LoraAdapter>[]): (Sample | 'not-finite' | null)[] {
+  trim(): void {
+    this.#model.device.native.trim();
+  }
+
+  run(items: readonly RunItem<LoraAdapter>[]): (Sample | NoSample | null)[] {
     const order = byAdapter(items);
     const batch = layOut(items, order, this.#cache.blockSize);
     const logits = this.#model.forwardPaged(batch, this.#cache);
-    const samples = new Array<Sample | 'not-finite' | null>(items.length).fill(null);
+    const samples = new Array<Sample | NoSample | null>(items.length).fill(null);
     const stride = this.#model.config.vocabSize;
     let row = 0;
     for (const index of order) {
-      const { sampler } = items[index]!;
-      if (!sampler) continue;
-      samples[index] = sampler.sample(logits.subarray(row * stride, row * stride + this.#vocabSize));
-      row++;
+      const { sampler, score, start, tokens } = items[index]!;
+      for (let i = score ? 0 : tokens.length - 1; i < tokens.length; i++) {
+        const last = i === tokens.length - 1;
+        if (!score && !sampler) continue;
+        const found = logits.subarray(row * stride, row * stride + this.#vocabSize);
+        row++;
+        score?.(start + i, found);
+        if (last && sampler) samples[index] = sampler.sample(found);
+      }
     }
     return samples;
   }
@@ -84,7 +100,7 @@ export function layOut<A>(
   let at = 0;
   let lastKey: string | null | undefined;
   order.forEach((index, s) => {
-    const { tokens, start, blocks, adapterKey, adapter, sampler } = items[index]!;
+    const { tokens, start, blocks, adapterKey, adapter, sampler, score } = items[index]!;
     if (adapterKey === lastKey) adapters.at(-1)!.end = at + tokens.length;
     else adapters.push({ adapter, start: at, end: at + tokens.length });
     lastKey = adapterKey;
@@ -98,7 +114,8 @@ export function layOut<A>(
     at += tokens.length;
     cuSeqlensQ[s + 1] = at;
     contextLens[s] = start + tokens.length;
-    if (sampler) logitRows.push(at - 1);
+    if (score) for (let row = at - tokens.length; row < at; row++) logitRows.push(row);
+    else if (sampler) logitRows.push(at - 1);
   });
   return {
     ids,

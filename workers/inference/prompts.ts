@@ -5,25 +5,38 @@
 import { Worker } from 'node:worker_threads';
 import { badRequest, overloaded } from '../../src/errors.ts';
 import type { WireMessage } from '../../src/inference/protocol.ts';
+import type { ToolFormat } from './tools/format.ts';
 
-export interface PromptRequest {
-  messages: WireMessage[];
-  tools: unknown[] | null;
-}
+export type PromptRequest =
+  | { kind: 'messages'; messages: WireMessage[]; tools: unknown[] | null; enableThinking: boolean | null }
+  | { kind: 'text'; text: string }
+  | { kind: 'tool-format' };
 
 export type ToPromptThread = PromptRequest & { id: number };
 /** `invalid` is the user's mistake (the template refuses these messages), said in words. */
-export type FromPromptThread = { id: number } & ({ tokens: Int32Array } | { invalid: string });
+export type PromptAnswer = { tokens: Int32Array } | { toolFormat: ToolFormat | null } | { invalid: string };
+export type FromPromptThread = { id: number } & PromptAnswer;
 
 /** What the server needs of a renderer. */
 export interface PromptRenderer {
-  /** @throws ApiError 400 when the model's template refuses the messages, 503 when nothing comes in time. */
-  render(messages: WireMessage[], tools: unknown[] | null): Promise<Int32Array>;
+  /**
+   * `enableThinking` is for templates that can switch their thinking on and off; null leaves it to them.
+   * @throws ApiError 400 when the model's template refuses the messages, 503 when nothing comes in time.
+   */
+  render(
+    messages: WireMessage[],
+    tools: unknown[] | null,
+    enableThinking?: boolean | null,
+  ): Promise<Int32Array>;
+  /** Plain text as tokens, with what the model expects before every text. */
+  encode(text: string): Promise<Int32Array>;
+  /** How this model writes tool calls; null when its template knows none. */
+  toolFormat(): Promise<ToolFormat | null>;
 }
 
 interface Job {
   request: ToPromptThread;
-  resolve: (tokens: Int32Array) => void;
+  resolve: (answer: PromptAnswer) => void;
   reject: (error: Error) => void;
 }
 
@@ -36,6 +49,7 @@ export class PromptThread implements PromptRenderer {
   #thread: Worker | null = null;
   #timer: NodeJS.Timeout | null = null;
   #nextId = 1;
+  #toolFormat: ToolFormat | null | undefined;
 
   /** `deadlineMilliseconds`: work on one prompt longer than this is given up and the thread replaced. */
   constructor(modelDirectory: string, deadlineMilliseconds: number) {
@@ -43,9 +57,30 @@ export class PromptThread implements PromptRenderer {
     this.#deadlineMilliseconds = deadlineMilliseconds;
   }
 
-  render(messages: WireMessage[], tools: unknown[] | null): Promise<Int32Array> {
+  async render(
+    messages: WireMessage[],
+    tools: unknown[] | null,
+    enableThinking: boolean | null = null,
+  ): Promise<Int32Array> {
+    return tokensOf(await this.#ask({ kind: 'messages', messages, tools, enableThinking }));
+  }
+
+  async encode(text: string): Promise<Int32Array> {
+    return tokensOf(await this.#ask({ kind: 'text', text }));
+  }
+
+  async toolFormat(): Promise<ToolFormat | null> {
+    if (this.#toolFormat === undefined) {
+      const answer = await this.#ask({ kind: 'tool-format' });
+      if (!('toolFormat' in answer)) throw new Error('the prompt thread did not say how tools are called');
+      this.#toolFormat = answer.toolFormat;
+    }
+    return this.#toolFormat;
+  }
+
+  #ask(asked: PromptRequest): Promise<PromptAnswer> {
     return new Promise((resolve, reject) => {
-      const request = { id: this.#nextId++, messages, tools };
+      const request = { id: this.#nextId++, ...asked };
       this.#jobs.set(request.id, { request, resolve, reject });
       this.#thread ??= this.#start();
       this.#thread.postMessage(request satisfies ToPromptThread);
@@ -79,8 +114,10 @@ export class PromptThread implements PromptRenderer {
     if (!job) return;
     this.#jobs.delete(answer.id);
     this.#watch();
-    if ('tokens' in answer) job.resolve(answer.tokens);
-    else job.reject(badRequest(answer.invalid, 'messages', 'invalid_value'));
+    if ('invalid' in answer) {
+      const param = job.request.kind === 'text' ? 'prompt' : 'messages';
+      job.reject(badRequest(answer.invalid, param, 'invalid_value'));
+    } else job.resolve(answer);
   }
 
   /** Gives the prompt that is being worked on its deadline. */
@@ -109,4 +146,9 @@ export class PromptThread implements PromptRenderer {
     }
     this.#watch();
   }
+}
+
+function tokensOf(answer: PromptAnswer): Int32Array {
+  if (!('tokens' in answer)) throw new Error('the prompt thread answered something else than tokens');
+  return answer.tokens;
 }

@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import { type ApiError, badRequest } from '../../src/errors.ts';
-import type { GenerateRequest, WireMessage, WorkerError } from '../../src/inference/protocol.ts';
+import type { GenerateRequest, WorkerError } from '../../src/inference/protocol.ts';
 
 const text = z.string().refine((value) => value.isWellFormed(), 'expected a string without lone surrogates');
 const name = z.string().min(1).max(512);
@@ -37,7 +37,7 @@ const adapter = z.strictObject({
 });
 
 const sampling = z.strictObject({
-  max_tokens: z.int().min(1).nullable(),
+  max_tokens: z.int().min(0).nullable(),
   temperature: z.number().min(0).max(2),
   top_p: z.number().min(0).max(1),
   n: z.int().min(1).max(128),
@@ -52,14 +52,30 @@ const sampling = z.strictObject({
     .refine((bias) => Object.keys(bias).length <= 1024, 'expected at most 1024 entries'),
 });
 
+const toolChoice = z.strictObject({
+  mode: z.enum(['none', 'auto', 'required']),
+  names: z.array(name).max(128).nullable(),
+  parallel: z.boolean(),
+});
+
+const responseFormat = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('json_object') }),
+  z.strictObject({ type: z.literal('json_schema'), schema: z.unknown(), strict: z.boolean() }),
+]);
+
 const request = z.strictObject({
   request_id: name,
   base_model: name,
   adapter: adapter.nullable(),
   cache_owner: name,
-  messages: z.array(message).min(1).max(4096),
+  messages: z.array(message).max(4096),
   tools: z.array(z.unknown()).max(128).nullable(),
   sampling,
+  tool_choice: toolChoice.optional(),
+  response_format: responseFormat.optional(),
+  prompt: z.union([text, z.array(z.int().min(0)).min(1)]).optional(),
+  prompt_logprobs: z.int().min(0).max(20).optional(),
+  enable_thinking: z.boolean().optional(),
 });
 
 /** Parses a body. @throws ApiError 400 that names the first wrong field. */
@@ -71,10 +87,30 @@ export function parseGenerateRequest(body: string): GenerateRequest {
     throw badRequest('The body is not valid JSON.');
   }
   const parsed = request.safeParse(value);
-  if (parsed.success) return parsed.data;
+  if (parsed.success) return checked(parsed.data as GenerateRequest);
   const issue = parsed.error.issues[0]!;
   const param = issue.path.map(String).join('.') || null;
   throw badRequest(`Invalid '${param ?? 'body'}': ${issue.message}`, param, 'invalid_value');
+}
+
+/** What must hold between fields. */
+function checked(request: GenerateRequest): GenerateRequest {
+  const { messages, prompt, prompt_logprobs, sampling } = request;
+  if (prompt === undefined && messages.length === 0) throw missing('messages');
+  if (prompt === undefined && (prompt_logprobs !== undefined || sampling.max_tokens === 0))
+    throw missing('prompt');
+  return request;
+}
+
+const missing = (param: string): ApiError =>
+  badRequest(`Invalid '${param}': expected at least one.`, param, 'invalid_value');
+
+/** @throws ApiError 400 when a token of a prompt does not exist. */
+export function checkPromptTokens(tokens: readonly number[], vocabSize: number): void {
+  const unknown = tokens.find((token) => token >= vocabSize);
+  if (unknown === undefined) return;
+  const why = `token ids of this model go from 0 to ${vocabSize - 1}, but got ${unknown}.`;
+  throw badRequest(`Invalid 'prompt': ${why}`, 'prompt', 'invalid_value');
 }
 
 /** @throws ApiError 400 when a biased token does not exist: it must never reach the device. */
@@ -91,8 +127,9 @@ export function checkLogitBias(bias: Record<string, number>, vocabSize: number):
 }
 
 /** Bytes of everything the template will render; more than 16 a token of context cannot be a prompt that fits. */
-export function promptBytes(messages: readonly WireMessage[], tools: readonly unknown[] | null): number {
+export function promptBytes({ messages, tools, prompt }: GenerateRequest): number {
   let bytes = tools === null ? 0 : Buffer.byteLength(JSON.stringify(tools));
+  if (prompt !== undefined) bytes += typeof prompt === 'string' ? Buffer.byteLength(prompt) : prompt.length;
   for (const { role, content, name: author, tool_calls, tool_call_id } of messages) {
     for (const part of [role, content, author, tool_call_id]) bytes += part ? Buffer.byteLength(part) : 0;
     if (tool_calls) bytes += Buffer.byteLength(JSON.stringify(tool_calls));

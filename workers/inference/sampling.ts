@@ -7,6 +7,7 @@
  */
 import type { WireSampling } from '../../src/inference/protocol.ts';
 import { uniformAt } from '../engine/rng.ts';
+import type { GrammarState } from './grammar/states.ts';
 
 export interface Sample {
   token: number;
@@ -14,6 +15,12 @@ export interface Sample {
   /** The most likely tokens with their log-probabilities, best first; as many as `top_logprobs` asks for. */
   top: [token: number, logprob: number][];
 }
+
+/**
+ * Why there is no token: NaN or no finite peak among the logits; the mask of a constrained choice is not there yet
+ * (ask again with the same logits), will never come, or forbids every token.
+ */
+export type NoSample = 'not-finite' | 'late' | 'broken' | 'dead-end';
 
 export class Sampler {
   readonly #sampling: WireSampling;
@@ -24,21 +31,31 @@ export class Sampler {
   readonly #counts = new Map<number, number>();
   #step = 0;
 
-  /** Draws are a function of (seed, choice, number of tokens sampled before) alone. */
-  constructor(sampling: WireSampling, seed: number, choice: number) {
+  readonly #grammar: GrammarState | null;
+
+  /** Draws are a function of (seed, choice, number of tokens sampled before) alone; `grammar` forbids tokens. */
+  constructor(sampling: WireSampling, seed: number, choice: number, grammar: GrammarState | null = null) {
+    this.#grammar = grammar;
     this.#sampling = sampling;
     this.#seed = seed;
     this.#choice = choice;
     this.#bias = Object.entries(sampling.logit_bias).map(([token, bias]) => [Number(token), bias]);
   }
 
-  /** Samples from `logits` [V], which it changes. 'not-finite' when they hold a NaN or no finite peak. */
-  sample(logits: Float32Array): Sample | 'not-finite' {
+  /** Samples from `logits` [V], which it changes, or says why it could not. */
+  sample(logits: Float32Array): Sample | NoSample {
+    const mask = this.#grammar?.mask() ?? null;
+    if (mask === 'late' || mask === 'broken') return mask;
     this.#adjust(logits);
     const { temperature, top_p, logprobs, top_logprobs } = this.#sampling;
-    const best = argmax(logits);
+    let best = argmax(logits);
+    if (best < 0 || !Number.isFinite(logits[best])) return 'not-finite';
+    if (mask) {
+      forbid(logits, mask);
+      best = argmax(logits);
+    }
     const peak = logits[best] ?? Number.NaN;
-    if (!Number.isFinite(peak)) return 'not-finite';
+    if (!Number.isFinite(peak)) return 'dead-end';
     const greedy = temperature === 0 || top_p === 0;
     let logTotal = 0;
     if (logprobs) {
@@ -62,6 +79,21 @@ export class Sampler {
       for (const [token, count] of this.#counts) logits[token]! -= count * frequency + presence;
     }
     for (const [token, bias] of this.#bias) logits[token]! += bias;
+  }
+}
+
+/** Takes every token out whose bit in `mask` is 0. */
+function forbid(logits: Float32Array, mask: Int32Array): void {
+  for (let word = 0; word < mask.length; word++) {
+    const bits = mask[word]!;
+    if (bits === -1) continue;
+    const end = Math.min(32 * (word + 1), logits.length);
+    if (bits === 0) logits.fill(Number.NEGATIVE_INFINITY, 32 * word, end);
+    else {
+      for (let i = 32 * word, bit = bits; i < end; i++, bit >>>= 1) {
+        if ((bit & 1) === 0) logits[i] = Number.NEGATIVE_INFINITY;
+      }
+    }
   }
 }
 
@@ -163,6 +195,15 @@ function scratch(length: number): Float64Array {
   return buffer.subarray(0, length);
 }
 
+/** What the model thought of a token that is given: its log-probability and the most likely ones. */
+export function scoreToken(logits: Float32Array, token: number, top: number): Sample {
+  const peak = logits[argmax(logits)] ?? Number.NaN;
+  let total = 0;
+  for (let i = 0; i < logits.length; i++) total += Math.exp(logits[i]! - peak);
+  const logTotal = peak + Math.log(total);
+  return { token, logprob: logits[token]! - logTotal, top: largest(logits, top, logTotal) };
+}
+
 /** The `count` largest logits as log-probabilities, best first (ties: lower id). */
 function largest(logits: Float32Array, count: number, logTotal: number): [number, number][] {
   const best: number[] = [];
@@ -174,5 +215,8 @@ function largest(logits: Float32Array, count: number, logTotal: number): [number
     best.splice(at, 0, i);
     if (best.length > count) best.pop();
   }
-  return best.map((token) => [token, logits[token]! - logTotal]);
+  // Forbidden tokens have no probability, and JSON has no word for its logarithm.
+  return best
+    .filter((token) => Number.isFinite(logits[token]))
+    .map((token) => [token, logits[token]! - logTotal]);
 }

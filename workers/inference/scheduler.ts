@@ -67,7 +67,7 @@ export class Scheduler {
     for (let i = 0; i < this.running.length; i++) {
       const sequence = this.running[i]!;
       const decode = sequence.remaining === 1;
-      const count = decode ? 1 : Math.min(sequence.remaining, prefillBudget);
+      const count = decode ? 1 : Math.min(sequence.remaining, prefillBudget, sequence.maxChunk);
       if (count === 0) continue;
       if (!this.#makeRoom(sequence, sequence.computed + count)) break; // it was the youngest: preempted itself
       runs.push(run(sequence, count));
@@ -103,7 +103,7 @@ export class Scheduler {
       }
       this.waiting.shift();
       insertByArrival(this.running, sequence);
-      const count = Math.min(sequence.remaining, budget);
+      const count = Math.min(sequence.remaining, budget, sequence.maxChunk);
       runs.push(run(sequence, count));
       budget -= count;
     }

@@ -12,6 +12,8 @@ export interface SequenceOptions {
   /** Separates prefix caches: two sequences share blocks only under the same salt. */
   cacheSalt: string;
   adapter: string | null;
+  /** Tokens run in one step at most, where the step's own budget is too much. */
+  maxChunk?: number;
 }
 
 export class Sequence {
@@ -20,6 +22,7 @@ export class Sequence {
   readonly maxLength: number;
   readonly cacheSalt: string;
   readonly adapter: string | null;
+  readonly maxChunk: number;
   /** Tokens known: the prompt and what was sampled. */
   length: number;
   /** Tokens whose keys and values lie in `blocks`; the rest is still to be run. */
@@ -37,8 +40,11 @@ export class Sequence {
     this.maxLength = options.maxLength;
     this.cacheSalt = options.cacheSalt;
     this.adapter = options.adapter;
+    this.maxChunk = options.maxChunk ?? Number.POSITIVE_INFINITY;
     this.length = options.prompt.length;
-    this.#tokens = new Int32Array(Math.min(options.maxLength, options.prompt.length + 64));
+    this.#tokens = new Int32Array(
+      Math.max(options.prompt.length, Math.min(options.maxLength, options.prompt.length + 64)),
+    );
     this.#tokens.set(options.prompt);
   }
 

@@ -1,6 +1,6 @@
 /**
- * HTTP of the inference worker: POST /generate, GET /health, behind the worker token; drains on request.
- * Knows sockets and errors; what happens to a request is in generate.ts.
+ * HTTP of the inference worker: POST /generate, POST /inspect, GET /health, behind the worker token; drains on request.
+ * Knows sockets and errors; what happens to a request is in generate.ts and inspect.ts.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { ApiError, invalidApiKey, methodNotAllowed, serverError, unknownUrl } from '../../src/errors.ts';
 import type { WorkerHealth } from '../../src/inference/protocol.ts';
 import { AnsweredError, type GenerateDeps, handleGenerate } from './generate.ts';
+import { handleInspect, type Inspector } from './inspect.ts';
 import { toWorkerError } from './request.ts';
 
 /** For the error event of generations that are ended to reach their readers. */
@@ -15,6 +16,8 @@ const LAST_WORDS_MILLISECONDS = 1_000;
 
 export interface InferenceServerDeps extends Omit<GenerateDeps, 'draining' | 'deadline'> {
   token: string;
+  /** Absent: this worker does not look into files. */
+  inspector?: Inspector;
   log: { warn(fields: object, message: string): void; error(fields: object, message: string): void };
 }
 
@@ -106,8 +109,13 @@ export class InferenceServer {
       sendJson(response, 200, this.health);
       return;
     }
-    if (url !== '/generate') throw unknownUrl(method, url);
+    const { inspector, baseModel } = this.#deps;
+    if (url !== '/generate' && !(inspector && url === '/inspect')) throw unknownUrl(method, url);
     if (method !== 'POST') throw methodNotAllowed(method, url);
+    if (inspector && url === '/inspect') {
+      await handleInspect({ inspector, baseModel, draining: () => this.#draining }, incoming, response);
+      return;
+    }
     const drain = { draining: () => this.#draining, deadline: this.#deadline.signal };
     await handleGenerate({ ...this.#deps, ...drain }, incoming, response);
   }

@@ -62,10 +62,11 @@ export class LoraAdapter {
    */
   static create(model: Model, config: LoraConfig, seed: number): LoraAdapter {
     checkLoraConfig(config);
-    return LoraAdapter.#build(model, config, (layer, r) => ({
+    const pieces = LoraAdapter.#build(model, config, (layer, r) => ({
       a: initialiseA(model.device, layer, r, config.init_lora_weights ?? true, seed),
       b: initialiseB(model.device, layer, r, config.init_lora_weights ?? true, seed),
     }));
+    return toEnd(pieces);
   }
 
   /**
@@ -73,6 +74,11 @@ export class LoraAdapter {
    * @throws LoraConfigError or SafetensorsError naming what does not fit the model or is not supported
    */
   static load(dir: string, model: Model): LoraAdapter {
+    return toEnd(LoraAdapter.loading(dir, model));
+  }
+
+  /** As load(), one linear at a time: whoever serves others meanwhile goes on between the pieces. */
+  static *loading(dir: string, model: Model): Generator<void, LoraAdapter> {
     const path = join(dir, WEIGHTS_FILE);
     if (!existsSync(path)) {
       throw new SafetensorsError(path, 'does not exist (adapters stored as pickle, .bin, are not read)');
@@ -84,7 +90,7 @@ export class LoraAdapter {
       unused.delete(keyOf(layer, which));
       return loadFactor(model.device, file, keyOf(layer, which), shape);
     };
-    const adapter = LoraAdapter.#build(model, config, (layer, r) => ({
+    const adapter = yield* LoraAdapter.#build(model, config, (layer, r) => ({
       a: take(layer, 'A', [r, layer.inFeatures]),
       b: take(layer, 'B', [layer.outFeatures, r]),
     }));
@@ -94,25 +100,28 @@ export class LoraAdapter {
     throw new SafetensorsError(path, `holds ${extra}, which adapter_config.json does not target`);
   }
 
-  static #build(
+  /** Yields after each linear; given up in between, nothing of it stays. */
+  static *#build(
     model: Model,
     config: LoraConfig,
     factors: (layer: Linear, r: number) => { a: Tensor; b: Tensor },
-  ): LoraAdapter {
+  ): Generator<void, LoraAdapter> {
     const linears = model.linears();
     const names = linears.map((layer) => layer.name);
     const targets = new Set(matchTargets(names, config));
     const layers: AdaptedLinear[] = [];
+    let complete = false;
     try {
       for (const layer of linears.filter(({ name }) => targets.has(name))) {
         const r = patternValue(config.rank_pattern, layer.name, config.r);
         const alpha = patternValue(config.alpha_pattern, layer.name, config.lora_alpha);
         const scale = loraScale(r, alpha, config.use_rslora);
         layers.push({ layer, r, branch: { ...factors(layer, r), scale, dropout: null } });
+        yield;
       }
-    } catch (error) {
-      for (const { branch } of layers) disposeBranch(branch);
-      throw error;
+      complete = true;
+    } finally {
+      if (!complete) for (const { branch } of layers) disposeBranch(branch);
     }
     return new LoraAdapter(config, layers);
   }
@@ -161,6 +170,14 @@ export class LoraAdapter {
 
   dispose(): void {
     for (const { branch } of this.#layers) disposeBranch(branch);
+  }
+}
+
+/** What a generator returns, with all of its pieces done at once. */
+function toEnd<T>(pieces: Generator<void, T>): T {
+  for (;;) {
+    const piece = pieces.next();
+    if (piece.done) return piece.value;
   }
 }
 

@@ -1,0 +1,249 @@
+/**
+ * `object` and `array` of a JSON Schema as grammars. Properties come in the schema's order, each at most once; further
+ * properties come after them, under names that are not among them.
+ */
+import { type Context, node, type Path, type Schema } from './json-schema.ts';
+import { anyObject, anyString, PLAIN, space, stringCharacter } from './json-text.ts';
+import { choice, type Node, oneOf, optional, type Ranges, repeat, rule, sequence, text } from './nodes.ts';
+import { SchemaRefusal } from './refusal.ts';
+
+const ITEMS_MAX = 1_000;
+/** Names of further properties must differ from the listed ones; their trie grows with the names. */
+const NAME_CHARACTERS_MAX = 4_000;
+
+interface Property {
+  name: string;
+  value: Node;
+  required: boolean;
+}
+
+export function objectNode(context: Context, schema: Schema, path: Path): Node {
+  const { rules } = context;
+  const listed = (schema.properties ?? {}) as Record<string, unknown>;
+  if (typeof listed !== 'object' || listed === null || Array.isArray(listed))
+    throw new SchemaRefusal(path, 'properties', 'must be an object.');
+  const required = requiredNames(schema, path);
+  if (context.options.strict) checkStrict(schema, Object.keys(listed), required, path);
+  const further = furtherSchema(context, schema, Object.keys(listed).length > 0);
+  const names = Object.keys(listed);
+  context.budget.properties -= names.length;
+  if (context.budget.properties < 0) throw new SchemaRefusal(path, 'properties', 'has too many properties.');
+  const properties: Property[] = names.map((name) => ({
+    name,
+    value: node(context, listed[name], [...path, 'properties', name]),
+    required: required.has(name),
+  }));
+  for (const name of required) {
+    if (Object.hasOwn(listed, name)) continue;
+    if (further === false)
+      throw new SchemaRefusal(
+        path,
+        'required',
+        `names ${JSON.stringify(name.slice(0, 80))}, which additionalProperties excludes.`,
+      );
+    properties.push({ name, value: furtherValue(context, further, path), required: true });
+  }
+  if (properties.length === 0 && further === true) return anyObject(rules);
+  if (properties.length === 0 && further === false) return text('{}');
+  const tail = further === false ? null : furtherMembers(context, properties, further, path);
+  return members(context, properties, tail);
+}
+
+function requiredNames(schema: Schema, path: Path): Set<string> {
+  const { required } = schema;
+  if (required === undefined) return new Set();
+  if (!Array.isArray(required) || required.some((name) => typeof name !== 'string'))
+    throw new SchemaRefusal(path, 'required', 'must be a list of names.');
+  return new Set(required as string[]);
+}
+
+/** OpenAI's rules for strict schemas, in its words. */
+function checkStrict(schema: Schema, names: string[], required: Set<string>, path: Path): void {
+  if (schema.additionalProperties !== false)
+    throw new SchemaRefusal(path, 'additionalProperties', 'is required to be supplied and to be false.');
+  const missing = names.find((name) => !required.has(name));
+  if (missing === undefined) return;
+  const why = `is required to be supplied and to be an array including every key in properties. Missing ${JSON.stringify(missing.slice(0, 80))}.`;
+  throw new SchemaRefusal(path, 'required', why);
+}
+
+/**
+ * Unsaid, an object with listed properties is closed: fewer texts than the schema allows, but the ones that are meant.
+ */
+function furtherSchema(_context: Context, schema: Schema, listed: boolean): unknown {
+  const { additionalProperties } = schema;
+  if (additionalProperties === undefined) return !listed;
+  return additionalProperties;
+}
+
+function furtherValue(context: Context, further: unknown, path: Path): Node {
+  return node(context, further, [...path, 'additionalProperties']);
+}
+
+/** `"name": value` for any name but the listed ones, any number of times. */
+function furtherMembers(
+  context: Context,
+  properties: readonly Property[],
+  further: unknown,
+  path: Path,
+): Node {
+  const { rules, prefix } = context;
+  const names = properties.map(({ name }) => name);
+  if (names.join('').length > NAME_CHARACTERS_MAX)
+    throw new SchemaRefusal(
+      path,
+      'additionalProperties',
+      'beside so many named properties is not supported.',
+    );
+  const key = names.length === 0 ? anyString(rules) : otherName(context, names);
+  const member = sequence(key, text(':'), space(rules), furtherValue(context, further, path));
+  return rules.define(rules.fresh(`${prefix}_more`), member);
+}
+
+/** `{` members `}`: rule i writes what may follow the first i properties, with or without a comma before it. */
+function members({ rules, prefix }: Context, properties: readonly Property[], further: Node | null): Node {
+  const comma = sequence(text(','), space(rules));
+  const more = further && rule(further.kind === 'rule' ? further.name : '');
+  const stem = rules.fresh(`${prefix}_members`);
+  const name = (index: number, first: boolean) => `${stem}_${first ? 'a' : 'b'}${index}`;
+  for (let index = properties.length; index >= 0; index--) {
+    for (const first of [true, false]) {
+      const property = properties[index];
+      const lead = first ? text('') : comma;
+      if (!property) {
+        const rest = more && sequence(more, repeat(sequence(comma, more), 0, null), space(rules));
+        const end = first ? text('') : space(rules);
+        rules.define(name(index, first), rest ? choice(end, sequence(lead, rest)) : end);
+        continue;
+      }
+      const written = sequence(
+        lead,
+        text(`${JSON.stringify(property.name)}:`),
+        space(rules),
+        property.value,
+        rule(name(index + 1, false)),
+      );
+      rules.define(
+        name(index, first),
+        property.required ? written : choice(written, rule(name(index + 1, first))),
+      );
+    }
+  }
+  return sequence(text('{'), space(rules), rule(name(0, true)), text('}'));
+}
+
+/** A string that is none of `names`: a walk along their trie that leaves it or stops between names. */
+function otherName({ rules, prefix }: Context, names: readonly string[]): Node {
+  const stem = rules.fresh(`${prefix}_name`);
+  let count = 0;
+  const visit = (spellings: string[][]): string => {
+    const id = `${stem}_${count++}`;
+    const taken = new Map<string, string[][]>();
+    for (const spelling of spellings) {
+      const [next, ...rest] = spelling;
+      if (next === undefined) continue;
+      taken.set(next, [...(taken.get(next) ?? []), rest]);
+    }
+    const isName = spellings.some((spelling) => spelling.length === 0);
+    const options: Node[] = isName ? [] : [text('"')];
+    const free = without(PLAIN, [...taken.keys()]);
+    // Next to a taken character beyond ASCII, no other one is offered: fewer names, all of them free.
+    const other =
+      oneOf(free) ??
+      oneOf(free.filter(([low]) => low <= 0x7f).map(([low, high]) => [low, Math.min(high, 0x7f)]))!;
+    options.push(sequence(other, repeat(stringCharacter(rules), 0, null), text('"')));
+    for (const [next, rest] of taken) options.push(sequence(text(next), rule(visit(rest))));
+    rules.define(id, choice(...options));
+    return id;
+  };
+  return sequence(text('"'), rule(visit(names.map(spell))));
+}
+
+/** The name character by character, as it stands in JSON. */
+const spell = (name: string): string[] =>
+  [...name].map((character) => JSON.stringify(character).slice(1, -1));
+
+function without(ranges: Ranges, characters: readonly string[]): Ranges {
+  const points = characters
+    .filter((c) => [...c].length === 1)
+    .map((c) => c.codePointAt(0)!)
+    .toSorted((a, b) => a - b);
+  let rest = ranges.map(([low, high]): [number, number] => [low, high]);
+  for (const point of points) {
+    rest = rest.flatMap(([low, high]): [number, number][] => {
+      if (point < low || point > high) return [[low, high]];
+      return [[low, point - 1] as [number, number], [point + 1, high] as [number, number]].filter(
+        ([a, b]) => a <= b,
+      );
+    });
+  }
+  return rest;
+}
+
+export function arrayNode(context: Context, schema: Schema, path: Path): Node {
+  const { rules, options } = context;
+  const min = count(schema, 'minItems', path) ?? 0;
+  const given = count(schema, 'maxItems', path);
+  const max = given !== null && given > ITEMS_MAX && options.lenient ? null : given;
+  if (max !== null && max < min) throw new SchemaRefusal(path, 'maxItems', "is less than 'minItems'.");
+  if (Math.max(min, max ?? 0) > ITEMS_MAX)
+    throw new SchemaRefusal(
+      path,
+      max === null ? 'minItems' : 'maxItems',
+      `must not be more than ${ITEMS_MAX}.`,
+    );
+  const fixed = fixedItems(context, schema, path);
+  const open = schema.items !== false && (max === null || max > fixed.length);
+  const item = open ? node(context, schema.items ?? true, [...path, 'items']) : null;
+  if (item === null && fixed.length < min)
+    throw new SchemaRefusal(path, 'minItems', 'asks for more items than the others allow.');
+  const taken = max === null ? fixed : fixed.slice(0, max);
+  return sequence(text('['), space(rules), elements(context, taken, item, min, max), text(']'));
+}
+
+function fixedItems(context: Context, schema: Schema, path: Path): Node[] {
+  const { prefixItems } = schema;
+  if (prefixItems === undefined) {
+    if (!Array.isArray(schema.items)) return [];
+    throw new SchemaRefusal(path, 'items', "must be one schema; tuples are 'prefixItems'.");
+  }
+  if (!Array.isArray(prefixItems)) throw new SchemaRefusal(path, 'prefixItems', 'must be a list of schemas.');
+  return prefixItems.map((item, index) => node(context, item, [...path, 'prefixItems', index]));
+}
+
+/** Items from the first on: fixed ones may be left out from the end as long as `min` remain. */
+function elements(
+  context: Context,
+  fixed: readonly Node[],
+  item: Node | null,
+  min: number,
+  max: number | null,
+): Node {
+  const { rules } = context;
+  const comma = sequence(text(','), space(rules));
+  const [least, most] = [Math.max(0, min - fixed.length), max === null ? null : max - fixed.length];
+  if (fixed.length === 0) {
+    if (item === null || most === 0) return text('');
+    const some = sequence(
+      item,
+      repeat(sequence(comma, item), Math.max(0, least - 1), most === null ? null : most - 1),
+      space(rules),
+    );
+    return least === 0 ? optional(some) : some;
+  }
+  let rest: Node = item === null || most === 0 ? text('') : repeat(sequence(comma, item), least, most);
+  for (let index = fixed.length - 1; index > 0; index--) {
+    const more = sequence(comma, fixed[index]!, rest);
+    rest = index >= min ? optional(more) : more;
+  }
+  const all = sequence(fixed[0]!, rest, space(rules));
+  return min === 0 ? optional(all) : all;
+}
+
+function count(schema: Schema, keyword: string, path: Path): number | null {
+  const value = schema[keyword];
+  if (value === undefined) return null;
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0)
+    throw new SchemaRefusal(path, keyword, 'must be a whole number that is not negative.');
+  return value;
+}

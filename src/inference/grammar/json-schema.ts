@@ -1,0 +1,314 @@
+/**
+ * JSON Schema → grammar: every text the grammar accepts is JSON that is valid under the schema. What cannot be
+ * promised is refused by the keyword's name; with `lenient`, it is left out of the promise instead (as OpenAI treats
+ * functions that are not strict). Objects and arrays are in containers.ts, strings and numbers in scalars.ts.
+ */
+import { arrayNode, objectNode } from './containers.ts';
+import { anyBoolean, anyValue, literal } from './json-text.ts';
+import { choice, type Node, Rules, rule, text } from './nodes.ts';
+import { SchemaRefusal } from './refusal.ts';
+import { numberNode, stringNode } from './scalars.ts';
+
+export type Schema = Readonly<Record<string, unknown>>;
+export type Path = readonly (string | number)[];
+
+export interface SchemaOptions {
+  /** OpenAI's rules for `strict: true`: closed objects, every property required. */
+  strict?: boolean;
+  /** Keywords outside the subset do not bind, instead of being refused. */
+  lenient?: boolean;
+}
+
+/** What one compilation carries along. */
+export interface Context {
+  readonly rules: Rules;
+  readonly root: unknown;
+  readonly options: SchemaOptions;
+  /** Prefix of this schema's own rules. */
+  readonly prefix: string;
+  budget: { properties: number; values: number; schemas: number };
+}
+
+const LIMITS = { properties: 5_000, values: 1_000, schemas: 5_000, depth: 32, ebnfBytes: 1_000_000 };
+
+const ANNOTATIONS = new Set([
+  '$schema',
+  '$id',
+  '$comment',
+  '$defs',
+  'definitions',
+  'title',
+  'description',
+  'default',
+  'example',
+  'examples',
+  'deprecated',
+  'readOnly',
+  'writeOnly',
+  'discriminator',
+  'contentMediaType',
+  'contentEncoding',
+]);
+const OF_TYPE: Record<string, readonly string[]> = {
+  string: ['minLength', 'maxLength', 'pattern', 'format'],
+  number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'format'],
+  integer: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'format'],
+  object: ['properties', 'required', 'additionalProperties'],
+  array: ['items', 'prefixItems', 'minItems', 'maxItems'],
+  boolean: [],
+  null: [],
+};
+const ASSERTIONS = new Set([
+  ...Object.values(OF_TYPE).flat(),
+  'type',
+  'enum',
+  'const',
+  'anyOf',
+  'oneOf',
+  'allOf',
+  '$ref',
+]);
+
+/**
+ * The rule of `schema` among `rules`; `prefix` keeps the rules of several schemas in one grammar apart.
+ * @throws SchemaRefusal
+ */
+export function schemaNode(rules: Rules, schema: unknown, options: SchemaOptions = {}, prefix = 's'): Node {
+  const context: Context = {
+    rules,
+    root: schema,
+    options,
+    prefix,
+    budget: { properties: LIMITS.properties, values: LIMITS.values, schemas: LIMITS.schemas },
+  };
+  return reference(context, '#', []);
+}
+
+/**
+ * The grammar of one schema as EBNF, checked as a whole.
+ * @throws SchemaRefusal
+ */
+export function schemaGrammar(schema: unknown, options: SchemaOptions = {}): string {
+  const rules = new Rules();
+  return finish(rules, schemaNode(rules, schema, options));
+}
+
+/** @throws SchemaRefusal when a rule can never end, begins with itself, or the whole is too large. */
+export function finish(rules: Rules, root: Node): string {
+  if (rules.leftRecursive() !== null)
+    throw new SchemaRefusal([], '$ref', 'refers to itself without a value in between.');
+  if (rules.unproductive().length > 0) {
+    throw new SchemaRefusal(
+      [],
+      'schema',
+      'allows no finite value: an object requires itself, or bounds exclude everything.',
+    );
+  }
+  const ebnf = rules.toEbnf(root);
+  if (ebnf.length > LIMITS.ebnfBytes) throw new SchemaRefusal([], 'schema', 'is too large.');
+  return ebnf;
+}
+
+/** The node of a subschema. */
+export function node(context: Context, schema: unknown, path: Path): Node {
+  if (schema === true) return anyValue(context.rules);
+  if (schema === false) throw new SchemaRefusal(path, 'false', 'allows no value.');
+  if (typeof schema !== 'object' || schema === null || Array.isArray(schema))
+    throw new SchemaRefusal(path, 'schema', 'must be an object or a boolean.');
+  if (path.length > 2 * LIMITS.depth) throw new SchemaRefusal(path, 'schema', 'nests too deeply.');
+  if (--context.budget.schemas < 0) throw new SchemaRefusal(path, 'schema', 'has too many parts.');
+  const plain = schema as Schema;
+  checkKeywords(context, plain, path);
+  if ('$ref' in plain) return reference(context, plain.$ref, path);
+  if ('const' in plain) return values(context, [plain.const], plain, path);
+  if ('enum' in plain) return values(context, plain.enum, plain, path);
+  for (const keyword of ['anyOf', 'oneOf', 'allOf'] as const) {
+    if (keyword in plain) return combination(context, keyword, plain[keyword], path);
+  }
+  return typed(context, plain, path);
+}
+
+/** Refuses keywords outside the subset, and combinations that would need an intersection. */
+function checkKeywords({ options }: Context, schema: Schema, path: Path): void {
+  const found: string[] = [];
+  for (const keyword of Object.keys(schema)) {
+    if (ANNOTATIONS.has(keyword) || keyword.startsWith('x-')) continue;
+    if (ASSERTIONS.has(keyword)) found.push(keyword);
+    else if (!options.lenient) throw new SchemaRefusal(path, keyword, 'is not supported.');
+  }
+  const leading = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'].find((keyword) => keyword in schema);
+  if (leading === undefined || options.lenient) return;
+  const beside = leading === 'const' || leading === 'enum' ? ['type'] : [];
+  for (const keyword of found) {
+    if (keyword === leading || beside.includes(keyword)) continue;
+    throw new SchemaRefusal(path, keyword, `beside '${leading}' is not supported.`);
+  }
+}
+
+/** Local references become rules of their own, so schemas may be recursive. */
+function reference(context: Context, target: unknown, path: Path): Node {
+  if (typeof target !== 'string' || !target.startsWith('#'))
+    throw new SchemaRefusal(
+      path,
+      '$ref',
+      'must be a local reference that starts with "#": nothing is fetched.',
+    );
+  const name = ruleName(context, target);
+  if (context.rules.has(name)) return rule(name);
+  context.rules.define(name, text(''));
+  return context.rules.define(name, node(context, resolve(context, target, path), pointer(target)));
+}
+
+function ruleName({ prefix }: Context, target: string): string {
+  return `${prefix}_ref_${Buffer.from(target).toString('hex')}`;
+}
+
+function pointer(target: string): string[] {
+  if (target === '#' || target === '#/') return [];
+  return decodePart(target.slice(2))
+    .split('/')
+    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
+}
+
+function decodePart(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+function resolve({ root }: Context, target: string, path: Path): unknown {
+  let value: unknown = root;
+  if (target !== '#' && !target.startsWith('#/'))
+    throw new SchemaRefusal(path, '$ref', 'must be a JSON pointer ("#/…").');
+  for (const part of pointer(target)) {
+    if (typeof value !== 'object' || value === null || !Object.hasOwn(value, part))
+      throw new SchemaRefusal(
+        path,
+        '$ref',
+        `refers to ${JSON.stringify(target.slice(0, 80))}, which does not exist.`,
+      );
+    value = (value as Record<string, unknown>)[part];
+  }
+  return value;
+}
+
+/** `const` and `enum`, and of them only what the type beside them allows. */
+function values(context: Context, list: unknown, schema: Schema, path: Path): Node {
+  if (!Array.isArray(list) || list.length === 0)
+    throw new SchemaRefusal(path, 'enum', 'must be a list of at least one value.');
+  context.budget.values -= list.length;
+  if (context.budget.values < 0)
+    throw new SchemaRefusal(path, 'enum', `: more than ${LIMITS.values} values in one schema.`);
+  const types = typesOf(schema, path);
+  const allowed = list.filter((value) => types === null || types.some((type) => isOfType(value, type)));
+  if (allowed.length === 0) throw new SchemaRefusal(path, 'enum', "has no value of the schema's type.");
+  return choice(...allowed.map(literal));
+}
+
+function isOfType(value: unknown, type: string): boolean {
+  if (type === 'null') return value === null;
+  if (type === 'array') return Array.isArray(value);
+  if (type === 'integer') return Number.isInteger(value);
+  if (type === 'object') return typeof value === 'object' && value !== null && !Array.isArray(value);
+  return typeof value === type;
+}
+
+function combination(
+  context: Context,
+  keyword: 'anyOf' | 'oneOf' | 'allOf',
+  list: unknown,
+  path: Path,
+): Node {
+  if (!Array.isArray(list) || list.length === 0)
+    throw new SchemaRefusal(path, keyword, 'must be a list of at least one schema.');
+  if (keyword === 'allOf' && list.length > 1 && !context.options.lenient)
+    throw new SchemaRefusal(path, 'allOf', 'with more than one schema is not supported.');
+  if (keyword === 'oneOf' && !context.options.lenient && !areDisjoint(list))
+    throw new SchemaRefusal(path, 'oneOf', 'is not supported where its schemas may overlap. Use anyOf.');
+  const taken = keyword === 'allOf' ? list.slice(0, 1) : list;
+  return choice(...taken.map((item, index) => node(context, item, [...path, keyword, index])));
+}
+
+/** Whether no value can fit two of the schemas: other types, or another constant under the same required property. */
+function areDisjoint(list: readonly unknown[]): boolean {
+  return list.every((a, i) => list.slice(i + 1).every((b) => differ(a, b)));
+}
+
+function differ(a: unknown, b: unknown): boolean {
+  const [first, second] = [a as Schema, b as Schema];
+  if (!first || !second || typeof first !== 'object' || typeof second !== 'object') return false;
+  const [types, others] = [[first.type].flat(), [second.type].flat()];
+  const numeric = (type: unknown) => (type === 'integer' ? 'number' : type);
+  if (
+    types[0] !== undefined &&
+    others[0] !== undefined &&
+    !types.some((type) => others.map(numeric).includes(numeric(type)))
+  )
+    return true;
+  const [left, right] = [constants(first), constants(second)];
+  for (const [name, allowed] of left) {
+    const other = right.get(name);
+    if (other && !allowed.some((value) => other.includes(value))) return true;
+  }
+  return false;
+}
+
+/** Required properties that must have one of a few values, as JSON texts. */
+function constants(schema: Schema): Map<string, string[]> {
+  const found = new Map<string, string[]>();
+  const required = Array.isArray(schema.required) ? schema.required : [];
+  for (const [name, value] of Object.entries((schema.properties ?? {}) as Record<string, Schema>)) {
+    if (!required.includes(name) || typeof value !== 'object' || value === null) continue;
+    if ('const' in value) found.set(name, [JSON.stringify(value.const)]);
+    else if (Array.isArray(value.enum))
+      found.set(
+        name,
+        value.enum.map((item) => JSON.stringify(item)),
+      );
+  }
+  return found;
+}
+
+export function typesOf(schema: Schema, path: Path): string[] | null {
+  if (!('type' in schema)) return null;
+  const types = Array.isArray(schema.type) ? schema.type : [schema.type];
+  if (types.length === 0) throw new SchemaRefusal(path, 'type', 'must not be empty.');
+  for (const type of types) {
+    if (typeof type !== 'string' || !Object.hasOwn(OF_TYPE, type))
+      throw new SchemaRefusal(path, 'type', `must be one of ${Object.keys(OF_TYPE).join(', ')}.`);
+  }
+  return types as string[];
+}
+
+/** A schema of one or several types. Without `type`, keywords that belong to a type stand for it. */
+function typed(context: Context, schema: Schema, path: Path): Node {
+  let types = typesOf(schema, path);
+  if (types === null) {
+    const implied = ['string', 'number', 'object', 'array'].filter((type) =>
+      OF_TYPE[type]!.some((keyword) => keyword in schema && keyword !== 'format'),
+    );
+    if (implied.length === 0) return anyValue(context.rules);
+    types = implied;
+  }
+  return choice(...types.map((type) => ofType(context, type, schema, path)));
+}
+
+function ofType(context: Context, type: string, schema: Schema, path: Path): Node {
+  switch (type) {
+    case 'string':
+      return stringNode(context, schema, path);
+    case 'number':
+    case 'integer':
+      return numberNode(context, type, schema, path);
+    case 'boolean':
+      return anyBoolean;
+    case 'null':
+      return text('null');
+    case 'array':
+      return arrayNode(context, schema, path);
+    default:
+      return objectNode(context, schema, path);
+  }
+}

@@ -1,0 +1,235 @@
+/**
+ * Context-free grammars over characters, and their text in the EBNF that the inference worker's matcher reads.
+ * Knows nothing of JSON or schemas.
+ */
+
+/** Inclusive code-point ranges. */
+export type Ranges = readonly (readonly [low: number, high: number])[];
+
+export type Node =
+  | { kind: 'text'; text: string }
+  /** One character: of ASCII those in `ranges`, beyond ASCII any (`wide`) or none. */
+  | { kind: 'chars'; ranges: Ranges; wide: boolean }
+  | { kind: 'sequence'; items: readonly Node[] }
+  | { kind: 'choice'; options: readonly Node[] }
+  /** `max` null = without bound. */
+  | { kind: 'repeat'; item: Node; min: number; max: number | null }
+  | { kind: 'rule'; name: string };
+
+export const text = (value: string): Node => ({ kind: 'text', text: value });
+export const chars = (...ranges: [number, number][]): Node => ({ kind: 'chars', ranges, wide: false });
+export const rule = (name: string): Node => ({ kind: 'rule', name });
+export const sequence = (...items: Node[]): Node =>
+  items.length === 1 ? items[0]! : { kind: 'sequence', items };
+export const choice = (...options: Node[]): Node =>
+  options.length === 1 ? options[0]! : { kind: 'choice', options };
+export const repeat = (item: Node, min: number, max: number | null): Node =>
+  min === 1 && max === 1 ? item : { kind: 'repeat', item, min, max };
+export const optional = (item: Node): Node => repeat(item, 0, 1);
+
+const ASCII_LAST = 0x7f;
+const UNICODE_LAST = 0x10ffff;
+const LISTED_MAX = 256;
+
+/**
+ * One character of `ranges`. The matcher's classes know ASCII and "anything beyond" only, so a few characters beyond
+ * ASCII are listed one by one. Null when they are too many to list and not all.
+ */
+export function oneOf(ranges: Ranges): Node | null {
+  const ascii: [number, number][] = [];
+  const beyond: [number, number][] = [];
+  for (const [low, high] of ranges) {
+    if (low <= ASCII_LAST) ascii.push([low, Math.min(high, ASCII_LAST)]);
+    if (high > ASCII_LAST) beyond.push([Math.max(low, ASCII_LAST + 1), high]);
+  }
+  const wide = beyond.some(([low, high]) => low === ASCII_LAST + 1 && high === UNICODE_LAST);
+  if (wide || beyond.length === 0) return { kind: 'chars', ranges: ascii, wide };
+  if (beyond.reduce((sum, [low, high]) => sum + high - low + 1, 0) > LISTED_MAX) return null;
+  const listed = beyond.flatMap(([low, high]) =>
+    Array.from({ length: high - low + 1 }, (_, i) => text(String.fromCodePoint(low + i))),
+  );
+  return choice(
+    ...(ascii.length > 0 ? [{ kind: 'chars', ranges: ascii, wide: false } as const] : []),
+    ...listed,
+  );
+}
+
+/** The named rules of one grammar. A name is reserved before its node exists, so rules may refer to themselves. */
+export class Rules {
+  readonly #nodes = new Map<string, Node>();
+  #count = 0;
+
+  /** A new name that starts with `stem`. */
+  fresh(stem: string): string {
+    return `${stem}_${this.#count++}`;
+  }
+
+  has(name: string): boolean {
+    return this.#nodes.has(name);
+  }
+
+  define(name: string, node: Node): Node {
+    this.#nodes.set(name, node);
+    return rule(name);
+  }
+
+  /** Defines the rule the first time it is asked for. */
+  once(name: string, make: () => Node): Node {
+    if (!this.#nodes.has(name)) {
+      this.#nodes.set(name, text(''));
+      this.#nodes.set(name, make());
+    }
+    return rule(name);
+  }
+
+  get size(): number {
+    return this.#nodes.size;
+  }
+
+  /** Rules that no text can ever satisfy, such as an object that requires itself. */
+  unproductive(): string[] {
+    const productive = this.#fixpoint((node, known) => holds(node, known, isTerminal));
+    return [...this.#nodes.keys()].filter((name) => !productive.has(name));
+  }
+
+  /** A rule that can reach itself without having read a character, or null. */
+  leftRecursive(): string | null {
+    const nullable = this.#fixpoint((node, known) =>
+      holds(node, known, (leaf) => leaf.kind === 'text' && leaf.text === ''),
+    );
+    const state = new Map<string, 'open' | 'done'>();
+    const visit = (name: string): string | null => {
+      if (state.get(name) === 'done') return null;
+      if (state.get(name) === 'open') return name;
+      state.set(name, 'open');
+      for (const next of beginnings(this.#nodes.get(name)!, nullable)) {
+        const found = visit(next);
+        if (found !== null) return found;
+      }
+      state.set(name, 'done');
+      return null;
+    };
+    for (const name of this.#nodes.keys()) {
+      const found = visit(name);
+      if (found !== null) return found;
+    }
+    return null;
+  }
+
+  /** The grammar as EBNF; `root` is its start. */
+  toEbnf(root: Node): string {
+    const lines = [`root ::= ${write(root)}`];
+    for (const [name, node] of this.#nodes) lines.push(`${name} ::= ${write(node)}`);
+    return lines.join('\n');
+  }
+
+  #fixpoint(test: (node: Node, known: ReadonlySet<string>) => boolean): Set<string> {
+    const known = new Set<string>();
+    for (let grown = true; grown; ) {
+      grown = false;
+      for (const [name, node] of this.#nodes) {
+        if (known.has(name) || !test(node, known)) continue;
+        known.add(name);
+        grown = true;
+      }
+    }
+    return known;
+  }
+}
+
+const isTerminal = (leaf: Node): boolean =>
+  leaf.kind === 'text' || (leaf.kind === 'chars' && (leaf.wide || leaf.ranges.length > 0));
+
+/** Whether `node` can be completed, given the rules that can and a test for single leaves. */
+function holds(node: Node, known: ReadonlySet<string>, leaf: (node: Node) => boolean): boolean {
+  switch (node.kind) {
+    case 'sequence':
+      return node.items.every((item) => holds(item, known, leaf));
+    case 'choice':
+      return node.options.some((option) => holds(option, known, leaf));
+    case 'repeat':
+      return node.min === 0 || holds(node.item, known, leaf);
+    case 'rule':
+      return known.has(node.name);
+    default:
+      return leaf(node);
+  }
+}
+
+/** Rules that may begin at the first character of `node`. */
+function beginnings(node: Node, nullable: ReadonlySet<string>): string[] {
+  const empty = (item: Node) => holds(item, nullable, (leaf) => leaf.kind === 'text' && leaf.text === '');
+  switch (node.kind) {
+    case 'sequence': {
+      const found: string[] = [];
+      for (const item of node.items) {
+        found.push(...beginnings(item, nullable));
+        if (!empty(item)) break;
+      }
+      return found;
+    }
+    case 'choice':
+      return node.options.flatMap((option) => beginnings(option, nullable));
+    case 'repeat':
+      return beginnings(node.item, nullable);
+    case 'rule':
+      return [node.name];
+    default:
+      return [];
+  }
+}
+
+function write(node: Node): string {
+  switch (node.kind) {
+    case 'text':
+      return writeText(node.text);
+    case 'chars':
+      return node.wide
+        ? `[^${writeRanges(complement(node.ranges, ASCII_LAST))}]`
+        : `[${writeRanges(node.ranges)}]`;
+    case 'sequence':
+      return `(${node.items.map(write).join(' ')})`;
+    case 'choice':
+      return `(${node.options.map(write).join(' | ')})`;
+    case 'repeat':
+      return `(${write(node.item)})${writeTimes(node.min, node.max)}`;
+    case 'rule':
+      return node.name;
+  }
+}
+
+const writeRanges = (ranges: Ranges): string =>
+  ranges.map(([low, high]) => (low === high ? code(low) : `${code(low)}-${code(high)}`)).join('');
+
+/** The code points up to `last` that are in none of the ranges. */
+export function complement(ranges: Ranges, last = UNICODE_LAST): Ranges {
+  const sorted = ranges.toSorted((a, b) => a[0] - b[0]);
+  const found: [number, number][] = [];
+  let from = 0;
+  for (const [low, high] of sorted) {
+    if (low > from) found.push([from, Math.min(low - 1, last)]);
+    from = Math.max(from, high + 1);
+  }
+  if (from <= last) found.push([from, last]);
+  return found;
+}
+
+function writeTimes(min: number, max: number | null): string {
+  if (max === null) return min === 0 ? '*' : min === 1 ? '+' : `{${min},}`;
+  return min === 0 && max === 1 ? '?' : `{${min},${max}}`;
+}
+
+/** Everything but plain letters, digits and spaces goes by its number, so nothing in a schema can leave its quotes. */
+function writeText(value: string): string {
+  let out = '';
+  for (const character of value) {
+    out += /[A-Za-z0-9 _:,.{}<>/=-]/.test(character) ? character : code(character.codePointAt(0)!);
+  }
+  return `"${out}"`;
+}
+
+function code(point: number): string {
+  return point > 0xffff
+    ? `\\U${point.toString(16).padStart(8, '0')}`
+    : `\\u${point.toString(16).padStart(4, '0')}`;
+}

@@ -1,0 +1,126 @@
+/** `string`, `number` and `integer` of a JSON Schema as grammars. */
+import { FORMATS } from './formats.ts';
+import type { Context, Path, Schema } from './json-schema.ts';
+import { anyInteger, anyNumber, anyString, literal, stringOf } from './json-text.ts';
+import { choice, type Node, sequence, text } from './nodes.ts';
+import { type Bounds, decimalsWithin, integersWithin, multiplesWithin } from './numbers.ts';
+import { SchemaRefusal } from './refusal.ts';
+import { RegexRefusal, regexNode } from './regex.ts';
+
+/** Longer strings are possible, but not countable in a grammar of reasonable size. */
+const LENGTH_MAX = 2_000;
+const MULTIPLES_MAX = 2_000;
+const PATTERN_MAX = 1_000;
+
+export function stringNode(context: Context, schema: Schema, path: Path): Node {
+  const { rules, options } = context;
+  const min = length(schema, 'minLength', path) ?? 0;
+  const max = length(schema, 'maxLength', path);
+  const expression = expressionOf(schema, path, options.lenient ?? false);
+  if (expression) {
+    if (max === null && min === 0) return expression;
+    if (!options.lenient) {
+      const keyword = max === null ? 'minLength' : 'maxLength';
+      throw new SchemaRefusal(path, keyword, "beside 'pattern' or 'format' is not supported.");
+    }
+    return expression;
+  }
+  if (max !== null && max < min) throw new SchemaRefusal(path, 'maxLength', "is less than 'minLength'.");
+  const bound = Math.max(min, max ?? 0);
+  if (bound > LENGTH_MAX) {
+    if (options.lenient) return anyString(rules);
+    throw new SchemaRefusal(
+      path,
+      max === null ? 'minLength' : 'maxLength',
+      `must not be more than ${LENGTH_MAX}.`,
+    );
+  }
+  return min === 0 && max === null ? anyString(rules) : stringOf(rules, min, max);
+}
+
+/** `pattern`, else `format`; a pattern that is no grammar gives way to a format beside it, which says the same. */
+function expressionOf(schema: Schema, path: Path, lenient: boolean): Node | null {
+  const { pattern, format } = schema;
+  const known = typeof format === 'string' && Object.hasOwn(FORMATS, format) ? FORMATS[format]! : null;
+  if (pattern !== undefined) {
+    if (typeof pattern !== 'string' || pattern.length > PATTERN_MAX)
+      throw new SchemaRefusal(path, 'pattern', `must be a string of at most ${PATTERN_MAX} characters.`);
+    try {
+      return quoted(regexNode(pattern));
+    } catch (error) {
+      if (!(error instanceof RegexRefusal)) throw error;
+      if (known === null && lenient) return null;
+      if (known === null) throw new SchemaRefusal(path, 'pattern', error.message);
+    }
+  }
+  if (known !== null) return quoted(regexNode(known));
+  if (format === undefined || lenient) return null;
+  const names = Object.keys(FORMATS).join(', ');
+  throw new SchemaRefusal(
+    path,
+    'format',
+    `${JSON.stringify(format).slice(0, 80)} is not supported (supported: ${names}).`,
+  );
+}
+
+const quoted = (inner: Node): Node => sequence(text('"'), inner, text('"'));
+
+function length(schema: Schema, keyword: string, path: Path): number | null {
+  const value = schema[keyword];
+  if (value === undefined) return null;
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0)
+    throw new SchemaRefusal(path, keyword, 'must be a whole number that is not negative.');
+  return value;
+}
+
+export function numberNode(context: Context, type: 'number' | 'integer', schema: Schema, path: Path): Node {
+  const { rules, options } = context;
+  if (schema.format !== undefined && !options.lenient)
+    throw new SchemaRefusal(path, 'format', `of a ${type} is not supported.`);
+  const bounds = boundsOf(schema, path);
+  if (schema.multipleOf !== undefined) return multiples(bounds, schema.multipleOf, path);
+  if (bounds.min === null && bounds.max === null)
+    return type === 'integer' ? anyInteger(rules) : anyNumber(rules);
+  const found = type === 'integer' ? integersWithin(bounds) : decimalsWithin(bounds);
+  if (found) return found;
+  throw new SchemaRefusal(
+    path,
+    bounds.min === null ? 'maximum' : 'minimum',
+    `leaves no ${type} that can be written.`,
+  );
+}
+
+function boundsOf(schema: Schema, path: Path): Bounds {
+  const at = (keyword: string): number | null => {
+    const value = schema[keyword];
+    if (value === undefined) return null;
+    if (typeof value !== 'number' || !Number.isFinite(value))
+      throw new SchemaRefusal(path, keyword, 'must be a number.');
+    return value;
+  };
+  const [min, max] = [at('minimum'), at('maximum')];
+  const [above, below] = [at('exclusiveMinimum'), at('exclusiveMaximum')];
+  const minExcluded = above !== null && (min === null || above >= min);
+  const maxExcluded = below !== null && (max === null || below <= max);
+  return { min: minExcluded ? above : min, max: maxExcluded ? below : max, minExcluded, maxExcluded };
+}
+
+/** Multiples are listed one by one, so they need bounds unless the step is 1. */
+function multiples(bounds: Bounds, step: unknown, path: Path): Node {
+  if (typeof step !== 'number' || !Number.isInteger(step) || step < 1)
+    throw new SchemaRefusal(path, 'multipleOf', 'is supported for whole numbers of at least 1 only.');
+  if (step === 1) {
+    const whole = integersWithin(bounds);
+    if (whole) return whole;
+  } else {
+    const listed = multiplesWithin(bounds, step, MULTIPLES_MAX);
+    if (listed === null)
+      throw new SchemaRefusal(
+        path,
+        'multipleOf',
+        `needs a minimum and a maximum with at most ${MULTIPLES_MAX} multiples between them.`,
+      );
+    if (listed.length > 0) return choice(...listed.map(literal));
+  }
+  throw new SchemaRefusal(path, 'multipleOf', 'leaves no value within the bounds.');
+}
