@@ -91,3 +91,14 @@ export async function addCheckpoint(
   });
   return id;
 }
+
+/** A pending upload of the tenant. */
+export async function addUpload(t: TestApp, tenant: Tenant): Promise<string> {
+  const json = { filename: 'a.txt', purpose: 'user_data', bytes: 3, mime_type: 'text/plain' };
+  return (await t.call('POST', '/v1/uploads', { key: tenant.key, json })).json.id;
+}
+
+/** An export of the tenant's model that waits for a worker. */
+export async function addExport(t: TestApp, tenant: Tenant, model: string): Promise<string> {
+  return (await t.call('POST', '/v1/fine_tuning/exports', { key: tenant.key, json: { model } })).json.id;
+}
