@@ -107,6 +107,7 @@ class Follower implements AsyncIterator<readonly EventRow[], FollowEnd>, FeedLis
 
   async return(): Promise<IteratorResult<readonly EventRow[], FollowEnd>> {
     this.#leave();
+    this.onEnd(-1);
     return { done: true, value: 'left' };
   }
 

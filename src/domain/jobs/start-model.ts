@@ -4,7 +4,8 @@
  */
 import { buffer } from 'node:stream/consumers';
 import type { StartWeights } from '../../db/schema.ts';
-import { badRequest } from '../../errors.ts';
+import { badRequest, modelNotTunable } from '../../errors.ts';
+import { ObjectNotFound } from '../../storage/storage.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { TunedModelRow } from '../models/repository.ts';
 import { LINEAR_MODULES, type RequestedAdapter } from './methods.ts';
@@ -59,7 +60,10 @@ export async function startFrom(
 async function readShape(storage: Dependencies['storage'], model: TunedModelRow): Promise<AdapterShape> {
   const file = model.files.find(({ name }) => name === CONFIG_FILE);
   if (!file || file.bytes > CONFIG_BYTES_MAX) throw new Error(`${model.id} has no readable ${CONFIG_FILE}`);
-  const bytes = await buffer(await storage.get(`${model.storagePrefix}/${CONFIG_FILE}`));
+  const stored = await storage.get(`${model.storagePrefix}/${CONFIG_FILE}`).catch((error: unknown) => {
+    throw error instanceof ObjectNotFound ? modelNotTunable(model.id) : error; // deleted at this moment
+  });
+  const bytes = await buffer(stored);
   const config = JSON.parse(bytes.toString('utf8')) as Partial<AdapterShape>;
   return {
     r: config.r ?? 8, // PEFT's own defaults

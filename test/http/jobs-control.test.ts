@@ -1,0 +1,189 @@
+/** Jobs through the SDK beyond create and list: pause, resume, integrations, continuing from a tuned model. */
+import { eq } from 'drizzle-orm';
+import OpenAI from 'openai';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { jobs, tunedModels } from '../../src/db/schema.ts';
+import { pause, requestCancel, transition } from '../../src/domain/jobs/states.ts';
+import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { addJob, addTunedModel, jobRow } from './rows.ts';
+
+const t = useApp();
+let client: OpenAI;
+beforeAll(async () => {
+  client = new OpenAI({ apiKey: t.alice.key, baseURL: await t.serve() });
+});
+
+const events = async (id: string) =>
+  (await t.call('GET', `/v1/fine_tuning/jobs/${id}/events`)).json.data.toReversed();
+const hold = (id: string) =>
+  t.database.db
+    .update(jobs)
+    .set({ workerId: 'w', epoch: 1, leaseUntil: new Date(Date.now() + 30_000) })
+    .where(eq(jobs.id, id));
+
+describe('pause and resume', () => {
+  it('of a job that waits: it rests at once and comes back to the queue', async () => {
+    const id = await addJob(t, t.alice);
+    const paused = await client.fineTuning.jobs.pause(id);
+    expect(paused).toMatchObject({ id, status: 'paused', finished_at: null, estimated_finish: null });
+    const resumed = await client.fineTuning.jobs.resume(id);
+    expect(resumed).toMatchObject({ id, status: 'queued' });
+    expect((await events(id)).map((event: { message: string }) => event.message)).toEqual([
+      `Created fine-tuning job: ${id}`,
+      'Fine-tuning job paused',
+      'Fine-tuning job resumed, moving job to queued state',
+    ]);
+  });
+
+  it('of a running job waits for its trainer', async () => {
+    const id = await addJob(t, t.alice);
+    await hold(id);
+    const pausing = client.fineTuning.jobs.pause(id);
+    await expect.poll(async () => (await jobRow(t, id)).pauseRequestedAt).not.toBeNull();
+    await t.database.transaction((tx) => pause(tx, id, { jobId: id, epoch: 1, workerId: 'w' }));
+    expect((await pausing).status).toBe('paused');
+    expect(await jobRow(t, id)).toMatchObject({ workerId: null, pauseRequestedAt: null });
+  });
+
+  it('answer 400 where they make no sense, once and not to be repeated', async () => {
+    const id = await addJob(t, t.alice);
+    const ask = async (verb: string) => {
+      const answer = await t.call('POST', `/v1/fine_tuning/jobs/${id}/${verb}`);
+      return [answer.status, answer.json.error?.code, answer.headers.get('x-should-retry')];
+    };
+    expect(await ask('resume')).toEqual([400, 'job_not_paused', 'false']);
+    expect((await ask('pause'))[0]).toBe(200);
+    expect(await ask('pause')).toEqual([400, 'job_not_pausable', 'false']);
+    expect((await ask('cancel'))[0]).toBe(200);
+    expect(await ask('pause')).toEqual([400, 'job_already_terminal', 'false']);
+    expect(await ask('resume')).toEqual([400, 'job_already_terminal', 'false']);
+  });
+
+  it('a pause of a job that is being cancelled is refused, a cancel of one that is being paused wins', async () => {
+    const id = await addJob(t, t.alice);
+    await hold(id);
+    await requestCancel(t.database, t.alice.projectId, id);
+    const refused = await t.call('POST', `/v1/fine_tuning/jobs/${id}/pause`);
+    expect([refused.status, refused.json.error.message]).toEqual([
+      400,
+      `Job ${id} is being cancelled and cannot be paused.`,
+    ]);
+    const other = await addJob(t, t.alice);
+    await hold(other);
+    const pausing = t.call('POST', `/v1/fine_tuning/jobs/${other}/pause`);
+    await expect.poll(async () => (await jobRow(t, other)).pauseRequestedAt).not.toBeNull();
+    await transition(t.database.db, other, 'cancelled', { jobId: other, epoch: 1, workerId: 'w' });
+    expect((await pausing).json.error.code).toBe('job_already_terminal');
+    expect((await jobRow(t, other)).pauseRequestedAt).toBeNull();
+  });
+});
+
+describe('integrations', () => {
+  const wandb = {
+    type: 'wandb' as const,
+    wandb: { project: 'p', name: 'run', entity: null, tags: ['a'] },
+  };
+
+  it('are stored and shown, and one event says that no tracker is configured', async () => {
+    const training_file = await t.upload(TEN_ROWS);
+    const job = await client.fineTuning.jobs.create({
+      ...{ model: BASE_MODEL, training_file },
+      integrations: [wandb, { type: 'wandb', wandb: { project: 'q' } }],
+    });
+    expect(job.integrations).toEqual([wandb, { type: 'wandb', wandb: { project: 'q' } }]);
+    const warnings = (await events(job.id)).filter((event: { level: string }) => event.level === 'warn');
+    expect(warnings).toHaveLength(1);
+    expect(warnings[0].message).toContain('No tracker is configured');
+    const without = await client.fineTuning.jobs.create({
+      model: BASE_MODEL,
+      training_file,
+      integrations: [],
+    });
+    expect([without.integrations, (await events(without.id)).length]).toEqual([[], 1]);
+  });
+
+  it.each([
+    [[{ type: 'mlflow' }], 'integrations[0].type'],
+    [[{ type: 'wandb' }], 'integrations[0].wandb'],
+    [[{ type: 'wandb', wandb: { project: '' } }], 'integrations[0].wandb.project'],
+    [Array(6).fill(wandb), 'integrations'],
+  ])('refuse %j', async (integrations, param) => {
+    const training_file = await t.upload(TEN_ROWS);
+    const answer = await t.call('POST', '/v1/fine_tuning/jobs', {
+      json: { model: BASE_MODEL, training_file, integrations },
+    });
+    expect([answer.status, answer.json.error.param]).toEqual([400, param]);
+  });
+});
+
+describe('continuing from a tuned model', () => {
+  const CONFIG = {
+    ...{ peft_type: 'LORA', r: 4, lora_alpha: 32, lora_dropout: 0.1, use_rslora: true },
+    target_modules: ['v_proj', 'q_proj'],
+  };
+  async function tuned(tail: string, { kind = 'adapter', checkpoint = false } = {}) {
+    const row = await addTunedModel(t, t.alice, { tail, checkpoint });
+    const text = JSON.stringify(CONFIG);
+    const stored = await t.storage.put(`${row.storagePrefix}/adapter_config.json`, Buffer.from(text));
+    const files = [...row.files, { name: 'adapter_config.json', ...stored }];
+    await t.database.db.update(tunedModels).set({ kind, files }).where(eq(tunedModels.id, row.id));
+    return { ...row, files };
+  }
+  const create = async (model: string, fields: object = {}) =>
+    t.call('POST', '/v1/fine_tuning/jobs', {
+      json: { model, training_file: await t.upload(TEN_ROWS), ...fields },
+    });
+
+  it('inherits the adapter, keeps the base, and remembers the weights as they are', async () => {
+    const start = await tuned('start000', { checkpoint: true });
+    const answer = await create(start.id, { adapter: { lora_dropout: 0.3 } });
+    expect(answer.json).toMatchObject({ model: start.id, adapter: { ...CONFIG, lora_dropout: 0.3 } });
+    const row = await jobRow(t, answer.json.id);
+    expect(row).toMatchObject({
+      model: BASE_MODEL,
+      startModel: start.id,
+      start: { kind: 'adapter', storage_prefix: start.storagePrefix, files: start.files },
+    });
+    await t.call('DELETE', `/v1/models/${start.id}`);
+    expect((await create(start.id)).json.error).toMatchObject({
+      code: 'model_not_available',
+      param: 'model',
+    });
+  });
+
+  it('takes the same options in other words, and names the one that contradicts', async () => {
+    const { id } = await tuned('fixed000');
+    const same = { r: 4, lora_alpha: 32, use_rslora: true, target_modules: ['q_proj', 'v_proj', 'q_proj'] };
+    expect((await create(id, { adapter: same })).status).toBe(200);
+    for (const [adapter, param] of [
+      [{ r: 8 }, 'adapter.r'],
+      [{ lora_alpha: 8 }, 'adapter.lora_alpha'],
+      [{ use_rslora: false }, 'adapter.use_rslora'],
+      [{ target_modules: 'all-linear' }, 'adapter.target_modules'],
+      [{ target_modules: ['q_proj'] }, 'adapter.target_modules'],
+      [{ peft_type: 'FULL' }, 'adapter.peft_type'],
+    ] as const) {
+      const { status, json } = await create(id, { adapter });
+      expect([status, json.error.param, json.error.code]).toEqual([400, param, 'conflicting_parameters']);
+      expect(json.error.message).toContain(id);
+    }
+  });
+
+  it('a fully tuned model continues whole', async () => {
+    const { id } = await tuned('full0000', { kind: 'full' });
+    expect((await create(id)).json.adapter).toEqual({ peft_type: 'FULL' });
+    expect((await create(id, { adapter: { r: 8 } })).json.error.param).toBe('adapter.peft_type');
+  });
+});
+
+it('reinforcement is refused by name', async () => {
+  const answer = await t.call('POST', '/v1/fine_tuning/jobs', {
+    json: {
+      model: BASE_MODEL,
+      training_file: 'file-x',
+      method: { type: 'reinforcement', reinforcement: {} },
+    },
+  });
+  expect(answer.json.error).toMatchObject({ param: 'method.type', code: 'unsupported_value' });
+  expect(answer.json.error.message).toContain("'reinforcement'");
+});
