@@ -1,0 +1,212 @@
+// The own matrix product: bf16 tiles through mma.sync, copies three stages ahead, any transposition, any alignment; and
+// f32 tiles by fused multiply-add. Used where cuBLASLt is missing. Each element of C sums over k in one order that
+// depends on the sizes alone. Runs under test/native/cuda/emulation.h as it stands.
+#pragma once
+#include "mma.h"
+
+namespace lathe::cuda {
+
+/// C = alpha·op(A)·op(B) + beta·C; split s of a split product writes its plain sums to partial[s] instead.
+struct GemmArguments {
+  const void *a, *b;
+  FloatPointer c;
+  float* partial;  // null: no split
+  int64_t m, n, k;
+  int64_t split_depth;  // of k per split, a multiple of the tile's depth
+  float alpha, beta;
+  bool wide_a, wide_b;  // rows can be copied 16 bytes at a time
+};
+
+constexpr int kGemmDepth = 32;
+constexpr int kGemmStages = 3;
+constexpr int kGemmPad = 8;  // elements behind each shared row: the 8 rows of a matrix then lie in 8 different banks' groups
+
+/// One operand's tile in shared memory: `kOuter` rows or columns of C by kGemmDepth. kAlongK: memory has k innermost.
+template <int kOuter, bool kAlongK>
+struct OperandTile {
+  static constexpr int kRows = kAlongK ? kOuter : kGemmDepth;
+  static constexpr int kWidth = kAlongK ? kGemmDepth : kOuter;
+  static constexpr int kPitch = kWidth + kGemmPad;
+  static constexpr int kElements = kRows * kPitch;
+
+  /// Copies the tile at (outer0, k0) of a matrix with `outer` rows or columns; zeros beyond it and beyond k_end.
+  template <int kThreads>
+  __device__ __forceinline__ static void fetch(uint16_t* tile, const uint16_t* from, int64_t outer0, int64_t k0,
+                                               int64_t outer, int64_t k_end, int64_t k, bool wide) {
+    const int64_t row0 = kAlongK ? outer0 : k0, column0 = kAlongK ? k0 : outer0;
+    const int64_t rows = kAlongK ? outer : k_end, columns = kAlongK ? k_end : outer, pitch = kAlongK ? k : outer;
+    constexpr int kGroups = kWidth / 8;
+    for (int g = static_cast<int>(threadIdx.x); g < kRows * kGroups; g += kThreads) {
+      const int r = g / kGroups, c = g % kGroups * 8;
+      const int64_t row = row0 + r, column = column0 + c;
+      uint16_t* to = tile + r * kPitch + c;
+      if (wide && (column + 8 <= columns || column >= columns || row >= rows)) {
+        const bool valid = row < rows && column < columns;
+        copy_async16(to, valid ? from + row * pitch + column : from, valid);
+      } else {
+        for (int j = 0; j < 8; j++) {
+          to[j] = row < rows && column + j < columns ? from[row * pitch + column + j] : uint16_t{0};
+        }
+      }
+    }
+  }
+
+  /// The 16×16 piece at (outer, k): for A the registers of a fragment, for B those of two neighbouring columns of 8.
+  template <bool kIsA>
+  __device__ __forceinline__ static void piece(uint32_t (&r)[4], const uint16_t* tile, int outer, int k, int lane) {
+    const int matrix = lane / 8, row = lane % 8;
+    const int outer_step = kIsA ? (matrix & 1) * 8 : (matrix >> 1) * 8;
+    const int k_step = kIsA ? (matrix >> 1) * 8 : (matrix & 1) * 8;
+    if (kAlongK) {
+      load_matrix(r, tile + (outer + outer_step + row) * kPitch + k + k_step);
+    } else {
+      load_matrix_transposed(r, tile + (k + k_step + row) * kPitch + outer + outer_step);
+    }
+  }
+};
+
+/// Block tile kM×kN, warp tile kM/kWarpsM × kN/kWarpsN.
+template <int kM, int kN, int kWarpsM, int kWarpsN>
+struct GemmShape {
+  static constexpr int kThreads = kWarpsM * kWarpsN * 32;
+  static constexpr int kWarpM = kM / kWarpsM, kWarpN = kN / kWarpsN;
+  static constexpr int kTilesM = kWarpM / 16, kTilesN = kWarpN / 8;
+  template <bool kTransA, bool kTransB>
+  static constexpr int shared_bytes() {
+    return kGemmStages * 2 * (OperandTile<kM, !kTransA>::kElements + OperandTile<kN, kTransB>::kElements);
+  }
+};
+
+__device__ __forceinline__ void write_element(const GemmArguments& g, int64_t row, int64_t column, float sum) {
+  if (row >= g.m || column >= g.n) return;
+  const int64_t at = row * g.n + column;
+  if (g.partial) {
+    g.partial[static_cast<int64_t>(blockIdx.z) * g.m * g.n + at] = sum;
+  } else {
+    g.c.store(at, g.beta == 0 ? g.alpha * sum : fmaf(g.alpha, sum, g.beta * g.c.load(at)));
+  }
+}
+
+template <class Shape, int kM, int kN, int kWarpsM, bool kTransA, bool kTransB>
+__global__ void __launch_bounds__(Shape::kThreads, 2) gemm_own_kernel(GemmArguments g) {
+  using TileA = OperandTile<kM, !kTransA>;
+  using TileB = OperandTile<kN, kTransB>;
+  LATHE_DYNAMIC_SHARED(memory);
+  auto* shared_a = reinterpret_cast<uint16_t*>(memory);
+  uint16_t* shared_b = shared_a + kGemmStages * TileA::kElements;
+  const auto* a = static_cast<const uint16_t*>(g.a);
+  const auto* b = static_cast<const uint16_t*>(g.b);
+  const int64_t row0 = static_cast<int64_t>(blockIdx.x) * kM, column0 = static_cast<int64_t>(blockIdx.y) * kN;
+  const int64_t k_begin = static_cast<int64_t>(blockIdx.z) * g.split_depth;
+  const int64_t k_end = k_begin + g.split_depth < g.k ? k_begin + g.split_depth : g.k;
+  const int steps = static_cast<int>((k_end - k_begin + kGemmDepth - 1) / kGemmDepth);
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int warp_m = warp % kWarpsM * Shape::kWarpM, warp_n = warp / kWarpsM * Shape::kWarpN;
+
+  const auto fetch = [&](int step) {
+    if (step < steps) {
+      const int stage = step % kGemmStages;
+      const int64_t k0 = k_begin + static_cast<int64_t>(step) * kGemmDepth;
+      TileA::template fetch<Shape::kThreads>(shared_a + stage * TileA::kElements, a, row0, k0, g.m, k_end,
+                                             g.k, g.wide_a);
+      TileB::template fetch<Shape::kThreads>(shared_b + stage * TileB::kElements, b, column0, k0, g.n, k_end,
+                                             g.k, g.wide_b);
+    }
+    commit_copies();
+  };
+
+  float sums[Shape::kTilesM][Shape::kTilesN][4] = {};
+  for (int step = 0; step < kGemmStages - 1; step++) fetch(step);
+  for (int step = 0; step < steps; step++) {
+    wait_copies<kGemmStages - 2>();
+    __syncthreads();  // the step's tiles are there, and nobody reads the stage that is filled next
+    fetch(step + kGemmStages - 1);
+    const uint16_t* tile_a = shared_a + step % kGemmStages * TileA::kElements;
+    const uint16_t* tile_b = shared_b + step % kGemmStages * TileB::kElements;
+#pragma unroll
+    for (int k = 0; k < kGemmDepth; k += 16) {
+      uint32_t left[Shape::kTilesM][4], right[Shape::kTilesN / 2][4];
+#pragma unroll
+      for (int i = 0; i < Shape::kTilesM; i++) TileA::template piece<true>(left[i], tile_a, warp_m + i * 16, k, lane);
+#pragma unroll
+      for (int j = 0; j < Shape::kTilesN / 2; j++) {
+        TileB::template piece<false>(right[j], tile_b, warp_n + j * 16, k, lane);
+      }
+#pragma unroll
+      for (int i = 0; i < Shape::kTilesM; i++) {
+#pragma unroll
+        for (int j = 0; j < Shape::kTilesN; j++) {
+          mma(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < Shape::kTilesM; i++) {
+#pragma unroll
+    for (int j = 0; j < Shape::kTilesN; j++) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        write_element(g, row0 + warp_m + i * 16 + lane / 4 + e / 2 * 8, column0 + warp_n + j * 8 + lane % 4 * 2 + e % 2,
+                      sums[i][j][e]);
+      }
+    }
+  }
+}
+
+/// Adds the splits in their order.
+__global__ void gemm_own_join(GemmArguments g, int splits) {
+  const int64_t count = g.m * g.n, step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
+    float sum = 0;
+    for (int s = 0; s < splits; s++) sum += g.partial[s * count + i];
+    g.c.store(i, g.beta == 0 ? g.alpha * sum : fmaf(g.alpha, sum, g.beta * g.c.load(i)));
+  }
+}
+
+constexpr int kPlainTile = 64, kPlainDepth = 16, kPlainThreads = 256;
+
+/// f32 operands: element (i, k) of A at i·row_a + k·step_a, element (j, k) of B likewise. 4×4 sums per thread.
+struct PlainStrides {
+  int64_t row_a, step_a, row_b, step_b;
+};
+
+__global__ void __launch_bounds__(kPlainThreads) gemm_own_f32_kernel(GemmArguments g, PlainStrides at) {
+  __shared__ float tile_a[kPlainDepth][kPlainTile + 4];
+  __shared__ float tile_b[kPlainDepth][kPlainTile + 4];
+  const auto* a = static_cast<const float*>(g.a);
+  const auto* b = static_cast<const float*>(g.b);
+  const int64_t row0 = static_cast<int64_t>(blockIdx.x) * kPlainTile;
+  const int64_t column0 = static_cast<int64_t>(blockIdx.y) * kPlainTile;
+  const int64_t k_begin = static_cast<int64_t>(blockIdx.z) * g.split_depth;
+  const int64_t k_end = k_begin + g.split_depth < g.k ? k_begin + g.split_depth : g.k;
+  const int thread = static_cast<int>(threadIdx.x), my_row = thread / 16 * 4, my_column = thread % 16 * 4;
+  float sums[4][4] = {};
+  for (int64_t k0 = k_begin; k0 < k_end; k0 += kPlainDepth) {
+    for (int e = thread; e < kPlainTile * kPlainDepth; e += kPlainThreads) {
+      // Neighbouring threads along whichever index is contiguous in memory.
+      const int ka = at.step_a == 1 ? e % kPlainDepth : e / kPlainTile, ia = at.step_a == 1 ? e / kPlainDepth : e % kPlainTile;
+      const int kb = at.step_b == 1 ? e % kPlainDepth : e / kPlainTile, ib = at.step_b == 1 ? e / kPlainDepth : e % kPlainTile;
+      const bool has_a = k0 + ka < k_end && row0 + ia < g.m, has_b = k0 + kb < k_end && column0 + ib < g.n;
+      tile_a[ka][ia] = has_a ? a[(row0 + ia) * at.row_a + (k0 + ka) * at.step_a] : 0.0f;
+      tile_b[kb][ib] = has_b ? b[(column0 + ib) * at.row_b + (k0 + kb) * at.step_b] : 0.0f;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kPlainDepth; k++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) sums[i][j] = fmaf(tile_a[k][my_row + i], tile_b[k][my_column + j], sums[i][j]);
+      }
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) write_element(g, row0 + my_row + i, column0 + my_column + j, sums[i][j]);
+  }
+}
+
+}  // namespace lathe::cuda
