@@ -272,6 +272,37 @@ export interface Native {
     gradScale: number,
   ): void;
 
+  // serving
+  linearGroup(
+    y0: Handle,
+    y1: Handle | null,
+    y2: Handle | null,
+    x: Handle,
+    w0: Handle,
+    w1: Handle | null,
+    w2: Handle | null,
+    bias0: Handle | null,
+    bias1: Handle | null,
+    bias2: Handle | null,
+    pool: Handle | null,
+    table: Handle | null,
+    slots: Handle | null,
+  ): void;
+  sampleTokens(
+    tokens: Handle,
+    logprobs: Handle | null,
+    topTokens: Handle | null,
+    logits: Handle,
+    floats: Handle,
+    ints: Handle,
+    biasOffsets: Handle | null,
+    biasTokens: Handle | null,
+    biasValues: Handle | null,
+    counts: Handle | null,
+    mask: Handle | null,
+    vocabulary: number,
+  ): void;
+
   // lists of tensors: see core/list_ops.h
   sumSquaresInto(sum: Handle, xs: readonly Handle[]): void;
   /** `state`: u8 [24] of f64 sum of squares, f64 norm, i64 applied steps. */

@@ -114,6 +114,9 @@ void export_ops(Napi::Env, Napi::Object e) {
   bind(e, "swigluBackward", &Ops::swigluBackward, "dgate dup dy gate up");
   bind(e, "linearCrossEntropy", &Ops::linearCrossEntropy, "losses correct dx dw x w targets rowScale gradScale");
   bind(e, "adamwStep", &Ops::adamwStep, "p m v g lr beta1 beta2 eps weightDecay step gradScale");
+  bind(e, "linearGroup", &Ops::linearGroup, "y0 y1 y2 x w0 w1 w2 bias0 bias1 bias2 pool table slots");
+  bind(e, "sampleTokens", &Ops::sampleTokens,
+       "tokens logprobs topTokens logits floats ints biasOffsets biasTokens biasValues counts mask vocabulary");
   const ListOps& lists = checked_list_ops();
   bind(e, "sumSquaresInto", lists.sumSquaresInto, "sum xs");
   bind(e, "adamwList", lists.adamwList,

@@ -8,5 +8,6 @@ void add_checked_elementwise(Ops& table);
 void add_checked_linear(Ops& table);
 void add_checked_model(Ops& table);
 void add_checked_attention(Ops& table);
+void add_checked_serving(Ops& table);
 
 }  // namespace lathe

@@ -102,6 +102,7 @@ const Ops& checked_ops() {
     add_checked_linear(t);
     add_checked_model(t);
     add_checked_attention(t);
+    add_checked_serving(t);
     return t;
   }();
   return table;

@@ -149,6 +149,32 @@ struct Ops {
   /// p −= lr/(1−β₁^step) · m / (√v/√(1−β₂^step) + eps). step ≥ 1.
   void (*adamwStep)(Out p, Out m, Out v, In g, double lr, double beta1, double beta2, double eps,
                     double weightDecay, int64_t step, float gradScale);
+  // ---- serving: what a decode step would otherwise need many launches or the host for ----
+
+  /// Up to three linear layers on the same rows, every row with its own low-rank adapter (Hu et al.,
+  /// arXiv:2106.09685; several in one batch as in Chen et al., arXiv:2310.18547): y_i = x·w_iᵀ (+ bias_i), and where
+  /// slots[t] = s ≥ 0, y_i[t] += scale·(x[t]·Aᵀ)·Bᵀ with {A, B, rank, bits of scale} = table[s,i]: A [rank,K] and
+  /// B [N_i,rank] begin at elements 8·A and 8·B of pool. Rank is a multiple of 8 (pad with zeros) up to 256; 0: the
+  /// adapter leaves the layer alone. All in f32, one rounding at the end; a new adapter is new data in pool and table.
+  /// x [T,K], w_i [N_i,K], y_i [T,N_i], bias_i [N_i], pool [E] float; table i32 [slots,layers,4], slots i32 [T].
+  /// Layers 1 and 2 may be absent; pool, table and slots are absent together.
+  void (*linearGroup)(Out y0, OptionalOut y1, OptionalOut y2, In x, In w0, OptionalIn w1, OptionalIn w2,
+                      OptionalIn bias0, OptionalIn bias1, OptionalIn bias2, OptionalIn pool, OptionalIn table,
+                      OptionalIn slots);
+  /// The next token of every row of logits f32 [N,V], of which the first `vocabulary` columns can be said; the same
+  /// token on every device (integer masses, see sampling.h). First the logits are adjusted in place: −inf where the
+  /// row's mask has no bit, − (count·frequency + presence) where counted, + bias. Then greedy (the lowest id of the
+  /// largest) when temperature or topP is 0; else a draw from softmax(logits/temperature) over the topK best
+  /// (0: all), of these the smallest set of best ones that holds topP of their mass (ties: lower id), walked by id
+  /// with number `step` of the stream (seed, stream). floats f32 [N,4] = {temperature, topP, frequency, presence};
+  /// ints i32 [N,8] = {topK, seed low, seed high, stream low, stream high, step, row of counts, row of mask} with −1
+  /// for no row. tokens i32 [N]: −1 where the row holds NaN or no finite peak. logprobs f32 [N,1+K] and topTokens
+  /// i32 [N,K] (together or null): log softmax of the adjusted logits, of the token and of the K best (ties: lower
+  /// id). biasOffsets i32 [N+1], biasTokens i32 [B] (distinct in a row), biasValues f32 [B]: together or null.
+  /// counts i32 [rows,V], to which the token is added; mask i32 [rows,⌈vocabulary/32⌉], bit id%32 of word id/32.
+  void (*sampleTokens)(Out tokens, OptionalOut logprobs, OptionalOut topTokens, Out logits, In floats, In ints,
+                       OptionalIn biasOffsets, OptionalIn biasTokens, OptionalIn biasValues, OptionalOut counts,
+                       OptionalIn mask, int64_t vocabulary);
 };
 
 /// Header in front of packed panels; the panels follow at byte 64.

@@ -16,5 +16,7 @@ void add_attention_backward(Ops& table);
 void add_swiglu(Ops& table);
 void add_cross_entropy(Ops& table);
 void add_adamw(Ops& table);
+void add_linear_group(Ops& table);
+void add_sample_tokens(Ops& table);
 
 }  // namespace lathe::LATHE_ISA

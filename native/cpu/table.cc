@@ -18,6 +18,8 @@ Ops make_table() {
   add_swiglu(t);
   add_cross_entropy(t);
   add_adamw(t);
+  add_linear_group(t);
+  add_sample_tokens(t);
   return t;
 }
 

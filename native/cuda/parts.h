@@ -19,5 +19,7 @@ void add_paged_attention(Ops& table);     // pagedAttentionForward
 void add_reduce_list(ListOps& table);       // sumSquaresInto
 void add_adamw_list(ListOps& table);
 void add_cross_entropy(Ops& table);       // linearCrossEntropy
+void add_linear_group(Ops& table);
+void add_sample_tokens(Ops& table);
 
 }  // namespace lathe::cuda

@@ -4,9 +4,16 @@ import { ATTENTION_CASES } from './ops.attention.cases.ts';
 import { ELEMENTWISE_CASES } from './ops.elementwise.cases.ts';
 import { LINEAR_CASES } from './ops.linear.cases.ts';
 import { NORM_CASES } from './ops.norm.cases.ts';
+import { SERVING_CASES } from './ops.serving.cases.ts';
 import type { OpCase } from './ops.table.ts';
 
-export const OP_CASES: OpCase[] = [...ELEMENTWISE_CASES, ...LINEAR_CASES, ...NORM_CASES, ...ATTENTION_CASES];
+export const OP_CASES: OpCase[] = [
+  ...ELEMENTWISE_CASES,
+  ...LINEAR_CASES,
+  ...NORM_CASES,
+  ...ATTENTION_CASES,
+  ...SERVING_CASES,
+];
 
 /** Native functions that are no tensor ops: memory and process state, proven in test/native. */
 export const NOT_OPS = [
@@ -35,7 +42,7 @@ export const NOT_OPS = [
   'adamwList',
 ];
 
-/** Ops whose result is a number or a random draw: proven by their own tests in ops.test.ts. */
+/** Ops whose result is a number or a random draw: ops.random.test.ts and sample-tokens.test.ts. */
 export const PROVEN_APART = [
   'sumSquares',
   'hasNonFinite',
@@ -43,4 +50,5 @@ export const PROVEN_APART = [
   'dropoutBackward',
   'randomUniform',
   'randomNormal',
+  'sampleTokens',
 ];

@@ -1,6 +1,6 @@
 // The shape of one row of the op table, and the bench that runs it on a device: upload, run, read back.
 // Knows the native surface, no particular op.
-import type { Handle, Native } from '../../native/index.ts';
+import type { Handle, Native, NativeDevice } from '../../native/index.ts';
 import { bf16Bits, fromBf16Bits, type Random } from '../helpers/tolerance.ts';
 
 export type F64 = Float64Array;
@@ -52,12 +52,14 @@ export const AWKWARD = [1, 2, 5, 7, 16, 17, 31, 33, 48, 65, 100, 129] as const;
 export class Bench {
   readonly native: Native;
   readonly type: FloatType;
+  readonly device: NativeDevice;
   #owned: Handle[] = [];
   #initial = new Map<Handle, F64>();
 
-  constructor(native: Native, type: FloatType) {
+  constructor(native: Native, type: FloatType, device: NativeDevice = 'cpu') {
     this.native = native;
     this.type = type;
+    this.device = device;
   }
 
   /** Uninitialised tensor of the type under test unless another is named; filled with NaN so that a gap shows. */
@@ -67,7 +69,7 @@ export class Bench {
   }
 
   upload(values: ArrayLike<number>, dims: number[], dtype: FloatType | 'i32' = this.type): Handle {
-    const h = this.native.tensorCreate(dtype, dims);
+    const h = this.native.tensorCreate(dtype, dims, this.device);
     this.#owned.push(h);
     if (dtype === 'f32') this.native.tensorWrite(h, Float32Array.from(values));
     else if (dtype === 'i32') this.native.tensorWrite(h, Int32Array.from(values));

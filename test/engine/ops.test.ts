@@ -1,28 +1,29 @@
-// Runs the op table on every device of this machine (on a CPU: every instruction set it has): values in f32 and
-// bf16 against float64, native gradients against central differences of the float64 forward, equal bytes for any
-// number of threads. Random ops and reductions to a number have their own tests below.
+// Runs the op table on every device of this machine (on a CPU: every instruction set it has; CUDA where it can be used,
+// else one line says why not): values in f32 and bf16 against float64, native gradients against central differences of
+// the float64 forward, equal bytes for any number of threads and from run to run. Random ops and reductions to a number
+// have their own tests.
 import { afterAll, describe, expect, it } from 'vitest';
-import { openDevice } from '../../workers/engine/device.ts';
+import { loadNative, type NativeDevice } from '../../native/index.ts';
 import { expectClose, reportFigures } from '../helpers/expect-close.ts';
 import { RUN_SEED } from '../helpers/tolerance.ts';
+import { cudaDevice } from './devices.ts';
 import { NOT_OPS, OP_CASES, PROVEN_APART } from './ops.cases.ts';
 import { limits, type Prepared, prepare, run } from './ops.runner.ts';
 import { Bench } from './ops.table.ts';
 
-/** Device kinds to prove; a kind that this machine lacks is left out by the check below. */
-const DEVICES = ['cpu'] as const;
+interface Target {
+  name: string;
+  device: NativeDevice;
+  isa: string;
+}
 
-const devices = DEVICES.map((kind) => openDevice({ kind }));
-const targets = devices.flatMap((device) => {
-  const { isa: standard, isas } = device.native.info();
-  return isas.map((isa: string) => ({ name: `${device.kind} ${isa}`, isa, standard, native: device.native }));
-});
-const standardThreads = devices[0]!.native.info().threads;
+const native = loadNative();
+const { isa: standard, isas, threads: standardThreads } = native.info();
+const targets: Target[] = isas.map((isa) => ({ name: `cpu ${isa}`, device: 'cpu', isa }));
+if (cudaDevice.available) targets.push({ name: `cuda ${cudaDevice.name}`, device: 'cuda', isa: standard });
 
 reportFigures();
-afterAll(() => {
-  for (const { native, standard } of targets) native.configure({ isa: standard, threads: standardThreads });
-});
+afterAll(() => native.configure({ isa: standard, threads: standardThreads }));
 
 for (const row of OP_CASES) {
   for (const type of row.types ?? (['f32', 'bf16'] as const)) {
@@ -34,8 +35,8 @@ for (const row of OP_CASES) {
         it(`is right on ${target.name}`, () => {
           const what = (part: string) => `${row.name} ${part} (LATHE_TEST_SEED=${RUN_SEED})`;
           const { expected, gradients } = prepared();
-          target.native.configure({ isa: target.isa });
-          const bench = new Bench(target.native, type);
+          native.configure({ isa: target.isa });
+          const bench = new Bench(native, type, target.device);
           const limit = limits(row, type);
           try {
             const got = run(bench, prepared());
@@ -60,12 +61,17 @@ for (const row of OP_CASES) {
         });
       }
 
-      it('gives the same bytes with one thread and with three', () => {
-        const { native, standard } = targets[0]!;
+      const settings = [
+        { name: 'with one thread and with three', device: 'cpu' as const, threads: [1, 3, 3] },
+        ...(cudaDevice.available
+          ? [{ name: 'again on cuda', device: 'cuda' as const, threads: [1, 1, 1] }]
+          : []),
+      ];
+      it.each(settings)('gives the same bytes $name', ({ device, threads: counts }) => {
         native.configure({ isa: standard });
-        const results = [1, 3, 3].map((threads) => {
+        const results = counts.map((threads) => {
           native.configure({ threads });
-          const bench = new Bench(native, type);
+          const bench = new Bench(native, type, device);
           const result = run(bench, prepared());
           bench.close();
           return result;
@@ -85,7 +91,7 @@ for (const row of OP_CASES) {
 
 describe('the op table', () => {
   it('has a row for every native op', () => {
-    const ops = Object.keys(devices[0]!.native).filter((name) => !NOT_OPS.includes(name));
+    const ops = Object.keys(native).filter((name) => !NOT_OPS.includes(name));
     const proven = new Set([...OP_CASES.flatMap((row) => row.covers), ...PROVEN_APART]);
     expect([...proven].sort()).toEqual(ops.sort());
   });

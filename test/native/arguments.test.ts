@@ -106,6 +106,7 @@ function acceptsOtherShape(op: string, name: string): boolean {
     randomNormal: ['x'],
     packWeight: ['w'],
     pagedAttentionForward: ['blockTables'],
+    linearGroup: ['pool'],
   };
   return free[op]?.includes(name) ?? false;
 }
