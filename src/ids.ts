@@ -28,6 +28,7 @@ export type IdPrefix =
   | 'ftevent-'
   | 'ftckpt_'
   | 'chatcmpl-'
+  | 'cmpl-'
   | 'org-'
   | 'proj_'
   | 'req_'

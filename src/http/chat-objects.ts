@@ -6,11 +6,11 @@ import { type Completion, generationError } from '../domain/chat/complete.ts';
 import type { ApiError } from '../errors.ts';
 import { WorkerRefused } from '../inference/client.ts';
 import type { GenerateEvent, WireToken } from '../inference/protocol.ts';
+import { type DoneEvent, GatheredAnswer, type GatheredCall, type GatheredChoice } from './chat-answer.ts';
 import type { ChatCompletion, ChatCompletionChunk, Choice } from './schemas/chat-answer.ts';
 import { toUnix } from './schemas/time.ts';
 
 type ChunkChoice = ChatCompletionChunk['choices'][number];
-type DoneEvent = Extract<GenerateEvent, { type: 'done' }>;
 
 const presentToken = ({ token, bytes, logprob, top_logprobs }: WireToken) => ({
   token,
@@ -20,7 +20,7 @@ const presentToken = ({ token, bytes, logprob, top_logprobs }: WireToken) => ({
 });
 const presentLogprobs = (tokens: WireToken[]) => ({ content: tokens.map(presentToken), refusal: null });
 
-function presentUsage(done: DoneEvent) {
+export function presentUsage(done: DoneEvent) {
   return {
     prompt_tokens: done.prompt_tokens,
     completion_tokens: done.completion_tokens,
@@ -35,52 +35,86 @@ function presentUsage(done: DoneEvent) {
   };
 }
 
+/** How a completion is written. */
+export interface AnswerOptions {
+  n: number;
+  logprobs: boolean;
+  /** The request used the old `functions`: calls are answered as `function_call`. */
+  legacyFunctions?: boolean;
+}
+
 /** Waits for the end and returns the whole answer. Throws ApiError when the worker fails on the way. */
 export async function wholeCompletion(
   completion: Completion,
-  n: number,
-  logprobs: boolean,
+  options: AnswerOptions,
 ): Promise<ChatCompletion> {
-  const texts = Array.from({ length: n }, () => '');
-  const tokens: WireToken[][] = Array.from({ length: n }, () => []);
-  const reasons: Choice['finish_reason'][] = Array.from({ length: n }, () => 'stop');
-  let done: DoneEvent | null = null;
+  const answer = new GatheredAnswer(options.n, options.logprobs);
   try {
     for await (const event of completion.events) {
-      if (event.type === 'delta') {
-        texts[event.index] += event.text;
-        if (logprobs) tokens[event.index]?.push(...event.tokens);
-      } else if (event.type === 'finish') reasons[event.index] = event.reason;
-      else if (event.type === 'done') done = event;
-      else if (event.type === 'error') throw new WorkerRefused(event.error);
+      if (event.type === 'error') throw new WorkerRefused(event.error);
+      answer.add(event);
     }
   } catch (error) {
     throw generationError(error) ?? error;
   }
+  return presentCompletion(completion, answer, options);
+}
+
+function presentCompletion(
+  completion: Completion,
+  { choices, done }: GatheredAnswer,
+  options: AnswerOptions,
+): ChatCompletion {
   if (!done) throw new Error('A generation ended without its last event.');
   return {
     id: completion.id,
     object: 'chat.completion',
     created: toUnix(completion.created),
     model: completion.model,
-    choices: texts.map((content, index) => ({
-      index,
-      message: { role: 'assistant', content, refusal: null, annotations: [] },
-      logprobs: logprobs ? presentLogprobs(tokens[index] ?? []) : null,
-      finish_reason: reasons[index] ?? 'stop',
-    })),
+    choices: choices.map((choice, index) => presentChoice(choice, index, options)),
     usage: presentUsage(done),
     service_tier: 'default',
     system_fingerprint: completion.fingerprint,
   };
 }
 
-export interface ChunkOptions {
-  n: number;
-  logprobs: boolean;
+function presentChoice(choice: GatheredChoice, index: number, options: AnswerOptions): Choice {
+  const { text, calls, tokens, reason } = choice;
+  const [first] = calls;
+  return {
+    index,
+    message: {
+      role: 'assistant',
+      content: text === '' && first ? null : text,
+      refusal: null,
+      annotations: [],
+      ...(first && options.legacyFunctions
+        ? { function_call: { name: first.name, arguments: first.arguments } }
+        : {}),
+      ...(first && !options.legacyFunctions ? { tool_calls: calls.map(presentCall) } : {}),
+    },
+    logprobs: options.logprobs ? presentLogprobs(tokens) : null,
+    finish_reason: presentReason(reason, options),
+  };
+}
+
+const presentCall = ({ id, name, arguments: text }: GatheredCall) => ({
+  id,
+  type: 'function' as const,
+  function: { name, arguments: text },
+});
+
+const presentReason = (
+  reason: GatheredChoice['reason'],
+  { legacyFunctions }: AnswerOptions,
+): Choice['finish_reason'] => (reason === 'tool_calls' && legacyFunctions ? 'function_call' : reason);
+
+export interface ChunkOptions extends AnswerOptions {
   includeUsage: boolean;
   /** Logs what nobody expected and says what the caller may see of it. */
   onFailure: (error: unknown) => ApiError;
+  /** Gets the whole completion before the stream says that it is over. */
+  onEnd?: (completion: ChatCompletion) => Promise<void>;
 }
 
 /**
@@ -95,21 +129,41 @@ export async function* completionChunks(
   try {
     const completion = await starting;
     const chunk = chunkWriter(completion, options);
+    const answer = new GatheredAnswer(options.n, options.logprobs && options.onEnd !== undefined);
     for (let index = 0; index < options.n; index++) {
       yield chunk(index, { role: 'assistant', content: '', refusal: null }, null, null);
     }
     for await (const event of completion.events) {
+      if (event.type === 'error') throw new WorkerRefused(event.error);
+      answer.add(event);
       if (event.type === 'delta' && (event.text !== '' || (options.logprobs && event.tokens.length > 0))) {
         yield chunk(event.index, { content: event.text }, event.tokens, null);
-      } else if (event.type === 'finish') yield chunk(event.index, {}, null, event.reason);
-      else if (event.type === 'done' && options.includeUsage) yield chunk.usage(event);
-      else if (event.type === 'error') throw new WorkerRefused(event.error);
+      } else if (event.type === 'tool_call' || event.type === 'tool_arguments') {
+        yield chunk(event.index, callDelta(event, answer, options), null, null);
+      } else if (event.type === 'finish') {
+        yield chunk(event.index, {}, null, presentReason(event.reason, options));
+      } else if (event.type === 'done' && options.includeUsage) yield chunk.usage(event);
     }
+    await options.onEnd?.(presentCompletion(completion, answer, options));
     yield '[DONE]';
   } catch (error) {
     if (signal.aborted) return;
     yield JSON.stringify((generationError(error) ?? options.onFailure(error)).toBody());
   }
+}
+
+/** The beginning of a call, or the next piece of its arguments. */
+function callDelta(
+  event: Extract<GenerateEvent, { type: 'tool_call' | 'tool_arguments' }>,
+  { choices }: GatheredAnswer,
+  { legacyFunctions }: AnswerOptions,
+): ChunkChoice['delta'] {
+  const begins = event.type === 'tool_call';
+  const piece = begins ? { name: event.name, arguments: '' } : { arguments: event.text };
+  if (legacyFunctions) return { function_call: piece };
+  const { id } = choices[event.index]!.calls[event.call]!;
+  const head = begins ? { id, type: 'function' as const } : {};
+  return { tool_calls: [{ index: event.call, ...head, function: piece }] };
 }
 
 /** Makes the chunks of one completion: what they share is said once. */

@@ -19,9 +19,15 @@ import { resolveModel } from '../models/registry.ts';
 import type { TunedModelRow } from '../models/repository.ts';
 import { liveWorkerUrls } from './repository.ts';
 
-export interface ChatRequest {
+/** What is asked of a model; what is absent is left to the worker. */
+export interface ChatRequest
+  extends Pick<
+    GenerateRequest,
+    'tool_choice' | 'response_format' | 'prompt' | 'prompt_logprobs' | 'enable_thinking'
+  > {
   model: string;
   messages: WireMessage[];
+  tools?: unknown[];
   sampling: WireSampling;
 }
 
@@ -51,17 +57,18 @@ export async function startCompletion(
   request: ChatRequest,
   signal: AbortSignal,
 ): Promise<Completion> {
-  const { base, tuned } = await resolveModel(deps, projectId, request.model);
-  checkLength(request.messages, base.contextLength);
-  const max = request.sampling.max_tokens;
+  const { base, tuned } = await resolveName(deps, projectId, request.model);
+  checkLength(request, base.contextLength);
+  const { model: _, tools = null, sampling, ...asked } = request;
+  const max = sampling.max_tokens;
   const wire: GenerateRequest = {
-    request_id: newId('chatcmpl-'),
+    ...asked,
+    request_id: newId(request.prompt === undefined ? 'chatcmpl-' : 'cmpl-'),
     base_model: base.id,
     adapter: tuned && learnedBy(tuned),
     cache_owner: projectId,
-    messages: request.messages,
-    tools: null,
-    sampling: { ...request.sampling, max_tokens: max === null ? null : Math.min(max, base.contextLength) },
+    tools,
+    sampling: { ...sampling, max_tokens: max === null ? null : Math.min(max, base.contextLength) },
   };
   return {
     id: wire.request_id,
@@ -70,6 +77,25 @@ export async function startCompletion(
     fingerprint: fingerprintOf(base.id, tuned?.digest ?? ''),
     events: await firstAnswer(deps, request.model, wire, signal),
   };
+}
+
+/** As resolveModel, for names that came percent-encoded too, as some clients copy them from URLs. */
+async function resolveName(deps: Deps, projectId: string, name: string) {
+  const decoded = /%[0-9a-f]{2}/i.test(name) ? decodedName(name) : name;
+  try {
+    return await resolveModel(deps, projectId, name);
+  } catch (error) {
+    if (decoded === name || !(error instanceof ApiError)) throw error;
+    return resolveModel(deps, projectId, decoded);
+  }
+}
+
+function decodedName(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name; // not an encoding, so a name like any other
+  }
 }
 
 /** What a worker's error event, or its loss after the first token, is to the caller; null for anything else. */
@@ -155,8 +181,8 @@ function learnedBy(tuned: TunedModelRow): WireAdapter {
 }
 
 /** Refuses by bytes what cannot fit whatever the tokenizer, before a worker is troubled. */
-function checkLength(messages: WireMessage[], contextLength: number): void {
-  let bytes = 0;
+function checkLength({ messages, prompt }: ChatRequest, contextLength: number): void {
+  let bytes = typeof prompt === 'string' ? Buffer.byteLength(prompt) : 0;
   for (const { content } of messages) bytes += content === null ? 0 : Buffer.byteLength(content);
   if (bytes > contextLength * BYTES_PER_TOKEN_MAX) {
     throw contextLengthExceeded(contextLength, Math.ceil(bytes / BYTES_PER_TOKEN_MAX), 0);

@@ -1,11 +1,13 @@
 /** /v1/chat/completions: plain and streamed. */
 import { createRoute } from '@hono/zod-openapi';
 import { startCompletion } from '../../domain/chat/complete.ts';
+import { storeCompletion } from '../../domain/chat/stored.ts';
 import type { Dependencies } from '../../domain/dependencies.ts';
 import { completionChunks, wholeCompletion } from '../chat-objects.ts';
 import type { App } from '../context.ts';
 import { toPublicError } from '../error-handler.ts';
-import { chunkSchema, completionSchema } from '../schemas/chat-answer.ts';
+import { whileKeyLives } from '../revocation.ts';
+import { type ChatCompletion, chunkSchema, completionSchema } from '../schemas/chat-answer.ts';
 import { createCompletionSchema, toChatRequest } from '../schemas/chat-completion.ts';
 import { errors } from '../schemas/error.ts';
 import { eventStream, settledWithin } from '../sse.ts';
@@ -41,14 +43,32 @@ export function chatCompletionRoutes(app: App, deps: Dependencies): void {
     const left = new AbortController();
     const signal = AbortSignal.any([c.req.raw.signal, left.signal]);
     const request = toChatRequest(body);
-    const { n, logprobs } = request.sampling;
     const { projectId } = c.var.identity;
+    const answer = {
+      n: request.sampling.n,
+      logprobs: request.sampling.logprobs,
+      legacyFunctions: Boolean(body.functions),
+    };
+    const store = async (completion: ChatCompletion): Promise<void> => {
+      if (!body.store) return;
+      const { id, model } = completion;
+      const kept = { request: { ...body, request_id: c.var.requestId }, completion };
+      await storeCompletion(deps, projectId, { id, model, metadata: body.metadata ?? null, ...kept });
+    };
     const starting = startCompletion({ ...deps, log: c.var.log }, projectId, request, signal);
-    if (!body.stream) return c.json(await wholeCompletion(await starting, n, logprobs), 200);
+    if (!body.stream) {
+      const completion = await wholeCompletion(await starting, answer);
+      await store(completion);
+      return c.json(completion, 200);
+    }
     await settledWithin(starting, FIRST_TOKEN_MS);
     const includeUsage = body.stream_options?.include_usage ?? false;
     const onFailure = (error: unknown) => toPublicError(error, c);
-    const chunks = completionChunks(starting, { n, logprobs, includeUsage, onFailure }, signal);
-    return eventStream(chunks, () => left.abort());
+    const options = { ...answer, includeUsage, onFailure, ...(body.store ? { onEnd: store } : {}) };
+    const chunks = completionChunks(starting, options, signal);
+    return eventStream(
+      whileKeyLives(c, deps, chunks, () => left.abort()),
+      () => left.abort(),
+    );
   });
 }

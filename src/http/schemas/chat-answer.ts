@@ -5,7 +5,9 @@ const topLogprob = z.object({ token: z.string(), logprob: z.number(), bytes: z.a
 const tokenLogprob = topLogprob.extend({ top_logprobs: z.array(topLogprob) });
 
 const logprobs = z.object({ content: z.array(tokenLogprob).nullable(), refusal: z.null() }).nullable();
-const finishReason = z.enum(['stop', 'length']);
+const finishReason = z.enum(['stop', 'length', 'tool_calls', 'function_call']);
+const calledFunction = z.object({ name: z.string(), arguments: z.string() });
+const toolCall = z.object({ id: z.string(), type: z.literal('function'), function: calledFunction });
 
 const choice = z.object({
   index: z.int(),
@@ -14,6 +16,8 @@ const choice = z.object({
     content: z.string().nullable(),
     refusal: z.string().nullable(),
     annotations: z.array(z.unknown()).openapi({ type: 'array', items: {} }),
+    tool_calls: z.array(toolCall).optional(),
+    function_call: calledFunction.optional().openapi({ deprecated: true }),
   }),
   logprobs,
   finish_reason: finishReason,
@@ -61,6 +65,17 @@ export const chunkSchema = z
             role: z.literal('assistant').optional(),
             content: z.string().optional(),
             refusal: z.string().nullable().optional(),
+            tool_calls: z
+              .array(
+                z.object({
+                  index: z.int(),
+                  id: z.string().optional(),
+                  type: z.literal('function').optional(),
+                  function: calledFunction.partial(),
+                }),
+              )
+              .optional(),
+            function_call: calledFunction.partial().optional().openapi({ deprecated: true }),
           }),
           logprobs,
           finish_reason: finishReason.nullable(),
@@ -73,6 +88,34 @@ export const chunkSchema = z
   })
   .openapi('ChatCompletionChunk');
 
+/** A completion that was stored, with what was asked. */
+export const storedCompletionSchema = completionSchema
+  .extend({
+    metadata: z.record(z.string(), z.string()).nullable(),
+    request_id: z.string(),
+    input_user: z.string().nullable(),
+    seed: z.number().nullable(),
+    temperature: z.number(),
+    top_p: z.number(),
+    presence_penalty: z.number(),
+    frequency_penalty: z.number(),
+    tools: z.array(z.looseObject({})).nullable(),
+    tool_choice: z.unknown().openapi({ description: 'As it was sent, or null.' }),
+    response_format: z.looseObject({}).nullable(),
+  })
+  .openapi('StoredChatCompletion');
+
+export const storedMessageSchema = z
+  .looseObject({ id: z.string(), role: z.string(), content: z.string().nullable() })
+  .openapi('StoredChatMessage');
+
+export const completionDeletedSchema = z.object({
+  id: z.string(),
+  object: z.literal('chat.completion.deleted'),
+  deleted: z.literal(true),
+});
+
+export type StoredChatCompletion = z.infer<typeof storedCompletionSchema>;
 export type ChatCompletion = z.infer<typeof completionSchema>;
 export type ChatCompletionChunk = z.infer<typeof chunkSchema>;
 export type Choice = z.infer<typeof choice>;

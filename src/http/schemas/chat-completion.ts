@@ -7,10 +7,19 @@ import type { ChatRequest } from '../../domain/chat/complete.ts';
 import { INTEGER_BOUND, integer, strictObject } from '../../domain/jobs/parameters.ts';
 import type { WireMessage } from '../../inference/protocol.ts';
 import { messageSchema, type RequestMessage } from './chat-message.ts';
+import {
+  functionCallSchema,
+  functionsSchema,
+  responseFormatSchema,
+  toolChoiceSchema,
+  toolsSchema,
+  wireFormat,
+  wireTools,
+} from './chat-tools.ts';
 import { metadataSchema } from './metadata.ts';
 
 /** Choices of one request; OpenAI's limit is 128. */
-const CHOICES_MAX = 8;
+const CHOICES_MAX = 32;
 const MESSAGES_MAX = 2048;
 
 /** A parameter of OpenAI's that this server does not offer: only null (or `allowed`) passes. */
@@ -22,8 +31,6 @@ const refused = (why: string, allowed: (value: unknown) => boolean = () => false
       params: { code: 'unsupported_parameter' },
     })
     .optional();
-
-const NO_TOOLS = 'tools are not supported by this server.';
 
 const honoured = {
   model: z.string().min(1).max(512),
@@ -48,6 +55,15 @@ const honoured = {
     .min(-(2 ** 63), INTEGER_BOUND)
     .max(2 ** 63, INTEGER_BOUND)
     .nullish(),
+  tools: toolsSchema.nullish(),
+  tool_choice: toolChoiceSchema.nullish(),
+  parallel_tool_calls: z.boolean().nullish(),
+  functions: functionsSchema.nullish().openapi({ deprecated: true }),
+  function_call: functionCallSchema.nullish().openapi({ deprecated: true }),
+  response_format: responseFormatSchema.nullish(),
+  metadata: metadataSchema.nullish(),
+  store: z.boolean().nullish(),
+  reasoning_effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']).nullish(),
   stream: z.boolean().nullish(),
   stream_options: strictObject({
     include_usage: z.boolean().nullish(),
@@ -58,27 +74,15 @@ const honoured = {
 const ignored = {
   user: z.string().nullish(),
   safety_identifier: z.string().max(128).nullish(),
-  metadata: metadataSchema.nullish(),
-  store: z.boolean().nullish(),
   service_tier: z.string().max(64).nullish(),
   prompt_cache_key: z.string().nullish(),
   prompt_cache_options: z.looseObject({}).nullish(),
   prompt_cache_retention: z.string().nullish(),
   prediction: z.looseObject({}).nullish(),
-  reasoning_effort: z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']).nullish(),
   verbosity: z.enum(['low', 'medium', 'high']).nullish(),
-  parallel_tool_calls: z.boolean().nullish(),
 };
 
 const refusals = {
-  tools: refused(NO_TOOLS),
-  tool_choice: refused(NO_TOOLS, (value) => value === 'none'),
-  functions: refused(NO_TOOLS),
-  function_call: refused(NO_TOOLS, (value) => value === 'none'),
-  response_format: refused(
-    "only {type: 'text'} is supported by this server.",
-    (value) => typeof value === 'object' && (value as { type?: unknown }).type === 'text',
-  ),
   modalities: refused(
     "only ['text'] is supported by this server.",
     (value) => JSON.stringify(value) === '["text"]',
@@ -111,9 +115,15 @@ export type CompletionBody = z.infer<typeof createCompletionSchema>;
 
 /** What the worker gets; absent numbers take OpenAI's defaults. */
 export function toChatRequest(body: CompletionBody): ChatRequest {
+  const tools = wireTools(body);
+  const format = wireFormat(body.response_format);
+  const effort = body.reasoning_effort;
   return {
     model: body.model,
     messages: body.messages.map(toWireMessage),
+    ...(tools ? { tools: tools.tools, tool_choice: tools.choice } : {}),
+    ...(format ? { response_format: format } : {}),
+    ...(effort ? { enable_thinking: effort !== 'none' && effort !== 'minimal' } : {}),
     sampling: {
       max_tokens: body.max_completion_tokens ?? body.max_tokens ?? null,
       temperature: body.temperature ?? 1,
@@ -141,6 +151,9 @@ function toWireMessage(message: RequestMessage): WireMessage {
       : (content ?? null),
     ...('name' in message && message.name ? { name: message.name } : {}),
     ...('tool_calls' in message && message.tool_calls ? { tool_calls: message.tool_calls } : {}),
+    ...('function_call' in message && message.function_call
+      ? { tool_calls: [{ id: 'call_0', type: 'function', function: message.function_call }] }
+      : {}),
     ...('tool_call_id' in message ? { tool_call_id: message.tool_call_id } : {}),
   };
 }

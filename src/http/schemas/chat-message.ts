@@ -39,8 +39,8 @@ export const messageSchema = z.discriminatedUnion('role', [
     name,
     refusal: z.string().nullish(),
     tool_calls: z.array(toolCall).max(128).nullish(),
+    function_call: strictObject({ name: z.string(), arguments: z.string() }).nullish(),
     // Part of OpenAI's own answers, which clients send back as they got them.
-    function_call: z.null().optional(),
     audio: z.null().optional(),
     annotations: z.array(z.unknown()).nullish(),
   }),

@@ -1,0 +1,13 @@
+/** Chat completions that their callers asked to keep (`store: true`), with what was asked. */
+import { json, jsonb, pgTable, text, timestamp } from 'drizzle-orm/pg-core';
+
+export const chatCompletions = pgTable('chat_completions', {
+  id: text('id').primaryKey(), // chatcmpl-…
+  projectId: text('project_id').notNull(),
+  model: text('model').notNull(),
+  createdAt: timestamp('created_at', { withTimezone: true, mode: 'date' }).notNull(),
+  metadata: jsonb('metadata').$type<Record<string, string> | null>(),
+  /** The request's body; json because text may hold U+0000. */
+  request: json('request').$type<Record<string, unknown>>().notNull(),
+  completion: json('completion').$type<Record<string, unknown>>().notNull(),
+});

@@ -1,0 +1,69 @@
+/** Completions that were asked to be kept: stored when they end, found, listed, given metadata, deleted. */
+import { ApiError, invalidValue } from '../../errors.ts';
+import type { Dependencies } from '../dependencies.ts';
+import {
+  deleteStored,
+  findStored,
+  insertStored,
+  listStored,
+  type StoredQuery,
+  type StoredRow,
+  updateMetadata,
+} from './stored-repository.ts';
+
+export type { StoredRow } from './stored-repository.ts';
+
+type Deps = Pick<Dependencies, 'database'>;
+
+export interface CompletionToStore {
+  id: string;
+  model: string;
+  metadata: Record<string, string> | null;
+  /** The request's body as it was checked. */
+  request: Record<string, unknown>;
+  completion: Record<string, unknown>;
+}
+
+export async function storeCompletion(
+  { database }: Deps,
+  projectId: string,
+  stored: CompletionToStore,
+): Promise<void> {
+  await insertStored(database.db, { ...stored, projectId });
+}
+
+/** The completion, or ApiError 404. */
+export async function getStored({ database }: Deps, projectId: string, id: string): Promise<StoredRow> {
+  const row = await findStored(database.db, projectId, id);
+  if (!row) throw noSuchCompletion(id);
+  return row;
+}
+
+/** One page; a cursor the project never had is a mistake worth telling. */
+export async function pageOfStored({ database }: Deps, projectId: string, query: StoredQuery) {
+  if (query.after !== undefined && !(await findStored(database.db, projectId, query.after)))
+    throw invalidValue('after', `no chat completion '${query.after}' to continue from.`);
+  return listStored(database.db, projectId, query);
+}
+
+/** Replaces the metadata; the completion as it is then, or ApiError 404. */
+export async function setMetadata(
+  { database }: Deps,
+  projectId: string,
+  id: string,
+  metadata: Record<string, string> | null,
+): Promise<StoredRow> {
+  const row = await updateMetadata(database.db, projectId, id, metadata);
+  if (!row) throw noSuchCompletion(id);
+  return row;
+}
+
+/** Deletes it, or ApiError 404. */
+export async function removeStored({ database }: Deps, projectId: string, id: string): Promise<void> {
+  if (!(await deleteStored(database.db, projectId, id))) throw noSuchCompletion(id);
+}
+
+function noSuchCompletion(id: string): ApiError {
+  const message = `No chat completion found with id '${id}'. Only completions created with 'store: true' can be found.`;
+  return new ApiError({ status: 404, message, param: 'completion_id', code: 'completion_not_found' });
+}
