@@ -1,11 +1,11 @@
 // Builds native/build/lathe.node with CMake, or does nothing when the sources have not changed since.
 // Plain JavaScript for the system's Node (20 or later); needs cmake ≥ 3.20 and a C++20 compiler, no network.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { sourceHash } from './native-sources.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const source = join(root, 'native');
@@ -15,26 +15,6 @@ const tree = join(build, '.cmake');
 const addon = join(build, 'lathe.node');
 const stamp = join(build, 'sources.sha256');
 const log = join(build, 'build.log');
-
-/** Build folders, the typed front, and the CUDA part, which scripts/build-cuda.mjs adds to an addon of its own. */
-const NOT_SOURCES = new Set(['build', 'build-cuda', 'cuda', 'index.ts']);
-
-/** Every file that decides what the addon is, in a fixed order. */
-function sourceFiles(folder = source) {
-  return readdirSync(folder, { withFileTypes: true })
-    .filter((entry) => !NOT_SOURCES.has(entry.name))
-    .sort((a, b) => (a.name < b.name ? -1 : 1))
-    .flatMap((entry) => {
-      const path = join(folder, entry.name);
-      return entry.isDirectory() ? sourceFiles(path) : [path];
-    });
-}
-
-function sourceHash() {
-  const hash = createHash('sha256').update(`${process.platform} ${process.arch}\n`);
-  for (const path of sourceFiles()) hash.update(`${relative(source, path)}\n`).update(readFileSync(path));
-  return hash.digest('hex');
-}
 
 function fail(sentence) {
   process.stderr.write(`${sentence}\n`);

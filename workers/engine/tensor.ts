@@ -47,7 +47,10 @@ export class Tensor {
 
   /** Uninitialised memory. @throws code LATHE_OUT_OF_MEMORY when the device's limit would be passed. */
   static empty(device: Device, shape: Shape, dtype: DType = 'f32'): Tensor {
-    return new Tensor(device, device.native.tensorCreate(dtype, shape as number[]), shape, dtype);
+    const { native, kind } = device;
+    const handle =
+      kind === 'cpu' ? native.tensorCreate(dtype, shape) : native.tensorCreate(dtype, shape, kind);
+    return new Tensor(device, handle, shape, dtype);
   }
 
   static zeros(device: Device, shape: Shape, dtype: DType = 'f32'): Tensor {

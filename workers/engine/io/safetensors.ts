@@ -14,8 +14,8 @@ export interface SafetensorsFile {
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   readonly metadata: Readonly<Record<string, string>>;
   /**
-   * The tensor on `device`, as `dtype` (default: as stored). Without a conversion the result is a read-only view of the
-   * mapped file. The caller's scope owns it.
+   * The tensor on `device`, as `dtype` (default: as stored). On the CPU and without a conversion the result is a
+   * read-only view of the mapped file. The caller's scope owns it.
    * @throws SafetensorsError when there is no such tensor or its dtype cannot be converted
    */
   load(device: Device, name: string, dtype?: FloatDType): Tensor;
@@ -65,11 +65,21 @@ function loadStored(
     device.native.tensorRead(file.handle, bits, stored.byteOffset);
     return Tensor.fromFloat32(device, halfToFloat32(bits), shape, dtype ?? 'f32');
   }
-  const view = alignedView(file, stored, shape, source);
+  const view = onDevice(alignedView(file, stored, shape, source));
   if (dtype === undefined || dtype === source) return view;
   const converted = view.cast(dtype);
   view.dispose();
   return converted;
+}
+
+/** The mapping lies in host memory: other devices get a copy of the tensor. */
+function onDevice(view: Tensor): Tensor {
+  const { device, shape, dtype } = view;
+  if (device.kind === 'cpu') return view;
+  const copy = Tensor.empty(device, shape, dtype);
+  device.native.copy(copy.handle, view.handle);
+  view.dispose();
+  return copy;
 }
 
 /** A view where the data is aligned for its dtype (the format does not promise it), else a copy. */
@@ -92,7 +102,7 @@ function alignedView(
   }
   const bytes = new Uint8Array(stored.byteLength);
   native.tensorRead(file.handle, bytes, stored.byteOffset);
-  const copy = Tensor.empty(device, shape, dtype);
+  const copy = new Tensor(device, native.tensorCreate(dtype, shape), shape, dtype);
   native.tensorWrite(copy.handle, bytes);
   return copy;
 }

@@ -3,6 +3,7 @@
  * so packing, micro-batching and batch size do not change the objective. The head runs on labelled rows alone.
  */
 import { Tape } from '../autograd.ts';
+import { readFloatsLater, readIntegersLater } from '../deferred.ts';
 import type { Model } from '../models/model.ts';
 import { type PackedBatch, packedForward } from '../models/packed.ts';
 import type { RowLosses } from '../ops/cross-entropy.ts';
@@ -34,6 +35,15 @@ export interface AccumulateOptions {
  * @throws when nothing is trainable, or when a target or id lies outside the vocabulary
  */
 export function accumulateGradients(model: Model, batch: PackedBatch, options: AccumulateOptions): LossSums {
+  return accumulateGradientsLater(model, batch, options)();
+}
+
+/** The same without waiting for the sums: call the result for them, any number of times. */
+export function accumulateGradientsLater(
+  model: Model,
+  batch: PackedBatch,
+  options: AccumulateOptions,
+): () => LossSums {
   const { labelledTotal, seed, step, microBatch, recompute = false } = options;
   const { rows, targets } = labelledRows(batch);
   if (model.trainableParameters().size === 0)
@@ -43,15 +53,16 @@ export function accumulateGradients(model: Model, batch: PackedBatch, options: A
       `labelledTotal ${labelledTotal} is less than this batch's ${rows.length} labelled tokens`,
     );
   }
-  if (rows.length === 0) return { lossSum: 0, labelled: 0, correct: 0 };
+  if (rows.length === 0) return () => ({ lossSum: 0, labelled: 0, correct: 0 });
   return scope(() => {
     const tape = new Tape();
     try {
       const dropout = { seed, step, microBatch };
       const x = packedForward(model, batch, rows, { tape, dropout, recompute });
       const sums = headLoss(model, tape, x, targets, 1 / labelledTotal);
+      const read = readSumsLater(sums);
       tape.backward();
-      return readSums(sums);
+      return read;
     } finally {
       tape.dispose();
     }
@@ -68,10 +79,16 @@ export function evaluate(model: Model, batch: PackedBatch): LossSums {
   });
 }
 
-function readSums({ losses, correct }: RowLosses): LossSums {
-  let lossSum = 0;
-  for (const loss of losses.toFloat32()) lossSum += loss;
-  let hits = 0;
-  for (const hit of correct.toInt32()) hits += hit;
-  return { lossSum, labelled: losses.size, correct: hits };
+const readSums = (rows: RowLosses): LossSums => readSumsLater(rows)();
+
+/** The copies are asked for now, before the tensors go. */
+function readSumsLater({ losses, correct }: RowLosses): () => LossSums {
+  const [later, hitsLater] = [readFloatsLater(losses), readIntegersLater(correct)];
+  return () => {
+    let lossSum = 0;
+    for (const loss of later.read()) lossSum += loss;
+    let hits = 0;
+    for (const hit of hitsLater.read()) hits += hit;
+    return { lossSum, labelled: later.read().length, correct: hits };
+  };
 }

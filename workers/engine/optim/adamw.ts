@@ -3,7 +3,8 @@
  * A step whose gradients are not finite is refused as a whole: nothing is written.
  */
 import { parameterGradient } from '../autograd.ts';
-import { keep, Tensor } from '../tensor.ts';
+import { readBytesLater } from '../deferred.ts';
+import { keep, scope, Tensor } from '../tensor.ts';
 
 export interface AdamWOptions {
   betas?: readonly [number, number];
@@ -18,6 +19,11 @@ export interface StepResult {
   applied: boolean;
 }
 
+/** A step that has been asked for. read() waits for its numbers where they have not arrived. */
+export interface PendingStep {
+  read(): StepResult;
+}
+
 interface Slot {
   parameter: Tensor;
   /** f32 copy that accumulates the updates of a bf16 parameter; the parameter itself when it is f32. */
@@ -27,23 +33,36 @@ interface Slot {
   weightDecay: number;
 }
 
-/** Keeps clipping finite when the norm is 0; the value that torch.nn.utils.clip_grad_norm_ uses. */
-const CLIP_EPS = 1e-6;
+/** Bytes of the optimizer's state where its tensors are: f64 Σ squares, f64 norm, i64 applied steps. */
+const STATE_BYTES = 24;
+/** Gradients of a shared buffer begin at multiples of this many f32. */
+const GRADIENT_ALIGN = 64;
 
 export class AdamW {
   readonly #slots = new Map<string, Slot>();
   readonly #betas: readonly [number, number];
   readonly #eps: number;
+  /** Norm and step count are kept and decided where the tensors are, so that no step waits for the host. */
+  readonly #state: Tensor;
+  /** One buffer behind the gradients that this optimizer made (null: none), and the parameters that had theirs before. */
+  readonly #gradients: Tensor | null;
+  readonly #others: readonly Tensor[];
   #stepCount = 0;
+  #pending: PendingStep | null = null;
 
   /** The parameters stay their owner's; moments and masters are this optimizer's until dispose(). */
   constructor(parameters: ReadonlyMap<string, Tensor>, options: AdamWOptions = {}) {
     const { betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0 } = options;
     this.#betas = betas;
     this.#eps = eps;
+    const [first] = parameters.values();
+    if (first === undefined) throw new Error('an optimizer needs a parameter');
+    this.#state = keep(Tensor.empty(first.device, [STATE_BYTES], 'u8'));
+    this.#writeState();
+    this.#others = [...parameters.values()].filter(({ grad }) => grad !== null);
+    this.#gradients = shareGradients([...parameters.values()].filter(({ grad }) => grad === null));
     for (const [name, parameter] of parameters) {
       const { device, shape } = parameter;
-      parameterGradient(parameter);
       this.#slots.set(name, {
         parameter,
         master: parameter.dtype === 'f32' ? parameter : keep(parameter.cast('f32')),
@@ -54,8 +73,9 @@ export class AdamW {
     }
   }
 
-  /** Completed steps; the next one is stepCount + 1 in the bias correction. */
+  /** Completed steps; the next one is stepCount + 1 in the bias correction. Waits for a pending step. */
   get stepCount(): number {
+    this.#pending?.read();
     return this.#stepCount;
   }
 
@@ -64,37 +84,43 @@ export class AdamW {
    * @returns applied false, with everything unchanged, when the global norm is not finite
    */
   step(learningRate: number, options: { maxGradNorm?: number | null } = {}): StepResult {
-    const gradNorm = this.#gradNorm();
-    if (!Number.isFinite(gradNorm)) return { gradNorm, applied: false };
-    const { maxGradNorm } = options;
-    const clip = maxGradNorm ? Math.min(1, maxGradNorm / (gradNorm + CLIP_EPS)) : 1;
-    this.#stepCount++;
-    const [beta1, beta2] = this.#betas;
-    for (const { parameter, master, m, v, weightDecay } of this.#slots.values()) {
-      const { native } = parameter.device;
-      native.adamwStep(
-        master.handle,
-        m.handle,
-        v.handle,
-        parameterGradient(parameter).handle,
-        learningRate,
-        beta1,
-        beta2,
-        this.#eps,
-        weightDecay,
-        this.#stepCount,
-        clip,
-      );
-      if (master !== parameter) native.cast(parameter.handle, master.handle);
-    }
-    return { gradNorm, applied: true };
+    return this.stepLater(learningRate, options).read();
+  }
+
+  /** step() without waiting for its numbers. */
+  stepLater(learningRate: number, options: { maxGradNorm?: number | null } = {}): PendingStep {
+    this.#pending?.read();
+    const slots = [...this.#slots.values()];
+    const { native } = slots[0]!.parameter.device;
+    // The norm sums in the order of the parameters; the update takes those with decay first.
+    native.sumSquaresInto(
+      this.#state.handle,
+      slots.map(({ parameter }) => parameterGradient(parameter).handle),
+    );
+    const decayed = slots.filter(({ weightDecay }) => weightDecay > 0);
+    const ordered = [...decayed, ...slots.filter(({ weightDecay }) => weightDecay === 0)];
+    native.adamwList(
+      this.#state.handle,
+      ordered.map(({ master }) => master.handle),
+      ordered.map(({ m }) => m.handle),
+      ordered.map(({ v }) => v.handle),
+      ordered.map(({ parameter }) => parameterGradient(parameter).handle),
+      ordered.map(({ parameter }) => parameter.handle),
+      learningRate,
+      ...this.#betas,
+      this.#eps,
+      decayed[0]?.weightDecay ?? 0,
+      decayed.length,
+      options.maxGradNorm ?? 0,
+    );
+    return this.#pendingStep();
   }
 
   /** Sets all gradients to zero; call it before a step's first micro-batch. */
   zeroGrad(): void {
-    for (const { parameter } of this.#slots.values()) {
-      parameter.device.native.fill(parameterGradient(parameter).handle, 0);
-    }
+    const shared = this.#gradients === null ? [] : [this.#gradients];
+    for (const gradient of [...shared, ...this.#others.map(parameterGradient)])
+      gradient.device.native.fill(gradient.handle, 0);
   }
 
   /** Moments and masters by name: `<parameter>.exp_avg`, `.exp_avg_sq`, and `.master` of bf16 parameters. */
@@ -128,6 +154,7 @@ export class AdamW {
       if (master !== parameter) parameter.device.native.cast(parameter.handle, master.handle);
     }
     this.#stepCount = stepCount;
+    this.#writeState();
   }
 
   dispose(): void {
@@ -137,13 +164,48 @@ export class AdamW {
       if (master !== parameter) master.dispose();
     }
     this.#slots.clear();
+    this.#gradients?.dispose();
+    this.#state.dispose();
   }
 
-  #gradNorm(): number {
-    let sum = 0;
-    for (const { parameter } of this.#slots.values()) {
-      sum += parameter.device.native.sumSquares(parameterGradient(parameter).handle);
-    }
-    return Math.sqrt(sum);
+  #writeState(): void {
+    const raw = new DataView(new ArrayBuffer(STATE_BYTES));
+    raw.setBigInt64(16, BigInt(this.#stepCount), true);
+    this.#state.device.native.tensorWrite(this.#state.handle, raw);
   }
+
+  #pendingStep(): PendingStep {
+    const before = this.#stepCount;
+    const state = readBytesLater(this.#state);
+    let result: StepResult | null = null;
+    const read = (): StepResult => {
+      if (result === null) {
+        const raw = new DataView(state.read().buffer);
+        this.#stepCount = Number(raw.getBigInt64(16, true));
+        this.#pending = null;
+        result = { gradNorm: raw.getFloat64(8, true), applied: this.#stepCount > before };
+      }
+      return result;
+    };
+    this.#pending = { read };
+    return this.#pending;
+  }
+}
+
+/** Gives each parameter a gradient of zeros that is a view of one buffer, so that one fill clears them all. */
+function shareGradients(parameters: readonly Tensor[]): Tensor | null {
+  const [first] = parameters;
+  if (first === undefined) return null;
+  let total = 0;
+  const starts = parameters.map(({ size }) => {
+    const start = total;
+    total += Math.ceil(size / GRADIENT_ALIGN) * GRADIENT_ALIGN;
+    return start;
+  });
+  const shared = keep(Tensor.zeros(first.device, [total]));
+  parameters.forEach((parameter, i) => {
+    const start = starts[i]!;
+    parameter.grad = scope(() => keep(shared.rows(start, start + parameter.size).reshape(parameter.shape)));
+  });
+  return shared;
 }
