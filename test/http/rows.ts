@@ -102,3 +102,20 @@ export async function addUpload(t: TestApp, tenant: Tenant): Promise<string> {
 export async function addExport(t: TestApp, tenant: Tenant, model: string): Promise<string> {
   return (await t.call('POST', '/v1/fine_tuning/exports', { key: tenant.key, json: { model } })).json.id;
 }
+
+/** A stored chat completion; `metadata` and `model` are what lists filter by. */
+export async function addChatCompletion(
+  { database }: Pick<TestApp, 'database'>,
+  { projectId }: Tenant,
+  fields: { metadata?: Record<string, string> | null; model?: string } = {},
+): Promise<string> {
+  const id = newId('chatcmpl-');
+  const { metadata = null, model = BASE_MODEL } = fields;
+  const completion = { id, object: 'chat.completion', created: 1, model, choices: [], usage: null };
+  await storeCompletion(
+    { database },
+    projectId,
+    { id, model, metadata, request: { model, messages: [], request_id: 'req_x' }, completion },
+  );
+  return id;
+}

@@ -14,7 +14,6 @@ import type { BaseModelSource, Config } from '../../src/config.ts';
 import type { Database } from '../../src/db/client.ts';
 import type { StoredFile } from '../../src/db/schema.ts';
 import {
-  CLAIMS_MAX,
   claimOperation,
   failOperation,
   finishExport,
@@ -23,7 +22,7 @@ import {
   releaseOperation,
   renewOperation,
 } from '../../src/domain/adapters/operations-queue-repository.ts';
-import type { OperationRow } from '../../src/domain/adapters/operations-repository.ts';
+import { CLAIMS_MAX, type OperationRow } from '../../src/domain/adapters/operations-repository.ts';
 import { newId } from '../../src/ids.ts';
 import type { Log } from '../../src/log.ts';
 import type { Storage } from '../../src/storage/storage.ts';
@@ -43,7 +42,7 @@ export interface OperationsParts {
 const LEASE_SECONDS = 60;
 const RENEW_MS = 15_000;
 /** Reading an adapter takes seconds; a pattern that never ends is cut off. Merging reads and writes a whole model. */
-const DEADLINE_MS = { import: 60_000, export: 3_600_000 } as const;
+const DEADLINE_MS = { import: 30_000, export: 3_600_000 } as const;
 const ADAPTER_FILES = /^(adapter_config\.json|adapter_model\.safetensors)$/;
 
 /** The adapter cannot be used; the message is for whoever sent it. */
@@ -113,11 +112,11 @@ async function perform(
   const started = performance.now();
   try {
     const done = await carryOut(parts, row, fence, folder, AbortSignal.any([leave, lost.signal]));
-    if (done && row.kind === 'import') await removeInput(parts, row);
+    if (done) await removeInput(parts, row);
     log.info({ operation: row.id, done, seconds: (performance.now() - started) / 1000 }, 'operation ended');
   } catch (error) {
     if (leave.aborted) await releaseOperation(database.db, fence);
-    else if (!lost.signal.aborted) await fail(parts, row, fence, error);
+    else if (!lost.signal.aborted && (await fail(parts, row, fence, error))) await removeInput(parts, row);
   } finally {
     clearInterval(renewal);
     await rm(folder, { recursive: true, force: true });
@@ -203,31 +202,34 @@ async function putFolder(
   return files;
 }
 
-/** Says what became of it. What is nobody's fault stays in the log and is tried again when the lease has run out. */
+/**
+ * Says what became of it. What is nobody's fault stays in the log and is tried again when the lease has run out.
+ * @returns whether the operation has ended
+ */
 async function fail(
   { database, log }: OperationsParts,
   row: OperationRow,
   fence: OperationFence,
   error: unknown,
-): Promise<void> {
+): Promise<boolean> {
   if (error instanceof Refused) {
     const message = `The adapter does not fit '${row.baseModel}': ${error.message}.`;
-    await failOperation(database.db, fence, { code: 'invalid_adapter', message, param: 'file' });
-    return;
+    return failOperation(database.db, fence, { code: 'invalid_adapter', message, param: 'file' });
   }
   log.error({ err: error, operation: row.id }, 'an operation failed');
   const hopeless = error instanceof StoredObjectDamaged || row.epoch >= CLAIMS_MAX;
   if (row.kind === 'import' && (hopeless || error instanceof ChildDied)) {
     const message = 'The adapter could not be read.';
-    await failOperation(database.db, fence, { code: 'invalid_adapter', message, param: 'file' });
-  } else if (hopeless) {
-    const message = 'The model could not be exported.';
-    await failOperation(database.db, fence, { code: 'export_failed', message, param: null });
+    return failOperation(database.db, fence, { code: 'invalid_adapter', message, param: 'file' });
   }
+  if (!hopeless) return false;
+  const message = 'The model could not be exported.';
+  return failOperation(database.db, fence, { code: 'export_failed', message, param: null });
 }
 
-/** The received files have served; what cannot be removed now is taken by a sweep. */
+/** The files received for an import have served; what cannot be removed now is taken by a sweep. */
 async function removeInput({ storage, log }: OperationsParts, row: OperationRow): Promise<void> {
+  if (row.kind !== 'import') return; // an export's input is the model itself
   for (const { name } of row.inputFiles) {
     await storage.delete(`${row.inputPrefix}/${name}`).catch((err: unknown) => {
       log.warn({ err, operation: row.id }, 'a received file is left to the next sweep');

@@ -6,7 +6,7 @@ import { and, eq, sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../../db/client.ts';
 import { type StoredFile, tunedModels } from '../../db/schema.ts';
 import { modelOperations } from '../../db/schema-uploads.ts';
-import { type OperationRow, organizationSlug } from './operations-repository.ts';
+import { CLAIMS_MAX, type OperationRow, organizationSlug } from './operations-repository.ts';
 
 export interface OperationError {
   code: string;
@@ -21,8 +21,6 @@ export interface OperationFence {
   workerId: string;
 }
 
-/** Claims after which an operation whose workers all died is given up. */
-export const CLAIMS_MAX = 3;
 const lease = (seconds: number) => sql`clock_timestamp() + make_interval(secs => ${seconds})`;
 const held = (fence: OperationFence) =>
   and(

@@ -6,10 +6,11 @@ import { and, desc, eq, inArray, notInArray, type SQL, sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../../db/client.ts';
 import { organizations, projects } from '../../db/schema.ts';
 import { modelOperations } from '../../db/schema-uploads.ts';
-import { CLAIMS_MAX } from './operations-queue-repository.ts';
 
 export type OperationRow = typeof modelOperations.$inferSelect;
 export type OperationKind = 'export' | 'import';
+/** Claims after which an operation whose workers all died is given up. */
+export const CLAIMS_MAX = 3;
 /** Nobody took it for this long. */
 const WAITING_SECONDS_MAX = 24 * 3600;
 

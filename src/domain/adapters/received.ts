@@ -32,6 +32,7 @@ export class ReceivedAdapter {
   readonly #storage: Storage;
   readonly #prefix: string;
   #problem: ApiError | null = null;
+  #turn: Promise<void> = Promise.resolve();
   #archives = 0;
 
   constructor(storage: Storage, prefix: string) {
@@ -40,8 +41,13 @@ export class ReceivedAdapter {
   }
 
   /** Takes one file of the form. What is wrong with it is told by check(), when the sender has finished and listens. */
-  async take(filename: string, body: AsyncIterable<Uint8Array>): Promise<void> {
-    const reader = new ByteReader(body);
+  take(filename: string, body: AsyncIterable<Uint8Array>): Promise<void> {
+    // A form's next file may begin while the one before is still on its way to storage.
+    this.#turn = this.#turn.then(() => this.#takeOrTell(filename, new ByteReader(body)));
+    return this.#turn;
+  }
+
+  async #takeOrTell(filename: string, reader: ByteReader): Promise<void> {
     try {
       if (!this.#problem) await this.#take(filename, reader);
     } catch (error) {
