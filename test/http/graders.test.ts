@@ -126,15 +126,21 @@ describe('text_similarity', () => {
     pass_threshold: 0.5,
   });
 
-  it.each(['fuzzy_match', 'bleu', 'gleu', 'meteor', 'rouge_1', 'rouge_2', 'rouge_l'])('%s', async (metric) => {
-    const same = await run(similarity(metric), 'the cat sat on the mat', {
-      answer: 'the cat sat on the mat',
-    });
-    expect(same.json.reward).toBeCloseTo(1, 12);
-    const other = await run(similarity(metric), 'the cat sat on a mat', { answer: 'the cat sat on the mat' });
-    expect(other.json.reward).toBeGreaterThan(0.4);
-    expect(other.json.reward).toBeLessThan(1);
-  });
+  it.each(['fuzzy_match', 'bleu', 'gleu', 'meteor', 'rouge_1', 'rouge_2', 'rouge_l'])(
+    '%s',
+    async (metric) => {
+      const same = await run(similarity(metric), 'the cat sat on the mat', {
+        answer: 'the cat sat on the mat',
+      });
+      // METEOR's penalty for one chunk keeps the same text just below 1.
+      expect(same.json.reward).toBeGreaterThan(0.99);
+      const other = await run(similarity(metric), 'the cat sat on a mat', {
+        answer: 'the cat sat on the mat',
+      });
+      expect(other.json.reward).toBeGreaterThan(0.4);
+      expect(other.json.reward).toBeLessThan(1);
+    },
+  );
 
   it('says so when a text is too long to compare', async () => {
     const { json } = await run(similarity('fuzzy_match'), 'x'.repeat(20_001), { answer: 'x' });
