@@ -35,6 +35,7 @@ const REQUEST_HEADERS = [
   ...STAINLESS.map((name) => `x-stainless-${name}`),
 ];
 const ANSWER_HEADERS = [
+  'idempotent-replayed',
   'openai-organization',
   'openai-processing-ms',
   'openai-project',
@@ -42,6 +43,12 @@ const ANSWER_HEADERS = [
   'retry-after',
   'retry-after-ms',
   'x-client-request-id',
+  'x-ratelimit-limit-requests',
+  'x-ratelimit-limit-tokens',
+  'x-ratelimit-remaining-requests',
+  'x-ratelimit-remaining-tokens',
+  'x-ratelimit-reset-requests',
+  'x-ratelimit-reset-tokens',
   'x-request-id',
   'x-should-retry',
 ];

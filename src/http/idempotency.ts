@@ -21,8 +21,9 @@ const COUNTED_RETRIES = new Set(['POST /v1/fine_tuning/jobs']);
 /** Must stand after auth and the body guard. */
 export function idempotency(deps: Dependencies): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
+    if (c.req.method !== 'POST') return next();
     const route = routeOf(c);
-    if (c.req.method !== 'POST' || route === null || !ruleOf('POST', route)?.idempotent) return next();
+    if (route === null || !ruleOf('POST', route)?.idempotent) return next();
     const request = await repeatable(c, route);
     if (!request) return next();
     const work = async (seed: string) => {

@@ -14,8 +14,9 @@ const BYTES_PER_TOKEN = 4;
 /** Must stand after auth and the body guard. */
 export function rateLimit(deps: Dependencies): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
+    if (c.req.method !== 'POST') return next();
     const route = routeOf(c);
-    if (c.req.method !== 'POST' || route === null || !ruleOf('POST', route)?.rateLimited) return next();
+    if (route === null || !ruleOf('POST', route)?.rateLimited) return next();
     const body = (await c.req.json().catch(() => null)) as unknown;
     const model = (body as { model?: unknown } | null)?.model;
     if (typeof model !== 'string') return next(); // the route says what is wrong with it

@@ -55,6 +55,8 @@ export const ROUTE_RULES: Readonly<Record<string, RouteRule>> = {
   'GET /v1/fine_tuning/exports/:export_id/content': { scope: 'api.model.read' },
   'DELETE /v1/fine_tuning/exports/:export_id': { scope: 'api.model.write' },
   'POST /v1/fine_tuning/estimate': { scope: 'api.fine_tuning.jobs.read' },
+  'POST /v1/fine_tuning/validate': { scope: 'api.fine_tuning.jobs.read' },
+  'POST /v1/fine_tuning/preview': { scope: 'api.files.read' },
 
   'GET /v1/models': { scope: 'api.model.read' },
   'GET /v1/models/:model{.+}': { scope: 'api.model.read' },

@@ -16,10 +16,20 @@ export interface BatchRequestFields {
   outputExpiresSeconds: number | null;
 }
 
-/** The batch, which waits for a runner. ApiError 400 when the input file is unknown or not for batches. */
-export function createBatch(deps: Deps, identity: Identity, fields: BatchRequestFields): Promise<BatchRow> {
+/**
+ * The batch, which waits for a runner. One that already has this `id` was made by an earlier try of the same request,
+ * and is the answer. ApiError 400 when the input file is unknown or not for batches.
+ */
+export function createBatch(
+  deps: Deps,
+  identity: Identity,
+  fields: BatchRequestFields,
+  id: string = newId('batch_'),
+): Promise<BatchRow> {
   const { projectId, keyId } = identity;
   return deps.database.transaction(async (tx) => {
+    const made = await findBatch(tx, projectId, id);
+    if (made) return made;
     const file = await lockFile(tx, projectId, fields.inputFileId);
     if (!file) {
       throw badRequest(`invalid input_file_id: ${fields.inputFileId}`, 'input_file_id', 'file_not_found');
@@ -30,7 +40,7 @@ export function createBatch(deps: Deps, identity: Identity, fields: BatchRequest
         `the file has purpose '${file.purpose}'; a batch reads files of purpose 'batch'.`,
       );
     }
-    return insertBatch(tx, { id: newId('batch_'), projectId, keyId, ...fields });
+    return insertBatch(tx, { id, projectId, keyId, ...fields });
   });
 }
 

@@ -3,6 +3,7 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { cancelBatch, createBatch, getBatch, pageOfBatches } from '../../domain/batches/create.ts';
 import type { Dependencies } from '../../domain/dependencies.ts';
 import type { App } from '../context.ts';
+import { idFor } from '../idempotency.ts';
 import { batchSchema, createBatchSchema, presentBatch } from '../schemas/batch.ts';
 import { errors, ok } from '../schemas/error.ts';
 import { cursor, listWithEnds, pageSize, toListWithEnds } from '../schemas/list.ts';
@@ -56,7 +57,7 @@ export function batchRoutes(app: App, deps: Dependencies): void {
       metadata: body.metadata ?? null,
       outputExpiresSeconds: body.output_expires_after?.seconds ?? null,
     };
-    return c.json(presentBatch(await createBatch(deps, c.var.identity, fields)), 200);
+    return c.json(presentBatch(await createBatch(deps, c.var.identity, fields, idFor(c, 'batch_'))), 200);
   });
 
   app.openapi(list, async (c) => {

@@ -4,6 +4,7 @@ import type { Dependencies } from '../../domain/dependencies.ts';
 import { pageOfCheckpoints, pageOfEvents } from '../../domain/jobs/control.ts';
 import { type FollowEnd, followJob } from '../../domain/jobs/follow.ts';
 import type { App, AppContext } from '../context.ts';
+import { whileKeyLives } from '../revocation.ts';
 import { checkpointSchema, presentCheckpoint } from '../schemas/checkpoint.ts';
 import { errors, ok } from '../schemas/error.ts';
 import { eventSchema, presentEvent, streamedEvents } from '../schemas/event.ts';
@@ -70,7 +71,7 @@ async function stream(deps: Dependencies, c: AppContext, jobId: string, after: s
     return c.body(null, 204); // tells a browser's EventSource not to come back
   }
   return byteStream(
-    withEnd(events),
+    whileKeyLives(c, deps, withEnd(events), () => void events.return?.()),
     (item) => (item === END ? DONE : streamedEvents(item)),
     () => {},
   );

@@ -1,0 +1,99 @@
+/**
+ * Keys are shown once and kept nowhere: not in the database, the log, an error or a list. And what a revoked key had
+ * open ends.
+ */
+import { getTableName, is, sql } from 'drizzle-orm';
+import { PgTable } from 'drizzle-orm/pg-core';
+import { beforeAll, describe, expect, it } from 'vitest';
+import * as schema from '../../src/db/schema.ts';
+import * as tenancy from '../../src/db/schema-tenancy.ts';
+import { createKey, revokeKey } from '../../src/domain/keys/create.ts';
+import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { adminKeyOf } from './admin-rows.ts';
+import { addJob } from './rows.ts';
+
+const t = useApp();
+/** The secret part of every key that this file made. */
+const secrets: string[] = [];
+const answers: string[] = [];
+const secretOf = (key: string) => key.slice(-43);
+
+beforeAll(async () => {
+  const admin = (await adminKeyOf(t, t.alice)).key;
+  secrets.push(secretOf(t.alice.key), secretOf(admin));
+  const project = `/v1/organization/projects/${t.alice.projectId}`;
+  const headers = { 'idempotency-key': 'a-key' };
+  for (const [path, json] of [
+    [`${project}/api_keys`, { name: 'k' }],
+    [`${project}/service_accounts`, { name: 'robot' }],
+    ['/v1/organization/admin_api_keys', { name: 'second' }],
+  ] as const) {
+    const { json: made } = await t.call('POST', path, { key: admin, json, headers });
+    const value: string = made.value ?? made.api_key.value;
+    secrets.push(secretOf(value));
+    await t.call('GET', '/v1/models', { key: value });
+    answers.push((await t.call('GET', `/v1/files/${value}`, { key: `${value.slice(0, -1)}!` })).text);
+    answers.push((await t.call('GET', path, { key: admin })).text);
+  }
+  const training_file = await t.upload(TEN_ROWS);
+  await t.call('POST', '/v1/fine_tuning/jobs', { json: { model: BASE_MODEL, training_file }, headers });
+  answers.push(
+    (await t.call('GET', '/v1/files', { key: null, headers: { authorization: t.alice.key } })).text,
+  );
+  await t.call('GET', `/v1/files?api_key=${t.alice.key}`);
+});
+
+describe('secrets', () => {
+  it('are in no table', async () => {
+    const tables = [...Object.values(schema), ...Object.values(tenancy)].filter((each) => is(each, PgTable));
+    let dump = '';
+    for (const table of tables) {
+      const name = sql.identifier(getTableName(table as PgTable));
+      const { rows } = await t.database.db.execute(sql`select to_jsonb(x)::text as row from ${name} x`);
+      dump += JSON.stringify(rows);
+    }
+    expect(dump).toContain('a-key'); // the dump is one
+    for (const secret of secrets) expect(dump).not.toContain(secret);
+  });
+
+  it('are in no log line, error or list', () => {
+    expect(secrets).toHaveLength(5);
+    expect(t.logged.length).toBeGreaterThan(10);
+    for (const secret of secrets) {
+      expect(t.logged.join('')).not.toContain(secret);
+      expect(answers.join('')).not.toContain(secret);
+    }
+  });
+
+  it('are not kept by an Idempotency-Key: a repeated creation of a key is a second key', async () => {
+    const { key } = await adminKeyOf(t, t.alice);
+    const make = () =>
+      t.call('POST', '/v1/organization/admin_api_keys', {
+        ...{ key, json: { name: 'again' }, headers: { 'idempotency-key': 'twice' } },
+      });
+    expect((await make()).json.value).not.toBe((await make()).json.value);
+  });
+});
+
+describe('an open stream', () => {
+  it('ends within seconds when its key is revoked, and only then', async () => {
+    const { id, key } = await createKey(t.database, t.alice.projectId, 'follower');
+    const job = await addJob(t, t.alice);
+    const url = `${await t.serve()}/fine_tuning/jobs/${job}/events?stream=true`;
+    const [mine, other] = await Promise.all(
+      [key, t.alice.key].map((each) => fetch(url, { headers: { authorization: `Bearer ${each}` } })),
+    );
+    await revokeKey(t.database, t.alice.projectId, id);
+    const started = performance.now();
+    expect(await mine!.text()).toContain('Created fine-tuning job');
+    expect(performance.now() - started).toBeLessThan(8_000);
+    const reader = other!.body!.getReader();
+    expect((await reader.read()).done).toBe(false);
+    const silent = Promise.race([
+      reader.read().then((next) => (next.done ? 'ended' : 'open')),
+      new Promise((resolve) => setTimeout(resolve, 1_500, 'open')),
+    ]);
+    expect(await silent).toBe('open');
+    await reader.cancel();
+  });
+});
