@@ -8,6 +8,8 @@ const benchmarks: Record<string, () => Promise<{ run(args: string[]): Promise<Re
   'decode-cpu': () => import('./decode-cpu.ts'),
   api: () => import('./api.ts'),
   upload: () => import('./upload.ts'),
+  claim: () => import('./claim.ts'),
+  sse: () => import('./sse.ts'),
 };
 
 const [name, ...args] = process.argv.slice(2);

@@ -6,12 +6,14 @@ import { join } from 'node:path';
 import { openService } from '../scripts/quickstart-service.ts';
 import { homeHolder } from '../src/commands/home-lock.ts';
 import { loadConfig } from '../src/config.ts';
+import { runningPostgresUrl } from '../src/embedded/postgres.ts';
 
 export interface BenchService {
   url: string;
   key: string;
   /** Process id of the API. */
   apiPid: number;
+  databaseUrl: string;
 }
 
 /** Starts a service on a free port, runs `work` against it, and removes everything. */
@@ -29,6 +31,7 @@ export async function withService<T>(work: (service: BenchService) => Promise<T>
       url: service.url,
       key: service.key,
       apiPid: childRunning(homeHolder(home)!.pid, 'api'),
+      databaseUrl: runningPostgresUrl(home)!,
     });
   } finally {
     await service.stop();

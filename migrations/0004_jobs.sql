@@ -12,6 +12,27 @@ CREATE INDEX "fine_tuning_jobs_no_metadata" ON "fine_tuning_jobs" USING btree ("
 --> statement-breakpoint
 CREATE INDEX "fine_tuning_jobs_start" ON "fine_tuning_jobs" USING btree (("start"->>'storage_prefix')) WHERE "start" IS NOT NULL;
 --> statement-breakpoint
+-- The queue: what waits, in the order it is taken, and what is held, in the order its leases end. Both stay small beside
+-- a deep queue's other part.
+DROP INDEX "fine_tuning_jobs_claim";
+--> statement-breakpoint
+CREATE INDEX "fine_tuning_jobs_waiting" ON "fine_tuning_jobs" USING btree ("priority","created_at","id") WHERE status in ('validating_files', 'queued', 'running') AND worker_id IS NULL;
+--> statement-breakpoint
+CREATE INDEX "fine_tuning_jobs_held" ON "fine_tuning_jobs" USING btree ("lease_until") WHERE worker_id IS NOT NULL;
+--> statement-breakpoint
+-- The next job for a worker with these base models, locked; NULL when none waits. The settings make it walk the index
+-- whatever the statistics say: before the first ANALYZE of a deep queue the planner would rather sort all of it.
+CREATE FUNCTION lathe_next_job(models text[]) RETURNS text
+LANGUAGE plpgsql SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off AS $$
+BEGIN
+  RETURN (
+    SELECT id FROM fine_tuning_jobs
+    WHERE status IN ('validating_files', 'queued', 'running') AND worker_id IS NULL
+      AND cancel_requested_at IS NULL AND run_after <= clock_timestamp() AND model = ANY (models)
+    ORDER BY priority, created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED);
+END
+$$;
+--> statement-breakpoint
 CREATE TABLE "checkpoint_permissions" (
 	"id" text PRIMARY KEY NOT NULL,
 	"owner_project_id" text NOT NULL,

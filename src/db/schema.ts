@@ -155,9 +155,10 @@ export const jobs = pgTable(
     index('fine_tuning_jobs_no_metadata')
       .on(t.projectId, t.createdAt, t.id)
       .where(sql`coalesce(metadata, '{}'::jsonb) = '{}'::jsonb`),
-    index('fine_tuning_jobs_claim')
+    index('fine_tuning_jobs_waiting')
       .on(t.priority, t.createdAt, t.id)
-      .where(sql`status in ('validating_files', 'queued', 'running')`),
+      .where(sql`status in ('validating_files', 'queued', 'running') and worker_id is null`),
+    index('fine_tuning_jobs_held').on(t.leaseUntil).where(sql`worker_id is not null`),
     foreignKey({ columns: [t.projectId, t.trainingFile], foreignColumns: [files.projectId, files.id] }),
     foreignKey({ columns: [t.projectId, t.validationFile], foreignColumns: [files.projectId, files.id] }),
   ],
@@ -254,6 +255,7 @@ export const workers = pgTable('workers', {
   host: text('host').notNull(),
   pid: integer('pid').notNull(),
   state: text('state').notNull(), // starting | ready | draining
+  memoryBytes: bigint('memory_bytes', { mode: 'number' }), // what trainings here may use; null where it is not known
   startedAt: createdAt(),
   heartbeatAt: time('heartbeat_at').notNull().default(sql`clock_timestamp()`),
 });

@@ -16,6 +16,8 @@ export interface WorkerRegistration {
   state: WorkerState;
   url?: string | null;
   baseModel?: string | null;
+  /** Memory of the device that trains; null where it is not known. */
+  memoryBytes?: number | null;
 }
 
 /** Announces this process. */
@@ -24,6 +26,7 @@ export async function registerWorker(database: Database, worker: WorkerRegistrat
     ...worker,
     url: worker.url ?? null,
     baseModel: worker.baseModel ?? null,
+    memoryBytes: worker.memoryBytes ?? null,
     host: hostname(),
     pid: process.pid,
   };

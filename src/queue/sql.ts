@@ -63,8 +63,8 @@ const seconds = (value: number): SQL => sql`make_interval(secs => ${value}::doub
 const json = (value: unknown): SQL => sql`${JSON.stringify(value)}::jsonb`;
 
 /**
- * Takes the next job whose base model this worker has, and starts a new epoch. `skip locked` lets claimers pass each
- * other without waiting. Jobs whose holder vanished come back through reap, which counts the crash.
+ * Takes the next job whose base model this worker has, and starts a new epoch. lathe_next_job (migrations/0004_jobs.sql)
+ * chooses and locks it; `skip locked` lets claimers pass each other without waiting. Jobs whose holder vanished come back through reap, which counts the crash.
  */
 export async function claimNext(
   db: Queryable,
@@ -75,11 +75,7 @@ export async function claimNext(
   const { rows } = await db.execute<{ id: string; epoch: number }>(sql`
     update fine_tuning_jobs set epoch = epoch + 1, attempts = attempts + 1, worker_id = ${workerId},
       lease_until = clock_timestamp() + ${seconds(leaseSeconds)}
-    where id = (
-      select id from fine_tuning_jobs
-      where ${ACTIVE} and worker_id is null and cancel_requested_at is null and run_after <= clock_timestamp()
-        and model in (select jsonb_array_elements_text(${json(baseModels)}))
-      order by priority, created_at, id limit 1 for update skip locked)
+    where id = (select lathe_next_job(array(select jsonb_array_elements_text(${json(baseModels)}))))
     returning id, epoch`);
   const row = rows[0];
   return row ? { jobId: row.id, epoch: row.epoch, workerId } : null;
@@ -89,7 +85,7 @@ export async function claimNext(
 export async function hasWork(db: Queryable, baseModels: readonly string[]): Promise<boolean> {
   const { rows } = await db.execute<{ found: boolean }>(sql`
     select exists (select 1 from fine_tuning_jobs where ${ACTIVE} and worker_id is null
-      and model in (select jsonb_array_elements_text(${json(baseModels)}))) as found`);
+      and model = any (array(select jsonb_array_elements_text(${json(baseModels)})))) as found`);
   return rows[0]!.found;
 }
 
