@@ -5,7 +5,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Answer, useApp } from '../helpers/app.ts';
 import { addAdminObjects, adminKeyOf } from './admin-rows.ts';
-import { addBatch, addCheckpoint, addExport, addJob, addTunedModel, addUpload, addWebhook } from './rows.ts';
+import { addBatch, addChatCompletion, addCheckpoint, addExport, addJob, addTunedModel, addUpload, addWebhook } from './rows.ts';
 
 const t = useApp();
 type Ids = Awaited<ReturnType<typeof addAdminObjects>> &
@@ -13,6 +13,7 @@ type Ids = Awaited<ReturnType<typeof addAdminObjects>> &
     | 'fine_tuned_model_checkpoint'
     | 'webhook_endpoint_id'
     | 'batch_id'
+    | 'completion_id'
     | 'upload_id'
     | 'export_id'
     | 'file_id'
@@ -32,6 +33,7 @@ async function oneOfEverything(tenant: 'alice' | 'bob', tail: string): Promise<I
     ...(await addAdminObjects(t, t[tenant], admins[tenant], model.id)),
     file_id: await t.upload('secret', { key: t[tenant].key, purpose: 'evals' }),
     batch_id: await addBatch(t, t[tenant]),
+    completion_id: await addChatCompletion(t, t[tenant]),
     upload_id: await addUpload(t, t[tenant]),
     export_id: await addExport(t, t[tenant], model.id),
     fine_tuning_job_id: model.jobId,
@@ -72,6 +74,7 @@ const places = () =>
 
 /** What a route needs in its body before it looks at the id. */
 const BODIES: Record<string, object> = {
+  'POST /v1/chat/completions/:completion_id': { metadata: null },
   'POST /v1/organization/projects/:project_id': { name: 'x' },
   'POST /v1/organization/projects/:project_id/rate_limits/:rate_limit_id{.+}': {
     max_requests_per_1_minute: 1,
