@@ -1,2 +1,2 @@
--- Nothing yet.
-select 1;
+-- Memory of the device on which a trainer's jobs run: an estimate says whether a training fits.
+ALTER TABLE "workers" ADD COLUMN "memory_bytes" bigint;

@@ -169,6 +169,12 @@ export const SETTINGS = {
     8,
   ),
   maxBodyBytes: entry('LATHE_MAX_BODY_BYTES', 'Largest JSON body.', integer(1024, 2 ** 30), 10 * 1024 * 1024),
+  inspectSeconds: entry(
+    'LATHE_INSPECT_SECONDS',
+    'Longest reading of the files of an estimate or a validation; larger files are read in part.',
+    integer(1, 120),
+    20,
+  ),
   drainSeconds: entry('LATHE_DRAIN_SECONDS', 'Time for open requests after SIGTERM.', integer(0, 3600), 30),
   baseModelList: entry(
     'LATHE_BASE_MODELS',

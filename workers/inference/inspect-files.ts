@@ -57,6 +57,7 @@ export async function inspectFile(
 ): Promise<FileInspection> {
   const check = checkOf(file, request, tokenizer);
   const read = { bytes: 0 };
+  let rowBytes = 0;
   const source = await openFile(storage, file);
   let complete = source !== null;
   let blankLines = 0;
@@ -69,6 +70,7 @@ export async function inspectFile(
         break;
       }
       check.row(next.value);
+      if ('text' in next.value) rowBytes += Buffer.byteLength(next.value.text) + 1;
       if (performance.now() < deadline) continue;
       complete = false;
       await rows.return({ blankLines: 0, byteOrderMark: false, array: false });
@@ -83,7 +85,15 @@ export async function inspectFile(
   }
   const { format, rows, examples, tokens, truncated, dropped, warnings, errors } = report;
   return {
-    ...{ param: file.param, format, complete, bytes_read: read.bytes, rows, examples, tokens },
+    ...{
+      param: file.param,
+      format,
+      complete,
+      bytes_read: complete ? read.bytes : rowBytes,
+      rows,
+      examples,
+      tokens,
+    },
     ...{ labelled_tokens: report.labelledTokens, longest_example: report.longest, truncated, dropped },
     ...{ warnings, errors, errors_total: report.errorsTotal },
   };

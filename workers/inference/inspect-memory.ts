@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { InspectedMemory, InspectedTraining } from '../../src/inference/inspection.ts';
 import { readModelConfig } from '../engine/models/config.ts';
 import { loraParameterCount, parameterCount } from '../engine/models/count.ts';
-import { estimatedBytes, estimateMemory } from '../trainer/memory-estimate.ts';
+import { estimatedBytes, estimateMemory } from '../engine/models/memory-estimate.ts';
 
 /** @throws ModelConfigError, LoraConfigError when an adapter targets nothing of the model */
 export function trainingMemory(modelDirectory: string, training: InspectedTraining): InspectedMemory {

@@ -34,11 +34,11 @@ async function answer(request: InspectRequest): Promise<FromInspectThread> {
       const rows = await inspectRows(opened, tokenizer, request, deadline);
       return { answer: { files: [], rows, memory: null } };
     }
+    const memory = request.training && trainingMemory(modelDirectory, request.training);
     const files: FileInspection[] = [];
     for (const file of request.files) {
       files.push(await inspectFile(opened, tokenizer, file, request, deadline));
     }
-    const memory = request.training && trainingMemory(modelDirectory, request.training);
     return { answer: { files, rows: [], memory } };
   } catch (error) {
     const isInvalid = error instanceof TemplateError || error instanceof LoraConfigError;

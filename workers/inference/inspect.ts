@@ -81,11 +81,16 @@ export class Inspector {
     await thread?.terminate();
   }
 
-  async #run(request: InspectRequest): Promise<InspectAnswer> {
-    const thread = (this.#thread ??= new Worker(new URL('./inspect-thread.ts', import.meta.url), {
+  #start(): Worker {
+    return new Worker(new URL('./inspect-thread.ts', import.meta.url), {
       workerData: this.#data,
       resourceLimits: { maxOldGenerationSizeMb: 2048 },
-    }));
+    });
+  }
+
+  async #run(request: InspectRequest): Promise<InspectAnswer> {
+    const thread = this.#thread ?? this.#start();
+    this.#thread = thread;
     const milliseconds = 1000 * request.seconds + GRACE_MILLISECONDS;
     const message = await new Promise<FromInspectThread>((resolve, reject) => {
       const late = () => reject(overloaded('The inspection did not end in time. Please try again.', 5));

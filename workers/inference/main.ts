@@ -17,6 +17,7 @@ import { AdapterFiles } from './adapter-files.ts';
 import { Admission } from './admission.ts';
 import { Engine } from './engine.ts';
 import { Grammars } from './grammar/grammars.ts';
+import { Inspector } from './inspect.ts';
 import { PromptThread } from './prompts.ts';
 import { Registration } from './registration.ts';
 import { InferenceServer } from './server.ts';
@@ -123,12 +124,14 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
     deadlineMilliseconds: GRAMMAR_DEADLINE_MILLISECONDS,
     connect: (thread, port) => engine.connectGrammars(thread, port),
   });
+  const inspector = new Inspector(source.location, config.storage);
   const server = new InferenceServer({
     token: config.workerToken,
     baseModel: source.id,
     engine,
     prompts,
     grammars,
+    inspector,
     adapterFiles,
     admission: new Admission({
       maxRunning: config.maxRunning,
@@ -146,7 +149,7 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
     url: config.inferenceUrl ?? `http://${host}:${port}`,
     device: engine.info.device,
     close: async () => {
-      await Promise.all([engine.close(), prompts.close(), grammars.close()]);
+      await Promise.all([engine.close(), prompts.close(), grammars.close(), inspector.close()]);
       await rm(adapterFolder, { recursive: true, force: true });
     },
   };

@@ -4,6 +4,7 @@
  */
 import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
+import { totalmem } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../../src/config.ts';
@@ -51,6 +52,7 @@ export async function supervise(options: SupervisorOptions): Promise<void> {
     kind: 'trainer',
     device: config.device,
     state: 'ready',
+    memoryBytes: trainingMemoryBytes(config.device),
   };
   const worker: Worker = {
     ...options,
@@ -79,6 +81,11 @@ export async function supervise(options: SupervisorOptions): Promise<void> {
     );
   }
   worker.log.info(drain.aborted ? 'trainer drained' : 'the queue is empty');
+}
+
+/** The memory that jobs here may fill, as far as it is known without opening a device; null where it may be a GPU's. */
+function trainingMemoryBytes(kind: Config['device']): number | null {
+  return kind === 'cpu' || (kind === 'auto' && !existsSync('/dev/nvidiactl')) ? totalmem() : null;
 }
 
 /** Claims and runs until told to leave. An idle worker looks at half the poll interval first, then at the whole. */

@@ -3,10 +3,11 @@
  * what is wrong. The data itself is checked by a trainer.
  */
 import { randomInt } from 'node:crypto';
+import type { Queryable } from '../../db/client.ts';
 import { badRequest, invalidValue, modelNotTunable, unsupportedValue } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
-import { lockFile } from '../files/repository.ts';
+import { type FileRow, lockFile } from '../files/repository.ts';
 import {
   type BaseModelRow,
   findBaseModel,
@@ -24,7 +25,7 @@ import {
   storedMethod,
 } from './methods.ts';
 import { findJob, insertJob, type JobRow } from './repository.ts';
-import { startFrom } from './start-model.ts';
+import { type StartingPoint, startFrom } from './start-model.ts';
 
 /** A tracker that shall follow the job; kept and shown. No tracker is built in, which an event says. */
 export interface Integration {
@@ -56,20 +57,10 @@ export async function createJob(
   request: JobRequest,
   id: string = newId('ftjob-'),
 ): Promise<JobRow> {
-  const { type, hyperparameters } = chooseMethod(request);
   return database.transaction(async (tx) => {
     const made = await findJob(tx, projectId, id);
     if (made) return made;
-    const { base, tuned } = await findModel(tx, projectId, request.model);
-    const from = tuned && (await startFrom({ storage }, tuned, request.adapter));
-    checkTrainer(request.trainer ?? {}, hyperparameters, base);
-    await checkFile(tx, projectId, request.training_file, 'training_file');
-    if (request.validation_file) {
-      if (request.validation_file === request.training_file) {
-        throw invalidValue('validation_file', 'it must not be the training file.');
-      }
-      await checkFile(tx, projectId, request.validation_file, 'validation_file');
-    }
+    const { base, tuned, from, method } = await checkRequest(tx, { storage }, projectId, request);
     await requireJobSlot(tx, config, projectId);
     return insertJob(tx, {
       id,
@@ -83,15 +74,46 @@ export async function createJob(
       seed: request.seed ?? randomInt(2 ** 31),
       metadata: request.metadata ?? null,
       integrations: request.integrations ?? null,
-      method: storedMethod(hyperparameters, type),
+      method,
       adapter: from?.adapter ?? { peft_type: 'LORA', ...request.adapter },
       trainer: request.trainer ?? {},
     });
   });
 }
 
+/** A request that can be honoured as far as this can be known before the data is read. */
+export interface CheckedRequest {
+  base: BaseModelRow;
+  tuned: TunedModelRow | null;
+  from: StartingPoint | null;
+  method: StoredMethod;
+  trainingFile: FileRow;
+  validationFile: FileRow | null;
+}
+
+/** Finds what a request names and checks what it asks for. Throws ApiError naming the parameter. */
+export async function checkRequest(
+  tx: Queryable,
+  { storage }: Pick<Dependencies, 'storage'>,
+  projectId: string,
+  request: JobRequest,
+): Promise<CheckedRequest> {
+  const { type, hyperparameters } = chooseMethod(request);
+  const { base, tuned } = await findModel(tx, projectId, request.model);
+  const from = tuned && (await startFrom({ storage }, tuned, request.adapter));
+  checkTrainer(request.trainer ?? {}, hyperparameters, base);
+  const trainingFile = await checkFile(tx, projectId, request.training_file, 'training_file');
+  if (request.validation_file && request.validation_file === request.training_file) {
+    throw invalidValue('validation_file', 'it must not be the training file.');
+  }
+  const validationFile = request.validation_file
+    ? await checkFile(tx, projectId, request.validation_file, 'validation_file')
+    : null;
+  return { base, tuned, from, method: storedMethod(hyperparameters, type), trainingFile, validationFile };
+}
+
 /** From `method` or from the deprecated `hyperparameters`; both only when they agree. */
-export function chooseMethod({ method, hyperparameters }: Pick<JobRequest, 'method' | 'hyperparameters'>): {
+function chooseMethod({ method, hyperparameters }: Pick<JobRequest, 'method' | 'hyperparameters'>): {
   type: StoredMethod['type'];
   hyperparameters: RequestedDpoHyperparameters;
 } {
@@ -158,7 +180,7 @@ async function checkFile(
   projectId: string,
   id: string,
   param: 'training_file' | 'validation_file',
-): Promise<void> {
+): Promise<FileRow> {
   const file = await lockFile(tx, projectId, id);
   if (!file) throw badRequest(`invalid ${param}: ${id}`, param);
   if (file.purpose !== 'fine-tune') {
@@ -166,4 +188,5 @@ async function checkFile(
     throw badRequest(message, param, 'invalid_file_purpose');
   }
   if (file.status !== 'processed') throw badRequest(`File ${id} is not ready`, param, 'file_not_ready');
+  return file;
 }

@@ -1,6 +1,7 @@
 /** What a training needs, from shapes alone: for the log, for the choice to recompute, and for out-of-memory errors. */
-import type { ModelConfig } from '../engine/models/index.ts';
-import type { FloatDType } from '../engine/tensor.ts';
+
+import type { FloatDType } from '../tensor.ts';
+import type { ModelConfig } from './config.ts';
 
 export interface MemoryEstimate {
   /** Frozen or trained weights as they lie on the device. */
