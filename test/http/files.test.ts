@@ -69,6 +69,46 @@ describe('POST /v1/files', () => {
     expect(batch.json.expires_at - batch.json.created_at).toBe(30 * 24 * 3600);
   });
 
+  it.each([
+    ['as one part of JSON', [['expires_after', '{"anchor":"created_at","seconds":7200}']], 200, null],
+    ['without an anchor', [['expires_after[seconds]', '7200']], 400, 'expires_after[anchor]'],
+    ['without seconds', [['expires_after[anchor]', 'created_at']], 400, 'expires_after[seconds]'],
+    [
+      'in both spellings',
+      [
+        ['expires_after', '{}'],
+        ['expires_after[seconds]', '7200'],
+      ],
+      400,
+      'expires_after',
+    ],
+    ['of another key', [['expires_after', '{"days":1}']], 400, 'expires_after.days'],
+    ['that is no object', [['expires_after', '[]']], 400, 'expires_after'],
+    ['that is no JSON', [['expires_after', '{']], 400, 'expires_after'],
+    [
+      'too short',
+      [['expires_after', '{"anchor":"created_at","seconds":3599}']],
+      400,
+      'expires_after[seconds]',
+    ],
+    [
+      'too long',
+      [['expires_after', '{"anchor":"created_at","seconds":2592001}']],
+      400,
+      'expires_after[seconds]',
+    ],
+    ['as text', [['expires_after', '{"anchor":"created_at","seconds":1.5}']], 400, 'expires_after[seconds]'],
+  ] as [string, [string, string][], number, string | null][])(
+    'reads expires_after %s',
+    async (_, parts, status, param) => {
+      const answer = await t.call('POST', '/v1/files', {
+        body: form([['purpose', 'user_data'], ['file', new File(['x'], 'x.txt')], ...parts]),
+      });
+      expect([answer.status, answer.json.error?.param ?? null]).toEqual([status, param]);
+      if (status === 200) expect(answer.json.expires_at - answer.json.created_at).toBe(7200);
+    },
+  );
+
   it('takes anything for purposes that are not looked into', async () => {
     const file = new File([new Uint8Array([0, 255, 1, 254])], 'picture.png');
     const answer = await t.call('POST', '/v1/files', {
@@ -227,6 +267,23 @@ describe('one file', () => {
         code: null,
       });
     }
+  });
+
+  it('hands out any range of its bytes', async () => {
+    const id = await t.upload('0123456789', { purpose: 'evals', filename: 'x.txt' });
+    const range = (value: string) => t.call('GET', `/v1/files/${id}/content`, { headers: { range: value } });
+    const part = await range('bytes=3-5');
+    expect([part.status, part.text, part.headers.get('content-range')]).toEqual([206, '345', 'bytes 3-5/10']);
+    expect([(await range('bytes=-2')).text, (await range('bytes=8-99')).text]).toEqual(['89', '89']);
+    const behind = await range('bytes=10-');
+    expect([behind.status, behind.json.error.code, behind.headers.get('content-range')]).toEqual([
+      416,
+      'range_not_satisfiable',
+      'bytes */10',
+    ]);
+    const empty = await t.upload('', { purpose: 'evals', filename: 'x.txt' });
+    const nothing = await t.call('GET', `/v1/files/${empty}/content`);
+    expect([nothing.status, nothing.text, nothing.headers.get('content-length')]).toEqual([200, '', '0']);
   });
 
   it('keeps the bytes of a deleted file that a job still reads', async () => {
