@@ -59,7 +59,8 @@ struct Ops {
   // ---- linear algebra ----
 
   /// C = alpha·op(A)·op(B) + beta·C; C [M,N], op(A) [M,K], op(B) [K,N], op = transpose when the flag is set.
-  /// Both bf16: products of bf16 pairs accumulated in f32 (vdpbf16ps where the CPU has it); else f32. C is not
+  /// Both bf16: products of bf16 pairs accumulated in f32 (vdpbf16ps where the CPU has it); else f32.
+  /// With AMX an f32 A beside a bf16 B counts with 17 significant bits (cpu/gemm_tiles.cc). C is not
   /// read when beta = 0. Each element sums over k in one order that depends on nothing but K.
   void (*gemm)(Out c, In a, In b, bool transA, bool transB, float alpha, float beta);
   /// W [N,K] float → panels of 32 rows in the order gemmPacked reads them; packed: u8 [packed_bytes(W)].
@@ -119,7 +120,7 @@ struct Ops {
   void (*kvWrite)(Out kCache, Out vCache, In k, In v, In slots);
   /// attentionForward over a paged cache: sequence s has contextLens[s] keys, key j at cache row
   /// blockTables[s, j/blockSize]·blockSize + j%blockSize; its queries are rows cuSeqlensQ[s]…cuSeqlensQ[s+1] of q
-  /// and are the last positions of the context. The same sums in the same order as attentionForward.
+  /// and are the last positions of the context. On the CPU the same sums in the same order as attentionForward.
   /// blockTables i32 [S,maxBlocks] (entries beyond the context are not looked at), contextLens i32 [S].
   void (*pagedAttentionForward)(Out out, In q, In kCache, In vCache, In blockTables, In cuSeqlensQ,
                                 In contextLens, int64_t blockSize, int64_t headDim, float scale, int64_t window);

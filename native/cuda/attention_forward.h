@@ -1,8 +1,8 @@
 // Tiled attention forward in bf16 (FlashAttention-2, Dao, arXiv:2307.08691) over packed or paged sequences.
-// One block of four warps: 128 queries of one head (32 per warp) against blocks of keys (32 at head size 128,
-// where 64 would spill, else 64); K and V take turns: V arrives behind the scores, the next K behind P·V. Budget: 255
-// registers, 48 KiB shared at head size 128 and 32 KiB at 64: two blocks an SM. Floor aimed at: 45 % of the device's bf16 rate at 2,048 tokens and more, which is
-// what mma.sync gives there; short sequences are bound by launch and latency.
+// One block of four warps: 128 queries of one head (32 per warp) against blocks of keys (32 at head size 128, where 64
+// would spill, else 64); K and V take turns: V arrives behind the scores, the next K behind P·V. Budget: 255 registers,
+// 48 KiB shared at head size 128 and 32 KiB at 64: two blocks an SM. Floor aimed at: 45 % of the device's bf16 rate at
+// 2,048 tokens and more, which is what mma.sync gives there; short sequences are bound by launch and latency.
 #pragma once
 #include "attention_tile.h"
 
@@ -26,6 +26,10 @@ struct ForwardTile {
   static constexpr int kSharedBytes = (kQueries + 2 * kKeys) * kD * 2;
 };
 
+/// Scores of a warp's 32 queries (two m-tiles) and a block of keys.
+template <int kD>
+using Scores = float[2][ForwardTile<kD>::kTiles][4];
+
 /// Per warp: 32 queries as two m-tiles.
 template <int kD>
 struct ForwardState {
@@ -35,8 +39,8 @@ struct ForwardState {
 
 /// scores = Q·Kᵀ for the warp's 32 queries and a block of keys.
 template <int kD>
-__device__ __forceinline__ void score_block(float (&s)[2][ForwardTile<kD>::kTiles][4], const unsigned char* q, const unsigned char* k,
-                                            int warp_row, int lane) {
+__device__ __forceinline__ void score_block(Scores<kD>& s, const unsigned char* q, const unsigned char* k, int warp_row,
+                                            int lane) {
 #pragma unroll
   for (int m = 0; m < 2; m++) {
 #pragma unroll
@@ -63,7 +67,7 @@ __device__ __forceinline__ void score_block(float (&s)[2][ForwardTile<kD>::kTile
 /// scores → weights 2^(score − maximum), the state rescaled to the new maximum. `position` is that of the warp's
 /// row 0; with kMasked, keys after a query or outside its window weigh nothing.
 template <int kD, bool kMasked>
-__device__ __forceinline__ void online_softmax(float (&s)[2][ForwardTile<kD>::kTiles][4], ForwardState<kD>& state, float scale, int position,
+__device__ __forceinline__ void online_softmax(Scores<kD>& s, ForwardState<kD>& state, float scale, int position,
                                                int first_key, int window, int lane) {
   const int g = lane >> 2, t = lane & 3;
 #pragma unroll
@@ -111,8 +115,8 @@ __device__ __forceinline__ void online_softmax(float (&s)[2][ForwardTile<kD>::kT
 
 /// out += P·V over a block of keys.
 template <int kD>
-__device__ __forceinline__ void accumulate_values(ForwardState<kD>& state, const float (&p)[2][ForwardTile<kD>::kTiles][4],
-                                                  const unsigned char* v, int lane) {
+__device__ __forceinline__ void accumulate_values(ForwardState<kD>& state, const Scores<kD>& p, const unsigned char* v,
+                                                  int lane) {
 #pragma unroll
   for (int kk = 0; kk < ForwardTile<kD>::kTiles / 2; kk++) {
     uint32_t a[2][4];
@@ -193,7 +197,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2) attention_forward_kernel
     wait_copies<0>();
     __syncthreads();  // K is here, and every warp is done with the last V
     load_keys(v_tile, values, key);
-    float scores[2][Tile::kTiles][4];
+    Scores<kD> scores;
     score_block<kD>(scores, q_tile, k_tile, warp_row, lane);
     const int row = position + warp_row;
     if (key + Tile::kKeys > row + 1 || (a.window > 0 && key <= row + Tile::kWarpRows - 1 - a.window)) {

@@ -61,11 +61,8 @@ void run_general(const Layers& layers, In x, const SlotTable& adapters, const fl
     multiply(*layers.y[i], x, *layers.w[i], false, true, 1.0f, 0.0f);
     if (!layers.bias[i] && !adapters.slots) continue;
     const int columns = static_cast<int>(layers.w[i]->dims[0]);
-    for (int first = 0; first < tokens; first += 65535) {  // the grid's limit in y
-      if (first > 0) throw Error(ErrorCode::invalid_argument, "x: at most 65535 rows with bias or adapters");
-      launch("linearGroup adapters", lora_expand_kernel, dim3(div_up(columns, kShrinkThreads), tokens),
-             dim3(kShrinkThreads), 0, pointer(layers.y[i]), pointer(layers.bias[i]), h, adapters, i, columns);
-    }
+    launch("linearGroup adapters", lora_expand_kernel, dim3(tokens, div_up(columns, kShrinkThreads)),
+           dim3(kShrinkThreads), 0, pointer(layers.y[i]), pointer(layers.bias[i]), h, adapters, i, columns);
   }
 }
 

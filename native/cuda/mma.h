@@ -52,6 +52,13 @@ __device__ __forceinline__ void copy_async16(void* to, const void* from, bool va
                : "memory");
 }
 
+/// The same through L1, for what other warps of the block read too.
+__device__ __forceinline__ void copy_async16_cached(void* to, const void* from, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+               "r"(valid ? 16 : 0)
+               : "memory");
+}
+
 /// Starts a 4-byte copy to shared memory; zero when not valid.
 __device__ __forceinline__ void copy_async4(void* to, const void* from, bool valid) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from),

@@ -7,15 +7,16 @@
 // A block of eight warps makes 64 weight rows: two groups of 32 rows, four warps each, which split k and are added in
 // order at the end. Where the layers have few rows, k is also split over blocks; the last block done adds the parts in
 // their order. Splits depend on the weights' shape alone, so a row's bits do not depend on the batch.
-// Budget: 128 registers; 80 KiB shared up to 8 tokens (two blocks an SM), 96 KiB up to 16, 128 KiB up to 32: 48 to
-// 96 KiB of weights in flight an SM. Floor aimed at: 85 % of the copy bandwidth on the weights' bytes.
+// Budget: 80 registers; 80 KiB shared up to 8 tokens, 96 KiB beyond: two blocks an SM with 64 to 96 KiB of weights in
+// flight. x comes through L1, where the other row group finds it: at 32 tokens it adds half the weights' bytes to the
+// traffic from L2. Floor aimed at: 85 % of the copy bandwidth on the weights' bytes.
 #pragma once
 #include "lora_slots.h"
 
 namespace lathe::cuda {
 
 constexpr int kSkinnyThreads = 256, kSkinnyRows = 64, kSkinnyTokens = 32, kMostLayers = 3;
-constexpr int kSkinnyStages = 4, kSkinnyDepth = 32;       // k of one step of one warp
+constexpr int kSkinnyDepth = 32;                          // k of one step of one warp
 constexpr int kSplitGroups = 4;                           // warps that share a row group, splitting k
 constexpr int kSkinnyStride = kSkinnyRows + 4;            // padded row of the reduction buffer, in floats
 constexpr int kSkinnyTickets = 1 << 16;
@@ -56,7 +57,8 @@ __host__ __device__ constexpr SkinnySplit skinny_split(int tiles, int depth) {
 template <int kNT>
 struct SkinnyTile {
   static constexpr int kPieces = 4 + kNT;  // 16-byte pieces of a lane and step: two m-tiles × two rows, then tokens
-  static constexpr int kWarpBytes = kSkinnyStages * kPieces * 32 * 16;
+  static constexpr int kStages = kNT == 4 ? 3 : 4;
+  static constexpr int kWarpBytes = kStages * kPieces * 32 * 16;
   static constexpr int kLoopBytes = 8 * kWarpBytes;
   static constexpr int kSumBytes = kSplitGroups * kNT * 8 * kSkinnyStride * 4;
   static constexpr int kSharedBytes = kLoopBytes > kSumBytes ? kLoopBytes : kSumBytes;
@@ -98,7 +100,7 @@ __device__ __forceinline__ void skinny_sums(float (&acc)[2][kNT][4], unsigned ch
   const int steps = max(0, div_up(end - begin - group * kSkinnyDepth, kSplitGroups * kSkinnyDepth));
   const auto load = [&](int step) {
     if (step < steps) {
-      Piece* to = stages + step % kSkinnyStages * Tile::kPieces * 32 + lane;
+      Piece* to = stages + step % Tile::kStages * Tile::kPieces * 32 + lane;
       const int k = first_k + step * kSplitGroups * kSkinnyDepth;
 #pragma unroll
       for (int i = 0; i < 4; i++) {
@@ -108,17 +110,17 @@ __device__ __forceinline__ void skinny_sums(float (&acc)[2][kNT][4], unsigned ch
 #pragma unroll
       for (int n = 0; n < kNT; n++) {
         const bool valid = k < end && n * 8 + g < a.tokens;
-        copy_async16(to + (4 + n) * 32, a.x + (valid ? static_cast<int64_t>(n * 8 + g) * a.depth + k : 0), valid);
+        copy_async16_cached(to + (4 + n) * 32, a.x + (valid ? static_cast<int64_t>(n * 8 + g) * a.depth + k : 0), valid);
       }
     }
     commit_copies();
   };
 #pragma unroll
-  for (int step = 0; step < kSkinnyStages - 1; step++) load(step);
+  for (int step = 0; step < Tile::kStages - 1; step++) load(step);
   for (int step = 0; step < steps; step++) {
-    load(step + kSkinnyStages - 1);
-    wait_copies<kSkinnyStages - 1>();  // this lane's own pieces are here, and it reads no others
-    skinny_step<kNT>(acc, stages + step % kSkinnyStages * Tile::kPieces * 32, lane);
+    load(step + Tile::kStages - 1);
+    wait_copies<Tile::kStages - 1>();  // this lane's own pieces are here, and it reads no others
+    skinny_step<kNT>(acc, stages + step % Tile::kStages * Tile::kPieces * 32, lane);
   }
   wait_copies<0>();
 }

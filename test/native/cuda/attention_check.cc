@@ -169,5 +169,6 @@ int main(int count, char** arguments) {
     check({2, 1, 20, 0, 0.2}, {9, 0, 12});
     check({2, 2, 80, 7, 0.1}, {21});
   }
+  expect("no bank conflicts", emulation::bank_conflicts == 0);
   return failures != 0;
 }

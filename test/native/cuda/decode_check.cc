@@ -106,5 +106,6 @@ int main(int count, char** arguments) {
     check<128>(draw({2, 1, 128, 0, 0.088}, 8, {150, 40, 20}, {140, 1, 20}), false, "mixed, 128, blocks of 8");
     check<64>(draw({2, 2, 64, 0, 0.125}, 16, {50, 9}, {2, 0}), true, "two new tokens by the decode kernel");
   }
+  expect("no bank conflicts", emulation::bank_conflicts == 0);
   return failures != 0;
 }
