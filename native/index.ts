@@ -67,7 +67,7 @@ export type GraphHandle = object;
 export type NativeDevice = 'cpu' | 'cuda';
 
 export interface NativeInfo {
-  /** Instruction set in use: avx512bf16, avx512, avx2 or generic. */
+  /** Instruction set in use: amx, avx512bf16, avx512, avx2 or generic. */
   isa: string;
   /** Those this CPU can run, best first. */
   isas: string[];

@@ -4,6 +4,14 @@
 #include "backend.h"
 #include "error.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+
 namespace lathe {
 namespace {
 
@@ -19,6 +27,18 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+/// Tiles are state that the kernel saves only for processes that asked for it.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // arch_prctl(ARCH_REQ_XCOMP_PERM), XFEATURE_XTILEDATA
+  unsigned a = 7, b = 0, c = 0, d = 0;
+  __cpuid_count(7, 0, a, b, c, d);
+  const bool tiles = (d >> 24 & 1) && (d >> 22 & 1);  // AMX-TILE, AMX-BF16
+  return has_avx512() && tiles && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 bool has_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
@@ -30,7 +50,9 @@ const std::vector<Isa>& isas() {
   static const Isa bf16 = {"avx512bf16", has_bf16(), avx512bf16::table};
   static const Isa wide = {"avx512", has_avx512(), avx512::table};
   static const bool dot_is_faster = __builtin_cpu_is("amd");
-  static const auto* list = new std::vector<Isa>{dot_is_faster ? bf16 : wide,
+  static const Isa tiles = {"amx", has_amx(), amx::table};
+  static const auto* list = new std::vector<Isa>{tiles,
+                                                 dot_is_faster ? bf16 : wide,
                                                  dot_is_faster ? wide : bf16,
                                                  {"avx2", has_avx2(), avx2::table},
                                                  {"generic", true, generic::table}};

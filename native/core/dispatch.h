@@ -8,6 +8,9 @@
 namespace lathe {
 
 /// Entry points of the per-ISA tables (cpu/table.cc is compiled once for each).
+namespace amx {
+const Ops& table();
+}
 namespace avx512bf16 {
 const Ops& table();
 }

@@ -3,6 +3,7 @@
 #include "gemm.h"
 
 #include "gemm_kernel.h"
+#include "gemm_tiles.h"
 #include "parallel.h"
 
 namespace lathe::LATHE_ISA {
@@ -218,9 +219,35 @@ void multiply_slabs(const Product& c, const Operand& a, const Operand& b, const 
   for (int64_t j = 0; j < n; j += slab) Slab{c, a, b, packed_b, d, m, j, min(slab, n - j)}.run();
 }
 
+/// Packs B and hands it to the tiles, a slab of columns at a time.
+void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k) {
+  const int64_t units = (k + 1) / 2, slab = max(1, kSlabBytes / max(1, kPanel * units * 4)) * kPanel;
+  const Scratch room(round_up(min(slab, n), kPanel) * units * 4);
+  auto* panels = reinterpret_cast<uint32_t*>(room.bytes());
+  for (int64_t j = 0; j < n; j += slab) {
+    const int64_t columns = min(slab, n - j), tasks = (columns + kPackPanels * kPanel - 1) / (kPackPanels * kPanel);
+    const auto pack = [&](int64_t task, int) {
+      const int64_t first = task * kPackPanels * kPanel;
+      pack_panels(panels + first * units, b, j + first, min(columns - first, kPackPanels * kPanel),
+                  {kPanel, k, units, true});
+    };
+    if (m * columns * k < kSerialWork) {
+      for (int64_t task = 0; task < tasks; task++) pack(task, 0);
+    } else {
+      parallel_tasks(tasks, pack);
+    }
+    const Product part = {c.data.at(j * c.col), c.row, c.col, c.alpha, c.beta};
+    multiply_tiles(part, a, {panels, units}, m, columns, k);
+  }
+}
+
 }  // namespace
 
 void multiply(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k) {
+  // Decided by the right operand's type alone: a row's result must not depend on how many there are.
+  if constexpr (kHasTiles) {
+    if (b.data.half) return multiply_on_tiles(c, a, b, m, n, k);
+  }
   // A thin right operand would fill its 32-wide panel with padding: let it be the left one. The chain of each
   // element is the same, and a product does not care which factor comes first.
   if (n <= 16 && m > n) {
@@ -233,6 +260,11 @@ void multiply(const Product& c, const Operand& a, const Operand& b, int64_t m, i
 
 void multiply_packed(const Product& c, const Operand& a, const char* panels, bool panels_half, int64_t m, int64_t n,
                      int64_t k) {
+  if constexpr (kHasTiles) {
+    if (panels_half) {
+      return multiply_tiles(c, a, {reinterpret_cast<const uint32_t*>(panels), (k + 1) / 2}, m, n, k);
+    }
+  }
   multiply_slabs(c, a, a, reinterpret_cast<const float*>(panels), m, n, Depth(a.data.half, panels_half, true, k));
 }
 

@@ -14,7 +14,7 @@ export interface DeviceOptions {
   kind?: 'auto' | DeviceKind;
   /** Threads of the compute pool; the pool is shared by the whole process. */
   threads?: number;
-  /** CPU instruction set to force (`avx512bf16`, `avx512`, `avx2`, `generic`). */
+  /** CPU instruction set to force (`amx`, `avx512bf16`, `avx512`, `avx2`, `generic`). */
   isa?: string;
   /** Allocations beyond this fail with code `LATHE_OUT_OF_MEMORY`. */
   memoryLimitBytes?: number;

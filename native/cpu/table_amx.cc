@@ -1,0 +1,18 @@
+// The table of processors with AMX: products on tiles, everything else as with AVX-512.
+#include "../core/dispatch.h"
+#include "ops_parts.h"
+
+namespace lathe::amx {
+
+const Ops& table() {
+  static const Ops ops = [] {
+    Ops t = avx512::table();
+    add_gemm(t);
+    add_cross_entropy(t);
+    add_linear_group(t);
+    return t;
+  }();
+  return ops;
+}
+
+}  // namespace lathe::amx
