@@ -71,15 +71,15 @@ async function put(
     await rm(temporary, { force: true });
     throw error;
   }
-  await syncFolder(path.dirname(target));
+  await syncFolder(path.dirname(target)).catch(ignoreMissing); // gone with the object, deleted by now
   return digest.result();
 }
 
 /** Renames into a folder that a delete of its last object may remove at the same moment. */
 async function moveInto(target: string, temporary: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
-    await makeFolder(path.dirname(target));
     try {
+      await makeFolder(path.dirname(target));
       return await rename(temporary, target);
     } catch (error) {
       if (!isMissing(error) || attempt === MOVES_MAX) throw error;

@@ -78,6 +78,43 @@ describe('S3 storage on the wire', () => {
     expect(seen.some(({ method, url }) => method === 'POST' && url.includes('uploadId'))).toBe(false);
   });
 
+  it('tells when objects were stored, and ends multipart uploads that nobody completed', async () => {
+    const upload = (key: string, id: string, at: Date) =>
+      `<Upload><Key>lathe/${key}</Key><UploadId>${id}</UploadId><Initiated>${at.toISOString()}</Initiated></Upload>`;
+    const [old, young] = [new Date(Date.now() - 2 * 3_600_000), new Date()];
+    const page = (marker: string, list: string) =>
+      `<ListMultipartUploadsResult>${marker}${list}</ListMultipartUploadsResult>`;
+    const { seen, storage, close } = await recorder((request) => {
+      const url = request.url!;
+      if (request.method === 'DELETE') return { status: 204 };
+      if (!url.includes('uploads')) {
+        const object = `<Contents><Key>lathe/a</Key><Size>3</Size><LastModified>${old.toISOString()}</LastModified></Contents>`;
+        return { status: 200, body: `<ListBucketResult>${object}</ListBucketResult>` };
+      }
+      const more =
+        '<IsTruncated>true</IsTruncated><NextKeyMarker>b</NextKeyMarker><NextUploadIdMarker>2</NextUploadIdMarker>';
+      const body = url.includes('key-marker=b')
+        ? page('<IsTruncated>false</IsTruncated>', upload('c', 'id-3', old))
+        : page(more, upload('a', 'id-1', old) + upload('b', 'id-2', young));
+      return { status: 200, body };
+    });
+    const [object] = await Array.fromAsync(storage.list(''));
+    expect(object).toEqual({ key: 'a', bytes: 3, modified: old });
+    expect(await storage.removeAbandoned(3_600_000)).toBe(2);
+    close();
+    const aborted = seen.filter(({ method }) => method === 'DELETE').map(({ url }) => url.split('?')[0]);
+    expect(aborted).toEqual(['/bucket/lathe/a', '/bucket/lathe/c']);
+  });
+
+  it('lives with a server that keeps no list of multipart uploads', async () => {
+    const { storage, close } = await recorder(() => ({
+      status: 501,
+      body: '<?xml version="1.0"?><Error><Code>NotImplemented</Code><Message>no</Message></Error>',
+    }));
+    expect(await storage.removeAbandoned(0)).toBe(0);
+    close();
+  });
+
   it('gives up on a server that takes requests and never answers, or stops in the middle of an answer', async () => {
     const heads: string[] = [];
     const server = createServer((request, response) => {

@@ -4,6 +4,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
 import { describe, expect, it } from 'vitest';
+import { readSegments } from '../../src/storage/segments.ts';
 import { ObjectNotFound, type Storage } from '../../src/storage/storage.ts';
 
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
@@ -94,8 +95,9 @@ export function storageSuite(name: string, open: () => Promise<Storage>): void {
       expect(await keys(`${folder}/list/a`)).toHaveLength(4);
       expect(await keys(`${folder}/list/a/b/3`)).toHaveLength(1);
       expect(await keys(`${folder}/list/nothing/`)).toEqual([]);
-      for await (const { key, bytes } of storage.list(`${folder}/list/`)) {
+      for await (const { key, bytes, modified } of storage.list(`${folder}/list/`)) {
         expect(bytes).toBe(key.slice(`${folder}/list/`.length).length);
+        expect(Math.abs(modified.getTime() - Date.now())).toBeLessThan(10 * 60_000);
       }
     });
 
@@ -178,6 +180,37 @@ export function storageSuite(name: string, open: () => Promise<Storage>): void {
       const back = await Promise.all(bodies.map((_, i) => read(`${folder}/many/${i}`)));
       expect(back).toEqual(bodies);
       expect(await keys(`${folder}/many/`)).toHaveLength(64);
+    });
+
+    it('puts objects together from others while they stream by', async () => {
+      const storage = await open();
+      const parts = [9, 1, 6].map((mb) => randomBytes(mb * 1024 * 1024 + mb));
+      await Promise.all(parts.map((bytes, i) => storage.put(`${folder}/parts/${i}`, bytes)));
+      const segments = parts.map((bytes, i) => ({ key: `${folder}/parts/${i}`, bytes: bytes.length }));
+      const whole = Buffer.concat(parts);
+      const stored = await storage.put(`${folder}/whole`, readSegments(storage, segments));
+      expect(stored).toEqual({ bytes: whole.length, sha256: sha256(whole) });
+      expect(sha256(await read(`${folder}/whole`))).toBe(sha256(whole));
+      const broken = [...segments, { key: `${folder}/parts/none`, bytes: 1 }];
+      await expect(storage.put(`${folder}/whole`, readSegments(storage, broken))).rejects.toThrow(
+        ObjectNotFound,
+      );
+      expect(await storage.head(`${folder}/whole`)).toEqual({ bytes: whole.length });
+    });
+
+    it('keeps puts and deletes apart that share a folder', async () => {
+      const storage = await open();
+      await Promise.all(
+        Array.from({ length: 40 }, async (_, i) => {
+          const key = `${folder}/shared/deep/er/${i % 4}`;
+          await storage.put(key, Buffer.from('x'));
+          await storage.delete(key);
+        }),
+      );
+      expect(await keys(`${folder}/shared/`)).toEqual([]);
+      await storage.put(`${folder}/shared/deep/again`, Buffer.from('x'));
+      expect(await storage.removeAbandoned(24 * 3_600_000)).toBe(0);
+      expect(await keys(`${folder}/shared/`)).toEqual([`${folder}/shared/deep/again`]);
     });
 
     it('overwrites in one piece: a reader never sees a mixture', async () => {
