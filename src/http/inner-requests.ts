@@ -10,6 +10,7 @@ import { newId } from '../ids.ts';
 import type { AppEnv } from './context.ts';
 import { errorHandler } from './error-handler.ts';
 import { chatCompletionRoutes } from './routes/chat-completions.ts';
+import { completionRoutes } from './routes/completions.ts';
 import { toApiError } from './validation-error.ts';
 
 interface Inner {
@@ -18,7 +19,7 @@ interface Inner {
 }
 
 /** Endpoints that answer inner requests. */
-export const INNER_ENDPOINTS = ['/v1/chat/completions'] as const;
+export const INNER_ENDPOINTS = ['/v1/chat/completions', '/v1/completions'] as const;
 
 /** Makes the way in; one for the life of the process. */
 export function innerRequests(deps: Dependencies): AnswerRequest {
@@ -41,6 +42,7 @@ export function innerRequests(deps: Dependencies): AnswerRequest {
   });
   app.onError(errorHandler);
   chatCompletionRoutes(app, deps);
+  completionRoutes(app, deps);
 
   return async (identity, endpoint, body, signal) => {
     const request = new Request(`http://inner${endpoint}`, {

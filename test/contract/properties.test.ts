@@ -4,9 +4,12 @@
  * and for others.
  */
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
+import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { tunedModels } from '../../src/db/schema.ts';
 import { createAdminKey } from '../../src/domain/keys/admin.ts';
 import { openapiDocument } from '../../src/http/docs.ts';
+import type { WorkerError } from '../../src/inference/protocol.ts';
 import { type Answer, BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
 import { addBatch, addTunedModel } from '../http/rows.ts';
 import { answerOf, ScriptedWorker } from '../http/scripted-worker.ts';
@@ -20,6 +23,12 @@ const INSIDE =
 /** Answers that never end, or that are not made from the document. */
 const skipped = (path: string) => !path.startsWith('/v1/') || path.endsWith('/stream');
 
+/** What the scripted worker says to everything but a generation. */
+const NOTHING_ELSE: WorkerError = {
+  ...{ status: 400, type: 'invalid_request_error', code: 'invalid_value', param: 'training_file' },
+  message: 'Not here.',
+};
+
 const t = useApp({ maxFileBytes: 200_000 });
 let worker: ScriptedWorker;
 let requests: Requests;
@@ -28,7 +37,8 @@ let adminKey: string;
 
 beforeAll(async () => {
   worker = await ScriptedWorker.start(t.database);
-  worker.script = (request) => answerOf(['{"a":', '1}'], { n: request.sampling.n });
+  worker.script = (request) =>
+    'sampling' in request ? answerOf(['{"a":', '1}'], { n: request.sampling.n }) : NOTHING_ELSE;
   adminKey = (await createAdminKey(t, t.alice.organization.id, 'root', null)).key;
   document = openapiDocument(t.app) as unknown as OpenApi;
   const files = [
@@ -37,7 +47,7 @@ beforeAll(async () => {
     await t.upload('x', { purpose: 'evals', filename: 'x.txt' }),
   ];
   const tuned = await addTunedModel(t, t.alice, { tail: 'property' });
-  await t.storage.put(`${tuned.storagePrefix}/adapter_model.safetensors`, Buffer.alloc(10));
+  await giveFiles(tuned);
   const models = [BASE_MODEL, BASE_MODEL, tuned.id, 'nobody'];
   const batches = [await addBatch(t, t.alice)];
   requests = new Requests(
@@ -56,6 +66,19 @@ beforeAll(async () => {
   );
 });
 afterAll(() => worker?.stop());
+
+/** Files behind a model's row, so that it can be read and downloaded. */
+async function giveFiles({ id, storagePrefix }: { id: string; storagePrefix: string }): Promise<void> {
+  const config = { peft_type: 'LORA', r: 4, lora_alpha: 8, target_modules: ['q_proj', 'v_proj'] };
+  const bodies = {
+    'adapter_config.json': Buffer.from(JSON.stringify(config)),
+    'adapter_model.safetensors': Buffer.alloc(10),
+  };
+  const files = [];
+  for (const [name, body] of Object.entries(bodies))
+    files.push({ name, ...(await t.storage.put(`${storagePrefix}/${name}`, body)) });
+  await t.database.db.update(tunedModels).set({ files }).where(eq(tunedModels.id, id));
+}
 
 const validators = new Map<string, ValidateFunction>();
 

@@ -191,6 +191,28 @@ describe('a batch', () => {
   });
 });
 
+describe('a batch over text completions', () => {
+  it('runs them as it runs chats', async () => {
+    worker.script = () => answerOf(['blue', '.']);
+    const line = {
+      custom_id: 't',
+      method: 'POST',
+      url: '/v1/completions',
+      body: { model: BASE_MODEL, prompt: 'The sky is' },
+    };
+    const batch = await client.batches.create({
+      input_file_id: await upload(JSON.stringify(line)),
+      endpoint: '/v1/completions',
+      completion_window: '24h',
+    });
+    startRunner();
+    const done = await ended(batch.id);
+    expect(done.request_counts).toEqual({ total: 1, completed: 1, failed: 0 });
+    const [output] = await linesOf(done.output_file_id);
+    expect(output.response.body).toMatchObject({ object: 'text_completion', choices: [{ text: 'blue.' }] });
+  });
+});
+
 describe('a busy worker', () => {
   it('that refuses is asked again later, and no line fails for it', async () => {
     let calls = 0;

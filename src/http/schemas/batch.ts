@@ -10,7 +10,6 @@ import { toUnix, toUnixOrNull, unixSeconds } from './time.ts';
 const FOREIGN_ENDPOINTS = [
   '/v1/responses',
   '/v1/embeddings',
-  '/v1/completions',
   '/v1/moderations',
   '/v1/images/generations',
   '/v1/images/edits',
