@@ -112,20 +112,20 @@ void block(float* sums, bool add, const char* left, const uint32_t* right, int64
 /// The upper 16 bits of the lanes: bf16 by truncation.
 inline __m256i upper(VU v) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)v, 16)); }
 
-/// Rounds to nearest even on the way to the upper 16 bits.
-inline VU to_nearest(VU v) { return v + vuset(0x7FFF) + (v >> 16 & vuset(1)); }
+/// Rounds to nearest even on the way to the upper 16 bits; NaN stays one.
+inline VU to_nearest(VF x) {
+  const VU bits = (VU)x, rounded = bits + vuset(0x7FFF) + (bits >> 16 & vuset(1));
+  return (VU)_mm512_mask_mov_epi32((__m512i)rounded, _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q),
+                                   (__m512i)bits);
+}
 
-/// What is left of x after the part kept of it: exact, since the part is x's leading bits.
-inline VF rest(VF x, VU part) { return x - (VF)(part & vuset(0xFFFF0000u)); }
-
-/// Splits x into parts as bit patterns whose upper halves count: x = Σ parts up to the last one's rounding.
+/// Splits x into parts whose upper halves count: each takes what the ones before it left over, which is exact.
 template <int kPartCount>
 inline void split(VF x, VU parts[kPartCount]) {
 #pragma GCC unroll 4
   for (int p = 0; p < kPartCount; p++) {
-    const bool last = p + 1 == kPartCount;
-    parts[p] = last ? to_nearest((VU)x) : (VU)x;
-    if (!last) x = rest(x, parts[p]);
+    parts[p] = to_nearest(x);
+    if (p + 1 < kPartCount) x -= (VF)(parts[p] & vuset(0xFFFF0000u));
   }
 }
 
