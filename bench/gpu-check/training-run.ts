@@ -113,6 +113,8 @@ async function follow(
   child.send({
     type: 'prepare',
     modelDir,
+    method: 'supervised',
+    fileIds: { training_file: 'train.jsonl', validation_file: 'valid.jsonl' },
     trainingPath: path.join(data, 'train.jsonl'),
     validationPath: path.join(data, 'valid.jsonl'),
     maxLength: 2048,
@@ -137,6 +139,7 @@ async function follow(
     plan: planFor(training.examples),
     checkpointsDir: scratch,
     resumeDir: newest?.dir ?? null,
+    startDir: null,
   });
   await child.until('finished');
 }
@@ -144,6 +147,7 @@ async function follow(
 function planFor(examples: number): TrainingPlan {
   const stepsPerEpoch = Math.ceil(examples / BATCH_SIZE);
   return {
+    method: { type: 'supervised' },
     seed: 7,
     batchSize: BATCH_SIZE,
     maxTokensPerPack: 2048,

@@ -76,3 +76,17 @@ export function orderRows(sizes: { train: number; valid: number; heldout: number
   };
   return { train: rows(sizes.train), valid: rows(sizes.valid), heldout: rows(sizes.heldout) };
 }
+
+/** Preference pairs of rows: the line of JSON is preferred to a sentence that says the same. */
+export function orderPairs(rows: readonly { messages: Message[] }[]) {
+  return rows.map(({ messages }) => {
+    const answer = messages.at(-1)!;
+    const { name, count, colour, item, day } = JSON.parse(answer.content) as Order;
+    const sentence = `${name} wants ${count} ${colour} ${count === 1 ? item : plural(item)} on ${day}.`;
+    return {
+      input: { messages: messages.slice(0, -1) },
+      preferred_output: [answer],
+      non_preferred_output: [{ role: 'assistant', content: sentence }],
+    };
+  });
+}
