@@ -66,8 +66,8 @@ Loss is taken on answers and plain passages, and on the questions too in 30 % of
 |---:|---:|---:|---:|
 ${curve(log)}
 
-The whole curve is in \`training-log.csv\`. To train it again (the same bytes for the same engine and instruction set; a
-quarter of an hour on two cores):
+The whole curve is in \`training-log.csv\`. To train it again (AVX-512 gives these bytes again, \`--isa avx2\`
+others of the same kind; a quarter of an hour on two cores):
 
     node_modules/.bin/node scripts/tiny-tokenizer.ts
     npm run pretrain:tiny
