@@ -5,7 +5,9 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createKey } from '../../src/domain/keys/create.ts';
 import { BASE_MODEL, type CallOptions, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { adminKeyOf } from './admin-rows.ts';
 import { addJob, addTunedModel } from './rows.ts';
 
 interface Case {
@@ -16,11 +18,14 @@ interface Case {
   text?: string;
   form?: [string, string | { text?: string; base64?: string; filename: string }][];
   headers?: Record<string, string>;
+  /** Whose key is sent; Alice's unless given, none when the headers bring their own. */
+  key?: 'admin' | 'project' | 'reader';
   expect: { status: number; code: string | null; param: string | null; message?: string };
 }
 
 const t = useApp({ maxFileBytes: 200_000 });
 const names: Record<string, string> = {};
+let keys: Record<NonNullable<Case['key']>, string>;
 
 beforeAll(async () => {
   names.model = BASE_MODEL;
@@ -29,6 +34,16 @@ beforeAll(async () => {
   names.foreign_file = await t.upload(TEN_ROWS, { key: t.bob.key });
   names.job = await addJob(t, t.alice);
   names.foreign_job = await addJob(t, t.bob);
+  names.key = t.alice.key;
+  names.project = t.alice.projectId;
+  names.foreign_project = t.bob.projectId;
+  const reader = await createKey(t.database, t.alice.projectId, 'reader', null, { scopes: ['api.all.read'] });
+  names.api_key = reader.id;
+  keys = { admin: (await adminKeyOf(t, t.alice)).key, project: t.alice.key, reader: reader.key };
+  await t.call('POST', '/v1/fine_tuning/jobs', {
+    json: { model: BASE_MODEL, training_file: names.file },
+    headers: { 'idempotency-key': 'used' },
+  });
   names.foreign_model = (await addTunedModel(t, t.bob, { tail: 'foreign0' })).id;
 });
 
@@ -74,12 +89,14 @@ async function encodeForm(parts: NonNullable<Case['form']>): Promise<CallOptions
 
 async function optionsOf(each: Case): Promise<CallOptions> {
   if (each.form) return encodeForm(each.form);
-  if (each.json !== undefined) return { json: fillAll(each.json) };
-  if (each.text === undefined) return {};
-  return { body: fill(each.text), headers: { 'content-type': 'application/json', ...each.headers } };
+  const headers = fillAll(each.headers ?? {}) as Record<string, string>;
+  const key = headers.authorization ? null : keys[each.key ?? 'project'];
+  if (each.json !== undefined) return { json: fillAll(each.json), headers, key };
+  if (each.text === undefined) return { headers, key };
+  return { body: fill(each.text), headers: { 'content-type': 'application/json', ...headers }, key };
 }
 
-describe.each(['files', 'jobs', 'chat'])('bad input: %s', (file) => {
+describe.each(['files', 'uploads', 'jobs', 'chat', 'admin'])('bad input: %s', (file) => {
   const cases = JSON.parse(
     readFileSync(path.join(import.meta.dirname, '../bad-input', `${file}.json`), 'utf8'),
   ) as Case[];

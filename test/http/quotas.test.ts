@@ -11,6 +11,7 @@ import { NO_LIMIT } from '../../src/domain/quotas/rate-limits.ts';
 import { countedTokens, duration } from '../../src/http/rate-limit.ts';
 import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
 import { addJob } from './rows.ts';
+import { answerOf, ScriptedWorker } from './scripted-worker.ts';
 
 const t = useApp({ maxActiveJobs: 3 });
 let admin: OpenAI.Admin.Organization;
@@ -140,6 +141,21 @@ describe('rate limits', () => {
     expect([error.code, error.type]).toEqual(['rate_limit_exceeded', 'requests']);
     await limit(NO_LIMIT, NO_LIMIT);
     expect((await chat()).status).toBe(503);
+  });
+
+  it('are told with whole answers and streams alike', async () => {
+    await limit(10, NO_LIMIT);
+    const worker = await ScriptedWorker.start(t.database);
+    worker.script = answerOf(['Hel', 'lo']);
+    for (const [stream, left] of [
+      [false, '9'],
+      [true, '8'],
+    ] as const) {
+      const answer = await chat({ stream });
+      expect([answer.status, answer.headers.get('x-ratelimit-remaining-requests')]).toEqual([200, left]);
+      expect(answer.text).toContain('Hel');
+    }
+    await worker.stop();
   });
 
   it('refuse unknown models and numbers', async () => {
