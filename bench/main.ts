@@ -6,6 +6,7 @@ const benchmarks: Record<string, () => Promise<{ run(args: string[]): Promise<Re
   gemm: () => import('./gemm.ts'),
   'train-cpu': () => import('./train-cpu.ts'),
   'decode-cpu': () => import('./decode-cpu.ts'),
+  grammar: () => import('./grammar.ts'),
   api: () => import('./api.ts'),
   upload: () => import('./upload.ts'),
   claim: () => import('./claim.ts'),

@@ -5,7 +5,16 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Answer, useApp } from '../helpers/app.ts';
 import { addAdminObjects, adminKeyOf } from './admin-rows.ts';
-import { addBatch, addChatCompletion, addCheckpoint, addExport, addJob, addTunedModel, addUpload, addWebhook } from './rows.ts';
+import {
+  addBatch,
+  addChatCompletion,
+  addCheckpoint,
+  addExport,
+  addJob,
+  addTunedModel,
+  addUpload,
+  addWebhook,
+} from './rows.ts';
 
 const t = useApp();
 type Ids = Awaited<ReturnType<typeof addAdminObjects>> &

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { eq } from 'drizzle-orm';
 import { jobCheckpoints, jobs, tunedModels } from '../../src/db/schema.ts';
+import { storeCompletion } from '../../src/domain/chat/stored.ts';
 import { newId } from '../../src/ids.ts';
 import { BASE_MODEL, TEN_ROWS, type Tenant, type TestApp } from '../helpers/app.ts';
 
@@ -112,10 +113,12 @@ export async function addChatCompletion(
   const id = newId('chatcmpl-');
   const { metadata = null, model = BASE_MODEL } = fields;
   const completion = { id, object: 'chat.completion', created: 1, model, choices: [], usage: null };
-  await storeCompletion(
-    { database },
-    projectId,
-    { id, model, metadata, request: { model, messages: [], request_id: 'req_x' }, completion },
-  );
+  await storeCompletion({ database }, projectId, {
+    id,
+    model,
+    metadata,
+    request: { model, messages: [], request_id: 'req_x' },
+    completion,
+  });
   return id;
 }

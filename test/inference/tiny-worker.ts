@@ -192,9 +192,9 @@ export class TinyWorker {
 
   static async start(
     world: TinyWorld,
-    o: Partial<EngineOptions> & { maxWaiting?: number } = {},
+    o: Partial<EngineOptions> & { maxWaiting?: number; token?: string; baseModel?: string } = {},
   ): Promise<TinyWorker> {
-    const { maxWaiting = 64, ...options } = o;
+    const { maxWaiting = 64, token = TOKEN, baseModel = 'tiny', ...options } = o;
     const engineOptions = { ...engineDefaults, modelDirectory: world.modelDirectory, ...options };
     const engine = await Engine.start(engineOptions, (error) => {
       throw error;
@@ -214,8 +214,8 @@ export class TinyWorker {
       connect: (thread, port) => engine.connectGrammars(thread, port),
     });
     const server = new InferenceServer({
-      token: TOKEN,
-      baseModel: 'tiny',
+      token,
+      baseModel,
       engine,
       prompts,
       grammars,

@@ -2,7 +2,7 @@
  * Random JSON schemas within the subset that constrained decoding supports, the same for the same seed. Sizes are
  * bounded so that an answer ends within the context of the shipped model.
  */
-import { uniformAt } from '../../workers/engine/rng.ts';
+import { uniformAt } from '../workers/engine/rng.ts';
 
 type Json = Record<string, unknown>;
 
