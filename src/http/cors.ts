@@ -57,11 +57,14 @@ const MAX_AGE_SECONDS = 7_200;
 
 /** Must stand before auth: a preflight carries no key. `origins` may be `['*']`; it must not be empty. */
 export function crossOrigin(origins: readonly string[]): MiddlewareHandler<AppEnv> {
-  return cors({
+  const policy = cors({
     origin: origins.includes('*') ? '*' : [...origins],
     allowMethods: ['GET', 'HEAD', 'POST', 'DELETE'],
     allowHeaders: REQUEST_HEADERS,
     exposeHeaders: ANSWER_HEADERS,
     maxAge: MAX_AGE_SECONDS,
   });
+  // Browsers alone send an Origin. The others are spared it: hono's cors touches the answer before there is one, which
+  // makes the real one be copied, a fifth of the time of a small request.
+  return (c, next) => (c.req.header('origin') === undefined ? next() : policy(c, next));
 }

@@ -45,11 +45,23 @@ export async function insertJob(tx: Queryable, job: NewJob): Promise<JobRow> {
   return rows[0]!;
 }
 
-export async function findJob(db: Queryable, projectId: string, id: string): Promise<JobRow | null> {
-  const rows = await db
+/** Asked more often than everything else together: clients poll. Built once, and planned once per connection. */
+function prepareFindJob(db: Queryable) {
+  return db
     .select()
     .from(jobs)
-    .where(and(eq(jobs.projectId, projectId), eq(jobs.id, id)));
+    .where(and(eq(jobs.projectId, sql.placeholder('projectId')), eq(jobs.id, sql.placeholder('id'))))
+    .prepare('lathe_find_job');
+}
+const prepared = new WeakMap<Queryable, ReturnType<typeof prepareFindJob>>();
+
+export async function findJob(db: Queryable, projectId: string, id: string): Promise<JobRow | null> {
+  let statement = prepared.get(db);
+  if (!statement) {
+    statement = prepareFindJob(db);
+    prepared.set(db, statement);
+  }
+  const rows = await statement.execute({ projectId, id });
   return rows[0] ?? null;
 }
 
