@@ -8,7 +8,7 @@ import {
   evaluatePreference,
   type PreferenceSums,
 } from '../engine/losses/preference.ts';
-import { accumulateGradients, evaluate, type LossSums } from '../engine/losses/supervised.ts';
+import { accumulateGradientsLater, evaluate, type LossSums } from '../engine/losses/supervised.ts';
 import type { Model, PackedBatch } from '../engine/models/index.ts';
 import type { JobData } from './dataset.ts';
 import type { Measured, PREFERENCE_METRICS } from './measured.ts';
@@ -31,8 +31,8 @@ export interface AccumulateAt {
 export interface Objective {
   /** What the loss is averaged over. */
   weightOf: (batch: ExampleBatch) => number;
-  /** Adds the gradient of (loss of the batch) / total to the trainable parameters. */
-  accumulate: (model: Model, batch: ExampleBatch, at: AccumulateAt) => Sums;
+  /** Adds the gradient of (loss of the batch) / total to the trainable parameters; the result waits for the sums. */
+  accumulate: (model: Model, batch: ExampleBatch, at: AccumulateAt) => () => Sums;
   /** A batch of the validation file. */
   evaluate: (model: Model, batch: ExampleBatch) => Sums;
   measure: (sums: Sums) => Measured;
@@ -71,9 +71,10 @@ export async function prepareObjective(
 /** Next-token loss over labelled tokens. */
 export const supervisedObjective: Objective = {
   weightOf: labelledOf,
-  accumulate: (model, batch, { total, ...at }) => ({
-    ...accumulateGradients(model, batch, { labelledTotal: total, ...at }),
-  }),
+  accumulate: (model, batch, { total, ...at }) => {
+    const read = accumulateGradientsLater(model, batch, { labelledTotal: total, ...at });
+    return () => ({ ...read() });
+  },
   evaluate: (model, batch) => ({ ...evaluate(model, batch) }),
   measure: (sums) => {
     const { lossSum, labelled, correct } = sums as unknown as LossSums;
@@ -85,13 +86,11 @@ export const supervisedObjective: Objective = {
 export function dpoObjective(beta: number, reference: ReferenceLogProbs): Objective {
   return {
     weightOf: (batch) => batch.examples.length,
-    accumulate: (model, batch, { total, ...at }) => ({
-      ...accumulatePreferenceGradients(model, batch, valuesOf(reference.training, batch), {
-        beta,
-        pairsTotal: total,
-        ...at,
-      }),
-    }),
+    accumulate: (model, batch, { total, ...at }) => {
+      const options = { beta, pairsTotal: total, ...at };
+      const sums = accumulatePreferenceGradients(model, batch, valuesOf(reference.training, batch), options);
+      return () => ({ ...sums });
+    },
     evaluate: (model, batch) => ({
       ...evaluatePreference(model, batch, valuesOf(reference.validation, batch), beta),
     }),

@@ -2,17 +2,16 @@
  * THE training loop. One turn is one optimizer step: batches → gradients → update → metrics → evaluation → checkpoint.
  * Everything is a function of the step number, so a loop started at step k continues the one that stopped there.
  */
-import { batchesOf } from '../engine/data/batches.ts';
 import type { Model } from '../engine/models/index.ts';
-import { type AdamW, learningRateAt } from '../engine/optim/index.ts';
+import type { AdamW } from '../engine/optim/index.ts';
 import type { JobData } from './dataset.ts';
 import { measureAll, measureBatch } from './evaluation.ts';
 import type { Failpoints } from './failpoints.ts';
-import { LossDiverged } from './failures.ts';
 import { type Measured, publicMetrics } from './measured.ts';
 import type { StepDone } from './messages.ts';
-import { addSums, type Objective, type Sums } from './objective.ts';
+import type { Objective } from './objective.ts';
 import { endsEpoch, type TrainingPlan } from './plan.ts';
+import { type LaunchedStep, launchStep } from './step.ts';
 import type { StepMetrics } from './step-metrics.ts';
 
 /** What a checkpoint must hold besides weights and moments. */
@@ -47,72 +46,81 @@ export interface TrainingRun {
 }
 
 /**
- * Trains from `state.step` to the plan's end; every step is reported and, where due, evaluated and saved.
+ * Trains from `state.step` to the plan's end; every step is reported and, where due, evaluated and saved. On a device
+ * that works ahead a step is reported once the next one has been asked for, unless its numbers are needed before.
  * @returns 'stopped' when asked to, with the state saved. @throws LossDiverged before anything is written
  */
 export async function train(run: TrainingRun): Promise<'finished' | 'stopped'> {
-  const { model, optimizer, data, objective, plan, state } = run;
-  const { batchSize, maxTokensPerPack: maxTokens, seed, totalSteps, maxGradNorm } = plan;
-  const schedule = {
-    type: plan.schedule,
-    learningRate: plan.learningRate,
-    warmupSteps: plan.warmupSteps,
-    totalSteps,
-  };
-  const pace = { startedAt: performance.now(), startStep: state.step };
+  const { model, data, objective, plan, state } = run;
+  const { totalSteps } = plan;
+  const { schedule: type, learningRate, warmupSteps } = plan;
+  const finish = stepReporter(run);
 
   if (state.step === 0 && data.validation) {
     const fullValidation = await measureAll(objective, model, data.validation, plan, 0, run.turn);
     run.report({ step: 0, epoch: 0, trainedTokens: 0, train: null, validation: null, fullValidation });
   }
+  let open: LaunchedStep | null = null;
   while (state.step < totalSteps) {
-    const startedAt = performance.now();
-    const batches = batchesOf(data.training, { batchSize, maxTokens, seed, step: state.step });
-    const total = batches.reduce((sum, batch) => sum + objective.weightOf(batch), 0);
-    const tokens = batches.reduce((sum, batch) => sum + batch.ids.length, 0);
-
-    // Σ over micro-batches of Σ loss / total: the mean over the labelled tokens (or pairs) of the whole step.
-    optimizer.zeroGrad();
-    const sums: Sums = {};
-    for (const [microBatch, batch] of batches.entries()) {
-      const at = { total, seed, step: state.step, microBatch, recompute: run.recompute };
-      addSums(sums, objective.accumulate(model, batch, at));
-      run.alive();
-    }
-    const step = state.step + 1;
-    const measured = objective.measure(sums);
-    const { loss } = measured;
-    if (!Number.isFinite(loss)) throw new LossDiverged(step, `the training loss is ${loss}`);
-    const learningRate = learningRateAt(state.step, schedule);
-    const { gradNorm, applied } = optimizer.step(learningRate, { maxGradNorm });
-    if (!applied) throw new LossDiverged(step, `the gradient norm is ${gradNorm}`);
+    const launched = launchStep(run, { type, learningRate, warmupSteps, totalSteps });
+    if (open !== null) await finish(open);
+    const { step } = launched;
+    // Refused steps throw here: nothing of this one is written or counted before.
+    if (!model.device.worksAhead) launched.read();
     state.step = step;
-    state.trainedTokens += tokens;
+    state.trainedTokens += launched.tokens;
     run.failpoints.hit(`child.step.${step}`);
-    const trainSeconds = (performance.now() - startedAt) / 1000;
+    const isEpochEnd = endsEpoch(plan, step);
+    const isSaveStep = plan.saveSteps !== null && step % plan.saveSteps === 0;
+    const mayStayOpen =
+      model.device.worksAhead && !isEvaluated(run, step) && !isSaveStep && step < totalSteps;
+    let metrics = mayStayOpen ? null : await finish(launched);
+    const stop = await run.turn();
+    const isLeaving = stop && step < totalSteps;
+    const isSaving = isEpochEnd || isSaveStep || isLeaving || run.isSaveDue();
+    open = metrics === null && !isSaving ? launched : null;
+    if (isSaving) {
+      metrics ??= await finish(launched);
+      await run.save(isEpochEnd || (isLeaving && run.isPausing()) ? 'epoch' : 'state', metrics);
+    }
+    if (isLeaving) return 'stopped';
+  }
+  return 'finished';
+}
 
+/** Reads, evaluates where due and reports launched steps in their order; returns a step's metrics for a checkpoint. */
+function stepReporter(run: TrainingRun): (launched: LaunchedStep) => Promise<Record<string, number>> {
+  const { plan, state } = run;
+  const pace = { startedAt: performance.now(), startStep: state.step };
+  let lastReadAt = 0;
+  let trainedTokens = state.trainedTokens;
+  return async (launched) => {
+    const { step, tokens, learningRate, startedAt } = launched;
+    const { measured, gradNorm } = launched.read();
+    // A step that was asked for while another ran began when that one ended.
+    const trainSeconds = (performance.now() - Math.max(startedAt, lastReadAt)) / 1000;
+    lastReadAt = performance.now();
+    trainedTokens += tokens;
     const { validation, fullValidation } = await evaluateWhereDue(run, step);
     state.metrics.add(step, measured, validation);
     const secondsPerStep = (performance.now() - pace.startedAt) / 1000 / (step - pace.startStep);
-    const etaSeconds = (totalSteps - step) * secondsPerStep;
+    const etaSeconds = (plan.totalSteps - step) * secondsPerStep;
     run.report({
       step,
       epoch: step / plan.stepsPerEpoch,
-      trainedTokens: state.trainedTokens,
+      trainedTokens,
       train: { ...measured, tokensPerSecond: tokens / trainSeconds, learningRate, gradNorm, etaSeconds },
       validation,
       fullValidation,
     });
-    const isEpochEnd = endsEpoch(plan, step);
-    const isSaveStep = plan.saveSteps !== null && step % plan.saveSteps === 0;
-    const metrics = checkpointMetrics(step, measured, validation, fullValidation);
-    const stop = await run.turn();
-    const isLeaving = stop && step < totalSteps;
-    if (isEpochEnd || isSaveStep || isLeaving || run.isSaveDue())
-      await run.save(isEpochEnd || (isLeaving && run.isPausing()) ? 'epoch' : 'state', metrics);
-    if (isLeaving) return 'stopped';
-  }
-  return 'finished';
+    return checkpointMetrics(step, measured, validation, fullValidation);
+  };
+}
+
+/** Whether the validation file is looked at after this step. */
+function isEvaluated({ data, plan }: TrainingRun, step: number): boolean {
+  const isEvalStep = plan.evalSteps !== null && step % plan.evalSteps === 0;
+  return endsEpoch(plan, step) || (data.validation !== null && isEvalStep);
 }
 
 /** A validation batch every eval_steps and at epoch ends, the whole file at epoch ends. */
