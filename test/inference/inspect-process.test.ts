@@ -34,7 +34,7 @@ const ask = (change: Partial<InspectRequest> = {}, token = TOKEN) =>
 beforeAll(async () => {
   world = await TinyWorld.create();
   const home = path.join(world.home, 'state');
-  await (await openDiskStorage(path.join(home, 'files'))).put('pairs', Buffer.from(`${pair}\n${pair}\n`));
+  await (await openDiskStorage(path.join(home, 'storage'))).put('pairs', Buffer.from(`${pair}\n${pair}\n`));
   child = spawn(process.execPath, [MAIN], {
     env: {
       PATH: process.env.PATH,
