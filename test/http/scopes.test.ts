@@ -18,6 +18,11 @@ describe('the table of scopes', () => {
     expect(without).toEqual([]);
   });
 
+  it('has no line for a route that there is not', () => {
+    const routes = new Set(t.app.routes.map(({ method, path }) => `${method} ${path}`));
+    expect(Object.keys(ROUTE_RULES).filter((route) => !routes.has(route))).toEqual([]);
+  });
+
   it('refuses a route that it does not name, to every key', async () => {
     t.app.get('/v1/forgotten', (c) => c.text('open'));
     const answer = await t.call('GET', '/v1/forgotten');

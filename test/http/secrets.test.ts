@@ -2,6 +2,8 @@
  * Keys are shown once and kept nowhere: not in the database, the log, an error or a list. And what a revoked key had
  * open ends.
  */
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
 import { getTableName, is, sql } from 'drizzle-orm';
 import { PgTable } from 'drizzle-orm/pg-core';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -76,6 +78,15 @@ describe('secrets', () => {
 });
 
 describe('an open stream', () => {
+  it('watches its key, in every route that makes one', () => {
+    const folder = path.join(import.meta.dirname, '../../src/http/routes');
+    const streaming = readdirSync(folder)
+      .map((file) => readFileSync(path.join(folder, file), 'utf8'))
+      .filter((text) => /\b(event|byte)Stream\(/.test(text));
+    expect(streaming.length).toBeGreaterThan(2);
+    for (const text of streaming) expect(text).toContain('whileKeyLives(c, deps, ');
+  });
+
   it('ends within seconds when its key is revoked, and only then', async () => {
     const { id, key } = await createKey(t.database, t.alice.projectId, 'follower');
     const job = await addJob(t, t.alice);

@@ -11,6 +11,7 @@ import {
 } from '../completion-objects.ts';
 import type { App } from '../context.ts';
 import { toPublicError } from '../error-handler.ts';
+import { whileKeyLives } from '../revocation.ts';
 import {
   createTextCompletionSchema,
   type Prompt,
@@ -76,8 +77,10 @@ export function completionRoutes(app: App, deps: Dependencies): void {
     }));
     const includeUsage = body.stream_options?.include_usage ?? false;
     const onFailure = (error: unknown) => toPublicError(error, c);
-    return eventStream(textChunks(starting, { ...options, includeUsage, onFailure }, signal), () =>
-      left.abort(),
+    const chunks = textChunks(starting, { ...options, includeUsage, onFailure }, signal);
+    return eventStream(
+      whileKeyLives(c, deps, chunks, () => left.abort()),
+      () => left.abort(),
     );
   });
 }
