@@ -1,9 +1,10 @@
 /** Jobs through the SDK beyond create and list: pause, resume, integrations, continuing from a tuned model. */
-import { eq } from 'drizzle-orm';
+import { eq, sql } from 'drizzle-orm';
 import OpenAI from 'openai';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { jobs, tunedModels } from '../../src/db/schema.ts';
 import { pause, requestCancel, transition } from '../../src/domain/jobs/states.ts';
+import { insertEvents } from '../../src/queue/sql.ts';
 import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
 import { addJob, addTunedModel, jobRow } from './rows.ts';
 
@@ -75,6 +76,57 @@ describe('pause and resume', () => {
     await transition(t.database.db, other, 'cancelled', { jobId: other, epoch: 1, workerId: 'w' });
     expect((await pausing).json.error.code).toBe('job_already_terminal');
     expect((await jobRow(t, other)).pauseRequestedAt).toBeNull();
+  });
+});
+
+describe('lists and fields, through the SDK', () => {
+  it('metadata filters page on, in both spellings of the SDK', async () => {
+    const made: string[] = [];
+    for (let i = 0; i < 5; i += 1)
+      made.push(await addJob(t, t.alice, { metadata: { run: 'night', 'a b': `${i}` } }));
+    const plain = await addJob(t, t.alice);
+    const ids = async (metadata: Record<string, string> | null) => {
+      const found: string[] = [];
+      for await (const job of client.fineTuning.jobs.list({ limit: 2, metadata })) found.push(job.id);
+      return found;
+    };
+    expect(await ids({ run: 'night' })).toEqual(made.toReversed());
+    expect(await ids({ run: 'night', 'a b': '3' })).toEqual([made[3]]);
+    const none = await ids(null);
+    expect(none).toContain(plain);
+    for (const id of made) expect(none).not.toContain(id);
+  });
+
+  it('the filters have indexes', async () => {
+    const planOf = (condition: string) =>
+      t.database.transaction(async (tx) => {
+        await tx.execute(sql`set local enable_seqscan = off`);
+        await tx.execute(sql`set local enable_indexscan = off`); // bitmap scans show an index of any kind
+        const query = `explain select id from fine_tuning_jobs where ${condition}`;
+        return JSON.stringify((await tx.execute(sql.raw(query))).rows);
+      });
+    expect(await planOf(`metadata @> '{"run":"night"}'::jsonb`)).toContain('fine_tuning_jobs_metadata');
+    const none = `project_id = 'p' and coalesce(metadata, '{}'::jsonb) = '{}'::jsonb`;
+    expect(await planOf(none)).toContain('fine_tuning_jobs_no_metadata');
+  });
+
+  it('estimated_finish is there while the job runs, and at no other time', async () => {
+    const id = await addJob(t, t.alice);
+    await hold(id);
+    const fence = { jobId: id, epoch: 1, workerId: 'w' };
+    const shown = async () => (await client.fineTuning.jobs.retrieve(id)).estimated_finish;
+    await transition(t.database.db, id, 'queued', fence);
+    expect(await shown()).toBeNull();
+    await transition(t.database.db, id, 'running', fence);
+    await insertEvents(t.database.db, fence, [], { finishInSeconds: 100 });
+    const left = (await shown())! - Date.now() / 1000;
+    expect(left).toBeGreaterThan(90);
+    expect(left).toBeLessThan(101);
+    await t.database.transaction((tx) => pause(tx, id, fence));
+    expect(await shown()).toBeNull();
+    await client.fineTuning.jobs.resume(id);
+    await client.fineTuning.jobs.cancel(id);
+    expect([await shown(), (await jobRow(t, id)).estimatedFinish]).toEqual([null, null]);
   });
 });
 
