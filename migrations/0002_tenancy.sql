@@ -51,7 +51,8 @@ CREATE TABLE "project_rate_limits" (
 	CONSTRAINT "project_rate_limits_project_id_model_pk" PRIMARY KEY("project_id","model")
 );
 --> statement-breakpoint
-CREATE TABLE "rate_limit_buckets" (
+-- Unlogged: a write waits for no disk, and buckets that a crash of the server empties are full again.
+CREATE UNLOGGED TABLE "rate_limit_buckets" (
 	"project_id" text NOT NULL REFERENCES "projects"("id"),
 	"model" text NOT NULL,
 	"requests" double precision NOT NULL,

@@ -71,7 +71,7 @@ export const projectRateLimits = pgTable(
   (t) => [primaryKey({ columns: [t.projectId, t.model] })],
 );
 
-/** What is left in the buckets of a limit at `updatedAt`; they fill continuously. */
+/** What is left in the buckets of a limit at `updatedAt`; they fill continuously. Unlogged: a crash of Postgres fills them. */
 export const rateLimitBuckets = pgTable(
   'rate_limit_buckets',
   {
