@@ -156,7 +156,7 @@ struct Ops {
   /// arXiv:2106.09685; several in one batch as in Chen et al., arXiv:2310.18547): y_i = x·w_iᵀ (+ bias_i), and where
   /// slots[t] = s ≥ 0, y_i[t] += scale·(x[t]·Aᵀ)·Bᵀ with {A, B, rank, bits of scale} = table[s,i]: A [rank,K] and
   /// B [N_i,rank] begin at elements 8·A and 8·B of pool. Rank is a multiple of 8 (pad with zeros) up to 256; 0: the
-  /// adapter leaves the layer alone. All in f32, one rounding at the end; a new adapter is new data in pool and table.
+  /// adapter leaves the layer alone. Sums in f32; a new adapter is new data in pool and table, nothing else.
   /// x [T,K], w_i [N_i,K], y_i [T,N_i], bias_i [N_i], pool [E] float; table i32 [slots,layers,4], slots i32 [T].
   /// Layers 1 and 2 may be absent; pool, table and slots are absent together.
   void (*linearGroup)(Out y0, OptionalOut y1, OptionalOut y2, In x, In w0, OptionalIn w1, OptionalIn w2,

@@ -32,7 +32,9 @@ void attentionForward(Out out, Out lse, In q, In k, In v, In cu_seqlens, int64_t
   a.lse = f32_data(lse), a.sequences = packed_sequences(cu_seqlens);
   a.rows = rows, a.query_heads = query_heads, a.key_heads = key_heads, a.d = static_cast<int>(head_dim);
   a.window = window_of(window), a.scale = scale;
-  launch("attentionForward", attention_forward_generic, dim3(generic_blocks(rows, query_heads)), dim3(128), 0, a);
+  const bool narrow = head_dim <= 128;
+  launch("attentionForward", narrow ? attention_forward_generic<4> : attention_forward_generic<16>,
+         dim3(generic_blocks(rows, query_heads)), dim3(128), 0, a);
 }
 
 }  // namespace

@@ -41,10 +41,14 @@ void attentionBackward(Out dq, Out dk, Out dv, In dout, In out, In lse, In q, In
   a.lse = f32_data(lse), a.delta = delta.as<float>(), a.sequences = packed_sequences(cu_seqlens);
   a.rows = rows, a.query_heads = query_heads, a.key_heads = key_heads, a.d = static_cast<int>(head_dim);
   a.window = window_of(window), a.scale = scale;
+  const bool narrow = head_dim <= 128;
   const dim3 queries(generic_blocks(rows, query_heads)), keys(generic_blocks(rows, key_heads));
-  launch("attentionBackward delta", attention_delta_generic, queries, dim3(128), 0, a);
-  launch("attentionBackward dq", attention_dq_generic, queries, dim3(128), 0, a);
-  launch("attentionBackward dk, dv", attention_dkdv_generic, keys, dim3(128), 0, a);
+  launch("attentionBackward delta", narrow ? attention_delta_generic<4> : attention_delta_generic<16>, queries,
+         dim3(128), 0, a);
+  launch("attentionBackward dq", narrow ? attention_dq_generic<4> : attention_dq_generic<16>, queries,
+         dim3(128), 0, a);
+  launch("attentionBackward dk, dv", narrow ? attention_dkdv_generic<4> : attention_dkdv_generic<16>, keys,
+         dim3(128), 0, a);
 }
 
 }  // namespace

@@ -6,8 +6,7 @@
 
 namespace lathe::cuda {
 
-constexpr int kGenericWarps = 4;     // per block
-constexpr int kSlices = 512 / 32;    // elements of a head per lane, at most
+constexpr int kGenericWarps = 4;  // per block
 
 struct GenericArguments {
   FloatPointer q, k, v, out, dout, dq, dk, dv;
@@ -18,7 +17,9 @@ struct GenericArguments {
   float scale;
 };
 
-/// A head's elements spread over the warp: lane l holds l, l + 32, …
+/// A head's elements spread over the warp: lane l holds l, l + 32, … Kernels have kSlices = 4 for head sizes up to 128
+/// and 16 up to 512.
+template <int kSlices>
 struct HeadVector {
   float at[kSlices];
 
@@ -57,7 +58,8 @@ __device__ __forceinline__ bool warp_item(int rows, int heads, int64_t& row, int
 }
 
 /// Grid: rows · query heads / 4 blocks of four warps.
-static __global__ void __launch_bounds__(128) attention_forward_generic(const GenericArguments a) {
+template <int kSlices>
+__global__ void __launch_bounds__(128) attention_forward_generic(const GenericArguments a) {
   const int lane = threadIdx.x & 31;
   int64_t row;
   int head;
@@ -66,7 +68,7 @@ static __global__ void __launch_bounds__(128) attention_forward_generic(const Ge
   const SequenceView sequence = a.sequences.view(s);
   const int position = sequence.position(static_cast<int>(row) - sequence.first_row);
   const int key_head = head / (a.query_heads / a.key_heads);
-  HeadVector q, out, x;
+  HeadVector<kSlices> q, out, x;
   q.load(a.q, (row * a.query_heads + head) * a.d, a.d, lane);
   out.clear();
   float maximum = -INFINITY, sum = 0;
@@ -86,12 +88,13 @@ static __global__ void __launch_bounds__(128) attention_forward_generic(const Ge
 }
 
 /// delta[h, i] = Σ_c dout·out. Grid as the forward's.
-static __global__ void __launch_bounds__(128) attention_delta_generic(const GenericArguments a) {
+template <int kSlices>
+__global__ void __launch_bounds__(128) attention_delta_generic(const GenericArguments a) {
   const int lane = threadIdx.x & 31;
   int64_t row;
   int head;
   if (!warp_item(a.rows, a.query_heads, row, head)) return;
-  HeadVector x, y;
+  HeadVector<kSlices> x, y;
   x.load(a.dout, (row * a.query_heads + head) * a.d, a.d, lane);
   y.load(a.out, (row * a.query_heads + head) * a.d, a.d, lane);
   const float sum = x.dot(y);
@@ -99,7 +102,8 @@ static __global__ void __launch_bounds__(128) attention_delta_generic(const Gene
 }
 
 /// Grid as the forward's.
-static __global__ void __launch_bounds__(128) attention_dq_generic(const GenericArguments a) {
+template <int kSlices>
+__global__ void __launch_bounds__(128) attention_dq_generic(const GenericArguments a) {
   const int lane = threadIdx.x & 31;
   int64_t row;
   int head;
@@ -110,7 +114,7 @@ static __global__ void __launch_bounds__(128) attention_dq_generic(const Generic
   const int key_head = head / (a.query_heads / a.key_heads);
   const float lse = a.lse[static_cast<int64_t>(head) * a.rows + row];
   const float delta = a.delta[static_cast<int64_t>(head) * a.rows + row];
-  HeadVector q, dout, dq, k, v;
+  HeadVector<kSlices> q, dout, dq, k, v;
   q.load(a.q, (row * a.query_heads + head) * a.d, a.d, lane);
   dout.load(a.dout, (row * a.query_heads + head) * a.d, a.d, lane);
   dq.clear();
@@ -125,7 +129,8 @@ static __global__ void __launch_bounds__(128) attention_dq_generic(const Generic
 }
 
 /// Grid: rows · key heads / 4 blocks of four warps. Query heads in their order, queries rising.
-static __global__ void __launch_bounds__(128) attention_dkdv_generic(const GenericArguments a) {
+template <int kSlices>
+__global__ void __launch_bounds__(128) attention_dkdv_generic(const GenericArguments a) {
   const int lane = threadIdx.x & 31;
   int64_t row;
   int key_head;
@@ -135,7 +140,7 @@ static __global__ void __launch_bounds__(128) attention_dkdv_generic(const Gener
   const int key = static_cast<int>(row) - sequence.first_row, group = a.query_heads / a.key_heads;
   const int end = a.window > 0 ? min(sequence.queries, key + a.window) : sequence.queries;
   const int64_t at = (row * a.key_heads + key_head) * a.d;
-  HeadVector k, v, dk, dv, q, dout;
+  HeadVector<kSlices> k, v, dk, dv, q, dout;
   k.load(a.k, at, a.d, lane);
   v.load(a.v, at, a.d, lane);
   dk.clear();

@@ -1,6 +1,7 @@
-// linearGroup on CUDA: the skinny kernel for up to 32 rows of bf16, else the general product and one pass for bias and
-// adapters.
+// linearGroup on CUDA: the skinny kernel for up to 32 rows of bf16; else the general product, rounded to y's type, and
+// one more pass over y for bias and adapters.
 #include "gemm.h"
+#include "lora_tiles.h"
 #include "parts.h"
 #include "runtime.h"
 #include "skinny_gemm.h"
@@ -61,9 +62,23 @@ void run_general(const Layers& layers, In x, const SlotTable& adapters, const fl
     multiply(*layers.y[i], x, *layers.w[i], false, true, 1.0f, 0.0f);
     if (!layers.bias[i] && !adapters.slots) continue;
     const int columns = static_cast<int>(layers.w[i]->dims[0]);
-    launch("linearGroup adapters", lora_expand_kernel, dim3(tokens, div_up(columns, kShrinkThreads)),
-           dim3(kShrinkThreads), 0, pointer(layers.y[i]), pointer(layers.bias[i]), h, adapters, i, columns);
+    launch("linearGroup adapters", lora_expand_tiled,
+           dim3(div_up(tokens, kTileTokens), div_up(columns, kShrinkThreads)), dim3(kShrinkThreads), 0,
+           pointer(layers.y[i]), pointer(layers.bias[i]), h, adapters, i, tokens, columns);
   }
+}
+
+/// h of every row: a block per row while the rows are few, tiles that share an adapter when they are many.
+void shrink(float* h, In x, In pool, const SlotTable& adapters) {
+  const int tokens = static_cast<int>(x.dims[0]), depth = static_cast<int>(x.dims[1]);
+  const bool wide = depth % 8 == 0 && aligned(x) && aligned(pool);
+  if (tokens > kSkinnyTokens && wide && x.dtype == DType::bf16 && pool.dtype == DType::bf16) {
+    launch("linearGroup shrink", lora_shrink_tiled, dim3(div_up(tokens, kTileTokens), adapters.layers),
+           dim3(kShrinkThreads), 0, h, static_cast<const uint16_t*>(x.data), adapters, tokens, depth);
+    return;
+  }
+  launch("linearGroup shrink", wide ? lora_shrink_kernel<true> : lora_shrink_kernel<false>,
+         dim3(tokens, adapters.layers), dim3(kShrinkThreads), 0, h, pointer(&x), adapters, depth);
 }
 
 void linearGroup(Out y0, OptionalOut y1, OptionalOut y2, In x, In w0, OptionalIn w1, OptionalIn w2, OptionalIn bias0,
@@ -75,11 +90,7 @@ void linearGroup(Out y0, OptionalOut y1, OptionalOut y2, In x, In w0, OptionalIn
   const Scratch h(slots ? layers.count * tokens * kMostRank * 4 : 4);
   if (slots) {
     adapters = {i32_data(*slots), i32_data(*table), pointer(pool), layers.count};
-    const int depth = static_cast<int>(x.dims[1]);
-    const bool wide = depth % 8 == 0 && aligned(x) && aligned(*pool);
-    launch("linearGroup shrink", wide ? lora_shrink_kernel<true> : lora_shrink_kernel<false>,
-           dim3(static_cast<unsigned>(tokens), layers.count), dim3(kShrinkThreads), 0, h.as<float>(), pointer(&x),
-           adapters, depth);
+    shrink(h.as<float>(), x, *pool, adapters);
   }
   if (fits_skinny(layers, x)) run_skinny(layers, x, adapters, h.as<float>());
   else run_general(layers, x, adapters, h.as<float>());

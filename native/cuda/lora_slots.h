@@ -92,19 +92,4 @@ __global__ void __launch_bounds__(kShrinkThreads) lora_shrink_kernel(float* h, c
   }
 }
 
-/// y += bias + h·Bᵀ, for more rows than the skinny kernel takes. Grid: (tokens, columns / 256).
-static __global__ void __launch_bounds__(kShrinkThreads)
-    lora_expand_kernel(const FloatPointer y, const FloatPointer bias, const float* h, const SlotTable t, int layer,
-                       int columns) {
-  const int token = blockIdx.x, column = blockIdx.y * kShrinkThreads + threadIdx.x;
-  if (column >= columns) return;
-  float value = y.load(static_cast<int64_t>(token) * columns + column);
-  if (bias.data) value += bias.load(column);
-  if (t.slots) {
-    value += low_rank_element(t, layer, token, column,
-                              h + (static_cast<int64_t>(layer) * gridDim.x + token) * kMostRank);
-  }
-  y.store(static_cast<int64_t>(token) * columns + column, value);
-}
-
 }  // namespace lathe::cuda

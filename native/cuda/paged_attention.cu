@@ -21,7 +21,7 @@ void launch_tiled(const ForwardArguments& a) {
 
 template <int kD>
 void launch_decode(DecodeArguments a, int64_t most_keys) {
-  const int splits = most_splits(static_cast<int>(ceil_div(most_keys, kDecodeKeys)) + 1);  // a window may start mid-tile
+  const int splits = most_splits(static_cast<int>(ceil_div(most_keys, kDecodeKeys)));
   const int64_t entries = static_cast<int64_t>(a.rows) * a.query_heads;
   const Scratch partial(splits > 1 ? entries * splits * (kD + 2) * 4 : 4);
   a.partial = partial.as<float>();
@@ -44,7 +44,9 @@ void pagedAttentionForward(Out out, In q, In k_cache, In v_cache, In block_table
     a.q = float_pointer(q), a.k = float_pointer(k_cache), a.v = float_pointer(v_cache), a.out = float_pointer(out);
     a.sequences = sequences, a.rows = rows, a.query_heads = query_heads, a.key_heads = key_heads;
     a.d = static_cast<int>(head_dim), a.window = window_of(window), a.scale = scale;
-    launch("pagedAttentionForward", attention_forward_generic, dim3(generic_blocks(rows, query_heads)), dim3(128), 0, a);
+    const bool narrow = head_dim <= 128;
+    launch("pagedAttentionForward", narrow ? attention_forward_generic<4> : attention_forward_generic<16>,
+           dim3(generic_blocks(rows, query_heads)), dim3(128), 0, a);
     return;
   }
   const int64_t tickets = static_cast<int64_t>(rows) * key_heads * div_up(query_heads / key_heads, 16);

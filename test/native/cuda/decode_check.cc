@@ -69,7 +69,7 @@ void check(const Paged& p, bool only_decode, const std::string& name) {
   Halves out(p.q.size(), 0x7FC0);
   const int rows = p.offsets.back(), count = static_cast<int>(p.contexts.size());
   const SequenceSet set = {p.offsets.data(), count, p.tables.data(), p.contexts.data(), p.max_blocks, p.block_size};
-  const int splits = most_splits(div_up(p.max_blocks * p.block_size, kDecodeKeys) + 1);
+  const int splits = most_splits(div_up(p.max_blocks * p.block_size, kDecodeKeys));
   std::vector<float> partial(static_cast<size_t>(rows) * s.query_heads * splits * (kD + 2), NAN);
   const DecodeArguments d = {p.q.data(), p.k.data(), p.v.data(), out.data(), set, rows, s.query_heads, s.key_heads,
                              s.window, static_cast<float>(s.scale) * kLog2E, only_decode ? 1 << 30 : 1, partial.data()};

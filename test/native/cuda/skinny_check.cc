@@ -1,6 +1,7 @@
 // The skinny product with adapters as written, on the CPU, against float64; and that a row's bits do not depend on how
 // many rows there are.
 #define LATHE_EMULATION
+#include "../../../native/cuda/lora_tiles.h"
 #include "../../../native/cuda/skinny_gemm.h"
 #include "reference.h"
 
@@ -109,6 +110,32 @@ void check(int tokens, int depth, const std::vector<int>& widths) {
   expect("row 0 has the same bits alone and among " + std::to_string(tokens), same);
 }
 
+/// Bias and adapters for many rows: tiles of rows with one adapter, and with several.
+void check_tiles(int tokens, int depth, int width, bool sorted) {
+  Problem p = draw(tokens, depth, {8, width});
+  for (int t = 0; t < tokens; t++) p.slots[t] = sorted ? t * 4 / tokens - 1 : integer(-1, 2);
+  const SlotTable adapters = {p.slots.data(), p.table.data(), {p.pool.data(), true}, 2};
+  std::vector<float> h(2 * tokens * kMostRank, NAN);
+  const unsigned tiles = div_up(tokens, kTileTokens);
+  emulation::launch({tiles, 2}, kShrinkThreads, 0,
+                    [&] { lora_shrink_tiled(h.data(), p.x.data(), adapters, tokens, depth); });
+  const Doubles whole = expected(p, 1, tokens), x = widen(p.x), w = widen(p.w[1]);
+  std::vector<float> y(whole.size());
+  for (int t = 0; t < tokens; t++) {
+    for (int n = 0; n < width; n++) {
+      double sum = 0;
+      for (int k = 0; k < depth; k++) sum += x[t * depth + k] * w[static_cast<size_t>(n) * depth + k];
+      y[static_cast<size_t>(t) * width + n] = static_cast<float>(sum);
+    }
+  }
+  emulation::launch({tiles, static_cast<unsigned>(div_up(width, kShrinkThreads))}, kShrinkThreads, 0, [&] {
+    lora_expand_tiled({y.data(), false}, {p.bias[1].data(), true}, h.data(), adapters, 1, tokens, width);
+  });
+  expect_close("adapters of " + std::to_string(tokens) + (sorted ? " sorted rows" : " rows") + ", depth " +
+                   std::to_string(depth) + ", width " + std::to_string(width),
+               widen(y), whole, 1e-5);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -120,6 +147,8 @@ int main(int count, char** arguments) {
     check(5, 264, {100, 64, 7});
     check(17, 1544, {65, 30});
     check(32, 512, {130});
+    check_tiles(40, 264, 300, true);
+    check_tiles(35, 1000, 20, false);
   }
   return failures != 0;
 }
