@@ -295,6 +295,22 @@ describe('a sweep', () => {
     expect(await keys()).not.toContain(`${P()}/files/${id}`);
   });
 
+  it('is a command, too', { timeout: 60_000 }, async () => {
+    const cli = path.join(import.meta.dirname, '../../src/cli.ts');
+    const env = {
+      ...{ PATH: process.env.PATH, DATABASE_URL: t.database.url },
+      LATHE_STORAGE_DIR: t.storageDir,
+    };
+    const run = async () => {
+      const child = spawn(process.execPath, [cli, 'sweep'], { env });
+      const [text] = await Promise.all([child.stdout.toArray(), once(child, 'exit')]);
+      return [child.exitCode, Buffer.concat(text).toString()];
+    };
+    expect(await run()).toEqual([0, expect.stringMatching(/^\d+\tunreferenced objects$/m)]);
+    expect(await keys()).toEqual(expected.live);
+    expect(await run()).toEqual([0, 'There was nothing to remove.\n']);
+  });
+
   it('runs by itself beside the API', async () => {
     const sweeper = startSweeper({ ...t, config: { ...t.config, sweepSeconds: 0.05 } });
     await expect.poll(keys, { timeout: 10_000 }).toEqual(expected.live);
