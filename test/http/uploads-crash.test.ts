@@ -63,7 +63,7 @@ it('loses no acknowledged part and leaves nothing for ever', { timeout: 120_000 
   sending.write(randomBytes(2 * MB));
   await vi.waitFor(async () => expect(await temporary()).toHaveLength(1), { timeout: 20_000 });
   child.kill('SIGKILL');
-  await once(sending, 'close');
+  await new Promise((resolve) => sending.once('close', resolve));
   await start();
 
   // Killed while the parts are put together.
