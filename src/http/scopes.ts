@@ -3,7 +3,7 @@
  * and fails test/http/scopes.test.ts. Patterns are written as the router has them.
  */
 import { allows, type Grant, type Scope } from '../domain/keys/scopes.ts';
-import { insufficientScope } from '../errors.ts';
+import { insufficientScope } from '../errors-tenancy.ts';
 
 interface RouteRule {
   /** The scope of the key; 'any' = every live key. */
@@ -54,9 +54,9 @@ export const ROUTE_RULES: Readonly<Record<string, RouteRule>> = {
   'GET /v1/fine_tuning/exports/:export_id': { scope: 'api.model.read' },
   'GET /v1/fine_tuning/exports/:export_id/content': { scope: 'api.model.read' },
   'DELETE /v1/fine_tuning/exports/:export_id': { scope: 'api.model.write' },
-  'POST /v1/fine_tuning/estimate': { scope: 'api.fine_tuning.jobs.read' },
-  'POST /v1/fine_tuning/validate': { scope: 'api.fine_tuning.jobs.read' },
-  'POST /v1/fine_tuning/preview': { scope: 'api.files.read' },
+  'POST /v1/fine_tuning/estimate': { scope: 'api.fine_tuning.jobs.read', rateLimited: true },
+  'POST /v1/fine_tuning/validate': { scope: 'api.fine_tuning.jobs.read', rateLimited: true },
+  'POST /v1/fine_tuning/preview': { scope: 'api.files.read', rateLimited: true },
 
   'GET /v1/models': { scope: 'api.model.read' },
   'GET /v1/models/:model{.+}': { scope: 'api.model.read' },

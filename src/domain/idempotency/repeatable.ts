@@ -4,7 +4,8 @@
  * had already made is found again under the same id. Knows nothing of HTTP but the number of a status.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { conflict, idempotencyKeyInUse } from '../../errors.ts';
+import { conflict } from '../../errors.ts';
+import { idempotencyKeyInUse } from '../../errors-tenancy.ts';
 import { randomBase62 } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import {

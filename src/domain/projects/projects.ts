@@ -2,7 +2,8 @@
  * Projects of an organization: made, found, changed, archived. An archived project keeps everything it has; its keys are
  * refused within 5 s.
  */
-import { badRequest, invalidValue, noSuchProject } from '../../errors.ts';
+import { badRequest, invalidValue } from '../../errors.ts';
+import { noSuchProject } from '../../errors-tenancy.ts';
 import { newId } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import {

@@ -4,7 +4,7 @@
  */
 import type { Config } from '../../config.ts';
 import type { Queryable } from '../../db/client.ts';
-import { quotaReached } from '../../errors.ts';
+import { quotaReached } from '../../errors-tenancy.ts';
 import { countActiveJobs, findQuotas, lockProject, measureFiles } from './repository.ts';
 
 export interface Quotas {

@@ -5,7 +5,8 @@
  */
 import type { Config } from '../../config.ts';
 import type { Database } from '../../db/client.ts';
-import { badRequest, outOfRange, rateLimitReached } from '../../errors.ts';
+import { badRequest, outOfRange } from '../../errors.ts';
+import { rateLimitReached } from '../../errors-tenancy.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { Identity } from '../keys/lookup.ts';
 import { type Bucket, listLimits, takeFromBucket, upsertLimit } from './repository.ts';

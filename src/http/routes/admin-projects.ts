@@ -11,7 +11,8 @@ import {
   pageOfProjects,
 } from '../../domain/projects/projects.ts';
 import { changeRateLimit, NO_LIMIT, type RateLimit, rateLimits } from '../../domain/quotas/rate-limits.ts';
-import { invalidValue, noSuchRateLimit } from '../../errors.ts';
+import { invalidValue } from '../../errors.ts';
+import { noSuchRateLimit } from '../../errors-tenancy.ts';
 import type { App } from '../context.ts';
 import { idFor } from '../idempotency.ts';
 import { createProjectSchema, modifyProjectSchema, presentProject, projectSchema } from '../schemas/admin.ts';
