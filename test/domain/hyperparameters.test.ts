@@ -33,6 +33,42 @@ describe('resolveHyperparameters', () => {
   });
 
   it.each([
+    [10, 3],
+    [699, 3],
+    [5_000, 2],
+    [20_000, 1],
+  ])('trains %i preference pairs for %i epochs', (rows, epochs) => {
+    expect(resolve({ method: 'dpo', rows }).hyperparameters.n_epochs).toBe(epochs);
+    expect(resolve({ method: 'dpo', rows, requested: { n_epochs: 7 } }).hyperparameters.n_epochs).toBe(7);
+  });
+
+  it.each([
+    [4e6, 1e-4],
+    [1e9, 1.5e-5],
+    [7e9, 1e-5],
+  ])('gives preference tuning of a %d-weight model the rate %d, a twentieth', (parameterCount, rate) => {
+    const input = { method: 'dpo', parameterCount } as const;
+    expect(resolve(input).trainer.learning_rate).toBeCloseTo(rate, 12);
+    expect(resolve({ ...input, adapter: { peft_type: 'FULL' } }).trainer.learning_rate).toBeCloseTo(
+      rate / 10,
+      12,
+    );
+    const doubled = resolve({ ...input, requested: { learning_rate_multiplier: 2 } });
+    expect(doubled.trainer.learning_rate).toBeCloseTo(2 * rate, 12);
+    expect(resolve({ ...input, trainer: { learning_rate: 0.5 } }).trainer.learning_rate).toBe(0.5);
+  });
+
+  it('has a beta for preference tuning alone, and room for two answers in a pack', () => {
+    expect(resolve({}).hyperparameters).not.toHaveProperty('beta');
+    expect(resolve({ method: 'dpo' }).hyperparameters.beta).toBe(0.1);
+    expect(resolve({ method: 'dpo', requested: { beta: 'auto' } }).hyperparameters.beta).toBe(0.1);
+    expect(resolve({ method: 'dpo', requested: { beta: 2 } }).hyperparameters.beta).toBe(2);
+    expect(resolve({ method: 'dpo', trainer: { max_length: 100 } }).trainer.max_tokens_per_pack).toBe(200);
+    const small = { max_length: 100, max_tokens_per_pack: 150 };
+    expect(resolve({ method: 'dpo', trainer: small }).trainer.max_tokens_per_pack).toBe(150);
+  });
+
+  it.each([
     [10, 1],
     [64, 1],
     [90, 1],

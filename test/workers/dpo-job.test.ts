@@ -2,7 +2,9 @@
  * Preference jobs through the trainer: what they report, what they refuse, and that SIGKILL, before and after the first
  * checkpoint, changes no byte of the result.
  */
+import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { jobs } from '../../src/db/schema.ts';
 import { useDatabase } from '../helpers/database.ts';
 import { chatLines, type JobRequest, type JobView, preferenceLines, TestService } from './service.ts';
 
@@ -116,6 +118,26 @@ describe('a preference job', () => {
     const last = numbersOf(view).at(-1)!;
     expect(numbersOf(view)[0]!.train_loss).toBeCloseTo(Math.log(2), 6);
     expect(last['full_valid_rewards/margins']).toBeGreaterThan(0.2);
+  });
+
+  it('that continues from a tuned model has that model as its reference, before and after a kill', async () => {
+    const model = whole.models.at(-1)!;
+    const start = { kind: 'adapter' as const, storage_prefix: model.storagePrefix, files: model.files };
+    const run = async (failpoints: string[]) => {
+      const id = await service.createJob({ ...REQUEST, seed: 8 });
+      await holder.database.db.update(jobs).set({ startModel: model.id, start }).where(eq(jobs.id, id));
+      await service.runQueue({ failpoints });
+      return service.view(id);
+    };
+    const [second, killed] = [await run([]), await run(['child.step.4@1=kill'])];
+    expect(second.row).toMatchObject({ status: 'succeeded', error: null });
+    const before = second.events.find((event) => event.message.startsWith('Before training'))!.data;
+    const ended = numbersOf(whole).at(-1)!;
+    expect(before['full_valid_rewards/margins']).toBe(0);
+    expect(before['full_valid_logps/chosen']).toBe(ended['full_valid_logps/chosen']);
+    expect(numbersOf(second).at(-1)!['full_valid_rewards/margins']).toBeGreaterThan(0.05);
+    expect(killed.row).toMatchObject({ status: 'succeeded', attempts: 2 });
+    expect(killed.models.at(-1)!.digest).toBe(second.models.at(-1)!.digest);
   });
 
   it('publishes an adapter without the training state', () => {

@@ -64,13 +64,15 @@ export class Inspector {
   }
 
   /**
-   * Works out one answer.
+   * Works out one answer. `isGone` is asked when its turn comes: nobody waits for an answer to a client that left.
    * @throws ApiError 503 when too many wait or the thread does not answer in time, 400 for what cannot be read so
    */
-  inspect(request: InspectRequest): Promise<InspectAnswer> {
+  inspect(request: InspectRequest, isGone: () => boolean = () => false): Promise<InspectAnswer> {
     if (this.#waiting >= WAITING_MAX) throw overloaded('Too many files are being inspected. Try again.', 5);
     this.#waiting++;
-    const done = this.#turn.then(() => this.#run(request)).finally(() => this.#waiting--);
+    const done = this.#turn
+      .then(() => (isGone() ? { files: [], rows: [], memory: null } : this.#run(request)))
+      .finally(() => this.#waiting--);
     this.#turn = done.catch(() => undefined); // the caller has its failure; the next one only waits
     return done;
   }
@@ -125,7 +127,7 @@ export async function handleInspect(
   if (draining()) throw overloaded('This worker is shutting down.', 1);
   const request = parse(await readBody(incoming));
   if (request.base_model !== baseModel) throw modelNotFound(request.base_model);
-  const text = JSON.stringify(await inspector.inspect(request));
+  const text = JSON.stringify(await inspector.inspect(request, () => response.destroyed));
   if (response.destroyed) return;
   response.writeHead(200, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) });
   response.end(text);

@@ -28,7 +28,8 @@ const inspectedFileSchema = z
   .object({
     param: z.enum(['training_file', 'validation_file']),
     format: z.string().nullable().openapi({
-      description: 'chat, completion, alpaca, src_tgt or preference; null when no row has a known one.',
+      description:
+        'chat, completion, alpaca, src_tgt, preference or prompt_chosen_rejected; null when no row has a known one.',
     }),
     complete: z.boolean().openapi({
       description: 'False when the time for reading was up: the counts are of the first `bytes_read` bytes.',

@@ -122,6 +122,37 @@ describe('a preference row', () => {
   });
 });
 
+describe("TRL's shape", () => {
+  const messages = { prompt: [user], chosen: [good], rejected: [bad] };
+  const texts = { prompt: user.content, chosen: good.content, rejected: bad.content };
+
+  test('gives the same tokens as OpenAI does, from texts and from messages', async () => {
+    const load = async (row: object) => {
+      const { dataset, report } = await loadDataset(dataFile([row]), tiny, options);
+      return { format: report.format, sequences: dataset.get(0) };
+    };
+    const openai = await load(pair());
+    for (const row of [messages, texts]) {
+      expect(await load(row)).toEqual({ ...openai, format: 'prompt_chosen_rejected' });
+    }
+  });
+
+  test.each([
+    ['no rejected text', { prompt: 'a', chosen: 'b' }, 'missing_field', 'rejected'],
+    ['a number as answer', { prompt: 'a', chosen: 1, rejected: 'c' }, 'invalid_type', 'chosen'],
+    ['no prompt', { chosen: 'b', rejected: 'c' }, 'missing_field', 'prompt'],
+    ['a bad role in the prompt', { ...messages, prompt: [{ role: 'x' }] }, 'invalid_role', 'prompt[0].role'],
+    ['an empty prompt', { ...messages, prompt: [] }, 'empty_array', 'prompt'],
+    ['two answers', { ...messages, rejected: [bad, bad] }, 'array_above_max_length', 'rejected'],
+    ['bad tools', { ...messages, tools: 7 }, 'invalid_tools', 'tools'],
+    ['bad tools beside texts', { ...texts, tools: 7 }, 'invalid_tools', 'tools'],
+    ['an unknown field', { ...texts, score: 1 }, 'unknown_field', 'score'],
+  ])('%s is reported under its own names', async (_name, row, code, param) => {
+    const report = await validate([texts, row]);
+    expect(report.errors).toMatchObject([{ line: 2, code, param }]);
+  });
+});
+
 describe('a file for another method', () => {
   test('chat rows for DPO, in the recorded words', async () => {
     const report = await validate([chatRow(1), chatRow(2)], { fileId: 'file-X' });

@@ -1,11 +1,11 @@
 /**
  * The row shapes that a training file may have, and one normal form for each method. Checks every field; knows neither
- * tokens nor files. Formats: OpenAI chat, prompt/completion, Alpaca, src/tgt; OpenAI's preference pairs.
+ * tokens nor files. Formats: OpenAI chat, prompt/completion, Alpaca, src/tgt; preference pairs as OpenAI and as TRL write them.
  */
 import type { ChatMessage } from '../tokenizer/chat-template.ts';
 import { chatExample } from './chat-rows.ts';
 import type { Report } from './issues.ts';
-import { preferenceExample } from './preference-rows.ts';
+import { preferenceExample, promptChosenRejectedExample } from './preference-rows.ts';
 import {
   type ChatExample,
   type Example,
@@ -17,7 +17,7 @@ import {
 
 export type { Example, Row, SupervisedExample } from './row-fields.ts';
 
-export type Format = 'chat' | 'completion' | 'alpaca' | 'src_tgt' | 'preference';
+export type Format = 'chat' | 'completion' | 'alpaca' | 'src_tgt' | 'preference' | 'prompt_chosen_rejected';
 
 /** What a job optimises, as far as its data is concerned. */
 export type DataMethod = 'supervised' | 'dpo';
@@ -28,6 +28,7 @@ const formatNames: Record<Format, string> = {
   alpaca: 'instruction/output rows',
   src_tgt: 'src/tgt rows',
   preference: 'preference pairs',
+  prompt_chosen_rejected: 'prompt/chosen/rejected rows',
 };
 
 /** The names OpenAI's messages have for formats; ours continue the series. */
@@ -37,11 +38,12 @@ const wireNames: Record<Format, string> = {
   alpaca: 'fine-tune-instruction',
   src_tgt: 'fine-tune-src-tgt',
   preference: 'fine-tune-preference',
+  prompt_chosen_rejected: 'fine-tune-prompt-chosen-rejected',
 };
 
 /** The method that learns from rows of this format. */
 export function methodOf(format: Format): DataMethod {
-  return format === 'preference' ? 'dpo' : 'supervised';
+  return format === 'preference' || format === 'prompt_chosen_rejected' ? 'dpo' : 'supervised';
 }
 
 /** The format as OpenAI's messages call it. */
@@ -52,6 +54,7 @@ export function wireFormatName(format: Format): string {
 /** The format of a row by the keys it has, or null when it is none of them. */
 export function detectFormat(row: Row): Format | null {
   if ('preferred_output' in row || 'non_preferred_output' in row) return 'preference';
+  if ('chosen' in row || 'rejected' in row) return 'prompt_chosen_rejected';
   if ('messages' in row) return 'chat';
   if ('prompt' in row || 'completion' in row) return 'completion';
   if ('instruction' in row) return 'alpaca';
@@ -150,6 +153,7 @@ export function readExample(row: Row, format: Format, report: Report): Example |
     alpaca: alpacaRow,
     src_tgt: sourceTargetRow,
     preference: preferenceExample,
+    prompt_chosen_rejected: promptChosenRejectedExample,
   };
   const example = readers[format](row, counted);
   return faults === 0 ? example : null;

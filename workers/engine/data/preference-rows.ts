@@ -1,11 +1,11 @@
 /**
  * Checks one row of OpenAI's preference format: {input: {messages, tools?}, preferred_output, non_preferred_output}, one
- * assistant message of text in each output. One report per fault, with the field's path.
+ * assistant message of text in each output; and TRL's {prompt, chosen, rejected}. One report per fault, with its path.
  */
 import type { ChatMessage } from '../tokenizer/chat-template.ts';
 import { checkContent, checkConversation, isObject } from './chat-rows.ts';
 import type { Report } from './issues.ts';
-import { type PreferenceExample, type Row, refuseUnknownFields } from './row-fields.ts';
+import { type PreferenceExample, type Row, refuseUnknownFields, stringField } from './row-fields.ts';
 
 /** The one assistant message of an output, or null when anything was reported. */
 function answerOf(row: Row, key: 'preferred_output' | 'non_preferred_output', report: Report) {
@@ -55,6 +55,39 @@ export function preferenceExample(row: Row, report: Report): PreferenceExample |
     }
   }
   return null;
+}
+
+/** Where a field of OpenAI's shape stands in TRL's. */
+const fieldsOfTrl: [RegExp, string][] = [
+  [/^input\.messages/, 'prompt'],
+  [/^input\./, ''],
+  [/^preferred_output/, 'chosen'],
+  [/^non_preferred_output/, 'rejected'],
+];
+
+/**
+ * TRL's shape in the same normal form: {prompt, chosen, rejected} as three texts, or as lists of messages (with tools).
+ */
+export function promptChosenRejectedExample(row: Row, report: Report): PreferenceExample | null {
+  refuseUnknownFields(row, ['prompt', 'chosen', 'rejected', 'tools'], '', report);
+  let { prompt, chosen, rejected } = row;
+  if (!Array.isArray(prompt)) {
+    const [question, preferred, other] = ['prompt', 'chosen', 'rejected'].map((key) =>
+      stringField(row, key, key, report),
+    );
+    if (question == null || preferred == null || other == null) return null;
+    prompt = [{ role: 'user', content: question }];
+    [chosen, rejected] = [preferred, other].map((content) => [{ role: 'assistant', content }]);
+  }
+  const same = {
+    input: { messages: prompt, ...(row.tools !== undefined && { tools: row.tools }) },
+    preferred_output: chosen,
+    non_preferred_output: rejected,
+  };
+  return preferenceExample(same, (code, path, message) => {
+    const found = fieldsOfTrl.find(([pattern]) => pattern.test(path));
+    report(code, found ? path.replace(found[0], found[1]) : path, message);
+  });
 }
 
 /** Whether both answers say the same, so that nothing can be learned from their difference. */
