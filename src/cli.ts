@@ -9,7 +9,8 @@ const HELP = `Usage: lathe COMMAND
 
   up                        run everything on this machine
   api                       run the API alone
-  trainer [--once]          run a trainer alone; --once ends when the queue is empty
+  trainer [--once] [--devices 0,1|auto]
+                            run a trainer alone, or one per GPU; --once ends when the queue is empty
   inference                 run an inference worker alone
   migrate                   bring the database to the newest schema
   sweep                     remove what nobody needs any more; the API does so by itself
@@ -53,9 +54,13 @@ const COMMANDS: Record<string, Command> = {
     return (await import('./commands/standalone.ts')).runApi();
   },
   trainer: async (args) => {
-    const { values } = parse(args, 0, { once: { type: 'boolean' } });
+    const { values } = parse(args, 0, { once: { type: 'boolean' }, devices: { type: 'string' } });
     const { becomeWorker } = await import('./commands/standalone.ts');
-    return becomeWorker('trainer', values.once ? { LATHE_TRAINER_ONCE: 'true' } : {}, say);
+    const changes = {
+      ...(values.once ? { LATHE_TRAINER_ONCE: 'true' } : {}),
+      ...(values.devices === undefined ? {} : { LATHE_TRAINER_DEVICES: String(values.devices) }),
+    };
+    return becomeWorker('trainer', changes, say);
   },
   inference: async (args) => {
     parse(args, 0);

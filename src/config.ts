@@ -183,6 +183,12 @@ export const SETTINGS = {
     null,
   ),
   device: entry('LATHE_DEVICE', 'Where tensors live.', z.enum(['auto', 'cpu', 'cuda']), 'auto'),
+  trainerDevices: entry(
+    'LATHE_TRAINER_DEVICES',
+    'GPUs that train, one trainer process each: "auto" for all, or numbers such as 0,1; unset means the first alone.',
+    text(),
+    null,
+  ),
   threads: entry('LATHE_THREADS', 'Threads of the CPU backend.', integer(1, 1024), availableParallelism()),
   workerToken: entry('LATHE_WORKER_TOKEN', 'Secret between API and inference workers.', text().min(16), null),
   inferenceModel: entry(

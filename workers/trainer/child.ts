@@ -5,7 +5,7 @@
 import { totalmem } from 'node:os';
 import path from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { type Device, openDevice } from '../engine/device.ts';
+import { type Device, isDeviceLost, openDevice } from '../engine/device.ts';
 import { estimatedBytes, estimateMemory } from '../engine/models/memory-estimate.ts';
 import { commitFolder } from './checkpoint.ts';
 import { type JobData, readJobData } from './dataset.ts';
@@ -20,8 +20,8 @@ import { openTraining, type Training, writeTraining } from './training-state.ts'
 const SPOOL_MAX = 2;
 /** A crash costs at most about this much training, whatever save_steps says. */
 const SAVE_SECONDS = { adapter: 60, full: 300 };
-/** Above this share of the machine's memory, activations are recomputed instead of kept. */
-const MEMORY_SHARE = 0.6;
+/** Above this share of the memory, activations are recomputed instead of kept: of the machine's, and of a GPU's own. */
+const MEMORY_SHARE = { machine: 0.6, device: 0.92 };
 const ALIVE_MS = 1000;
 
 /** The child's end of the channel, and what the supervisor asked for. */
@@ -111,8 +111,11 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
     data.validation?.longest ?? 0,
   );
   const estimate = estimateMemory(config, dtype, activationDtype, counts, isFull, largestPack);
-  const recompute = estimatedBytes(estimate, false) > MEMORY_SHARE * totalmem();
+  const capacity = device.capacity();
+  const most = capacity === null ? MEMORY_SHARE.machine * totalmem() : MEMORY_SHARE.device * capacity;
+  const recompute = estimatedBytes(estimate, false) > most;
   memoryBytes = estimatedBytes(estimate, recompute);
+  device.reserve(Math.min(memoryBytes, most));
   const { totalSteps } = job.plan;
   tell({
     type: 'started',
@@ -181,7 +184,8 @@ async function report(error: unknown): Promise<number> {
     return EXIT.userError;
   }
   console.error(error);
-  return error instanceof Error && error.cause === DEVICE ? EXIT.deviceError : EXIT.crashed;
+  const isDevice = isDeviceLost(error) || (error instanceof Error && error.cause === DEVICE);
+  return isDevice ? EXIT.deviceError : EXIT.crashed;
 }
 
 if (!process.send)

@@ -59,7 +59,10 @@ export function failureOf(error: unknown, estimatedBytes: number | null): Traini
       estimatedBytes === null ? '' : ` It was expected to need about ${mebibytes(estimatedBytes)}.`;
     const advice =
       'Lower trainer.max_tokens_per_pack, trainer.max_length or adapter.r, or use a larger machine.';
-    return fail('out_of_memory', `The training did not fit into the worker's memory.${need} ${advice}`, null);
+    const message = `The training did not fit into the worker's memory.${need} ${advice}`;
+    // Which request did not fit, and what was in use and free then.
+    const numbers = { message: `Out of memory: ${error.message}`, data: {} };
+    return new TrainingFailed({ code: 'out_of_memory', message, param: null }, [numbers]);
   }
   if (error instanceof LoraConfigError)
     return fail('invalid_adapter', error.message, `adapter.${error.field}`);

@@ -34,6 +34,8 @@ export interface SupervisorOptions {
   storage: Storage;
   log: Log;
   device: DeviceOptions;
+  /** How this worker's row names its device, e.g. `cuda:1`. Default: what the configuration asks for. */
+  deviceName?: string;
   /** Return when no job waits for this worker. */
   once: boolean;
   /** Finish: hand the running job over and return. */
@@ -50,7 +52,7 @@ export async function supervise(options: SupervisorOptions): Promise<void> {
   const registration: WorkerRegistration = {
     id: newId('worker_'),
     kind: 'trainer',
-    device: config.device,
+    device: options.deviceName ?? config.device,
     state: 'ready',
     memoryBytes: trainingMemoryBytes(config.device),
   };
