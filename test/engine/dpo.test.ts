@@ -127,14 +127,14 @@ describe.each<DpoRun>(['base', 'adapter'])('twenty steps with the %s as referenc
 describe('the loss', () => {
   const pairs = golden.micro_batches[1]!;
 
-  it('does not depend on how pairs are packed', () => {
+  it('does not depend on how pairs are packed, nor on activations being computed again', () => {
     const model = openCase();
     const adapter = attach(model);
-    const gradients = (groups: (typeof pairs)[]) => {
+    const gradients = (groups: (typeof pairs)[], recompute = false) => {
       let lossSum = 0;
       for (const [microBatch, group] of groups.entries()) {
         const batch = packPairs(group);
-        const at = { beta: 0.3, pairsTotal: pairs.length, seed: 0, step: 0, microBatch };
+        const at = { beta: 0.3, pairsTotal: pairs.length, seed: 0, step: 0, microBatch, recompute };
         const reference = new Float64Array(2 * group.length).fill(-20);
         lossSum += accumulatePreferenceGradients(model, batch, reference, at).lossSum;
       }
@@ -146,6 +146,7 @@ describe('the loss', () => {
       return { lossSum, found };
     };
     const together = gradients([pairs]);
+    expect(gradients([pairs], true)).toEqual(together);
     const apart = gradients(pairs.map((pair) => [pair]));
     expect(apart.lossSum).toBe(together.lossSum);
     together.found.forEach((values, i) => {
