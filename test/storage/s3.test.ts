@@ -4,6 +4,7 @@
  */
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { CreateMultipartUploadCommand, ListPartsCommand, S3Client } from '@aws-sdk/client-s3';
 import { describe, expect, it } from 'vitest';
 import { openS3Storage } from '../../src/storage/s3.ts';
 import { storageSuite } from './storage.suite.ts';
@@ -17,6 +18,19 @@ if (endpoint) {
   storageSuite(`S3 (${endpoint})`, async () =>
     openS3Storage({ ...common, bucket, endpoint, accessKeyId, secretAccessKey }),
   );
+
+  it('ends a multipart upload whose process died, on a real server', async () => {
+    const credentials = { accessKeyId, secretAccessKey };
+    const client = new S3Client({ region: common.region, endpoint, forcePathStyle: true, credentials });
+    const at = { Bucket: bucket, Key: `${common.prefix}dead/upload` };
+    const { UploadId } = await client.send(new CreateMultipartUploadCommand(at));
+    const storage = openS3Storage({ ...common, bucket, endpoint, accessKeyId, secretAccessKey });
+    expect(await storage.removeAbandoned(3_600_000)).toBe(0);
+    expect(await storage.removeAbandoned(-60_000)).toBeGreaterThanOrEqual(1);
+    await expect(client.send(new ListPartsCommand({ ...at, UploadId }))).rejects.toMatchObject({
+      name: 'NoSuchUpload',
+    });
+  });
 }
 
 /** Answers every request with `answer` and keeps what came in. */
