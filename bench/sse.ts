@@ -4,6 +4,7 @@
  * gaps between two events are (the added gap), how long an event takes from its row to its reader, and whether any is
  * missing. The floor is the same with one reader. Server, database, writer and readers share the machine.
  */
+import { readFileSync } from 'node:fs';
 import { get, type IncomingMessage } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
@@ -25,7 +26,9 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
     for (let i = 0; i < o.jobs; i += 1) ids.push(await createWaitingJob(client));
     const alone = await measure({ ...o, url, key, databaseUrl, ids: ids.slice(0, 1), streams: 1 });
     const before = rssMib(apiPid);
+    const cpuBefore = cpuSeconds(apiPid);
     const all = await measure({ ...o, url, key, databaseUrl, ids });
+    const cpu = cpuSeconds(apiPid) - cpuBefore;
     const interval = 1000 / o.rate;
     const added = (m: Measured, q: number) => round(quantile(m.gaps, q) - interval);
     const expected = o.streams * o.rate * o.seconds;
@@ -38,6 +41,7 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
       added_gap_p99_ms: added(all, 0.99),
       delay_p50_ms: round(quantile(all.delays, 0.5)),
       delay_p99_ms: round(quantile(all.delays, 0.99)),
+      api_cpu_us_per_event: round((cpu * 1e6) / all.events),
       one_stream_added_gap_p99_ms: added(alone, 0.99),
       api_rss_mib: Math.round(rssMib(apiPid)),
       rss_kib_per_stream: Math.round(((rssMib(apiPid) - before) * 1024) / o.streams),
@@ -104,6 +108,12 @@ async function write({ databaseUrl, ids, rate, seconds }: Load): Promise<void> {
     writer.once('error', reject);
     writer.once('exit', () => resolve());
   });
+}
+
+/** Processor time a process has had so far (Linux; the kernel counts in hundredths). */
+function cpuSeconds(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
 /** A job that waits: paused before a trainer can take it. */

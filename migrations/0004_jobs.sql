@@ -6,30 +6,33 @@ ALTER TABLE "fine_tuning_jobs" ADD COLUMN "integrations" jsonb;
 --> statement-breakpoint
 ALTER TABLE "fine_tuning_jobs" ADD COLUMN "start" jsonb;
 --> statement-breakpoint
-CREATE INDEX "fine_tuning_jobs_metadata" ON "fine_tuning_jobs" USING gin ("metadata" jsonb_path_ops);
+CREATE INDEX "fine_tuning_jobs_metadata" ON "fine_tuning_jobs" USING gin ("metadata" jsonb_path_ops) WHERE metadata IS NOT NULL;
 --> statement-breakpoint
 CREATE INDEX "fine_tuning_jobs_no_metadata" ON "fine_tuning_jobs" USING btree ("project_id","created_at","id") WHERE coalesce(metadata, '{}'::jsonb) = '{}'::jsonb;
 --> statement-breakpoint
 CREATE INDEX "fine_tuning_jobs_start" ON "fine_tuning_jobs" USING btree (("start"->>'storage_prefix')) WHERE "start" IS NOT NULL;
 --> statement-breakpoint
--- The queue: what waits, in the order it is taken, and what is held, in the order its leases end. Both stay small beside
+-- The queue: what waits for each base model, in the order it is taken, and what is held, in the order its leases end. Both stay small beside
 -- a deep queue's other part.
 DROP INDEX "fine_tuning_jobs_claim";
 --> statement-breakpoint
-CREATE INDEX "fine_tuning_jobs_waiting" ON "fine_tuning_jobs" USING btree ("priority","created_at","id") WHERE status in ('validating_files', 'queued', 'running') AND worker_id IS NULL;
+CREATE INDEX "fine_tuning_jobs_waiting" ON "fine_tuning_jobs" USING btree ("model","priority","created_at","id") WHERE status in ('validating_files', 'queued', 'running') AND worker_id IS NULL;
 --> statement-breakpoint
 CREATE INDEX "fine_tuning_jobs_held" ON "fine_tuning_jobs" USING btree ("lease_until") WHERE worker_id IS NOT NULL;
 --> statement-breakpoint
--- The next job for a worker with these base models, locked; NULL when none waits. The settings make it walk the index
--- whatever the statistics say: before the first ANALYZE of a deep queue the planner would rather sort all of it.
+-- The next job for a worker with these base models, locked; NULL when none waits. It compares the first job of each
+-- model, so jobs that wait for other models cost nothing. The settings make it walk the index whatever the statistics
+-- say: before the first ANALYZE of a deep queue the planner would rather sort all of it.
 CREATE FUNCTION lathe_next_job(models text[]) RETURNS text
 LANGUAGE plpgsql SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off AS $$
 BEGIN
   RETURN (
-    SELECT id FROM fine_tuning_jobs
-    WHERE status IN ('validating_files', 'queued', 'running') AND worker_id IS NULL
-      AND cancel_requested_at IS NULL AND run_after <= clock_timestamp() AND model = ANY (models)
-    ORDER BY priority, created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED);
+    SELECT first.id FROM unnest(models) AS m(name) CROSS JOIN LATERAL (
+      SELECT j.id, j.priority, j.created_at FROM fine_tuning_jobs j
+      WHERE j.status IN ('validating_files', 'queued', 'running') AND j.worker_id IS NULL
+        AND j.cancel_requested_at IS NULL AND j.run_after <= clock_timestamp() AND j.model = m.name
+      ORDER BY j.priority, j.created_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED) first
+    ORDER BY first.priority, first.created_at, first.id LIMIT 1);
 END
 $$;
 --> statement-breakpoint

@@ -151,12 +151,14 @@ export const jobs = pgTable(
     primaryKey({ columns: [t.projectId, t.id] }),
     uniqueIndex('fine_tuning_jobs_id').on(t.id),
     index('fine_tuning_jobs_list').on(t.projectId, t.createdAt, t.id),
-    index('fine_tuning_jobs_metadata').using('gin', sql`${t.metadata} jsonb_path_ops`),
+    index('fine_tuning_jobs_metadata')
+      .using('gin', sql`${t.metadata} jsonb_path_ops`)
+      .where(sql`metadata is not null`),
     index('fine_tuning_jobs_no_metadata')
       .on(t.projectId, t.createdAt, t.id)
       .where(sql`coalesce(metadata, '{}'::jsonb) = '{}'::jsonb`),
     index('fine_tuning_jobs_waiting')
-      .on(t.priority, t.createdAt, t.id)
+      .on(t.model, t.priority, t.createdAt, t.id)
       .where(sql`status in ('validating_files', 'queued', 'running') and worker_id is null`),
     index('fine_tuning_jobs_held').on(t.leaseUntil).where(sql`worker_id is not null`),
     foreignKey({ columns: [t.projectId, t.trainingFile], foreignColumns: [files.projectId, files.id] }),

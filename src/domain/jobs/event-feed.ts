@@ -93,6 +93,7 @@ export class EventFeed {
 
   /** @returns whether anything was new */
   async #poll(): Promise<boolean> {
+    if (this.#watches.size === 0) return false;
     const heads = await readHeads(this.#database.db, [...this.#watches.values()]);
     const behind = heads.filter((head) => head.eventSeq > (this.#watches.get(head.id)?.seq ?? head.eventSeq));
     const watched = behind.flatMap(({ id }) => this.#watches.get(id) ?? []);
