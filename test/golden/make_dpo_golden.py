@@ -58,7 +58,7 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", bos_token="<s>")
 
 
-def trainer_of(reference, rows):
+def trainer_of(reference):
     base = AutoModelForCausalLM.from_pretrained(CASE, dtype=torch.float32, attn_implementation="eager")
     model = PeftModel.from_pretrained(base, CASE / "adapter_init", is_trainable=True)
     args = DPOConfig(
@@ -79,14 +79,9 @@ def trainer_of(reference, rows):
     return trainer
 
 
-def batch_of(trainer, rows):
-    return dict(trainer.data_collator(rows))
-
-
 def run(reference, pool):
-    trainer = trainer_of(reference, pool)
-    model = trainer.model.eval()  # no dropout anywhere: the same numbers as in training
-    model.train()
+    trainer = trainer_of(reference)
+    model = trainer.model.train()  # the adapter's dropout is 0
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad and ".ref." not in n]
     optimizer = torch.optim.AdamW(
         [p for _, p in named],
@@ -105,14 +100,14 @@ def run(reference, pool):
         trainer._metrics["train"].clear()
         loss_sum = 0.0
         for rows in batches:
-            loss = trainer._compute_loss(model, batch_of(trainer, rows), False)
+            loss = trainer._compute_loss(model, trainer.data_collator(rows), False)
             (loss * (len(rows) / total)).backward()
             loss_sum += loss.item() * len(rows)
         if step in (0, 10, 19):
             tensors |= {f"{reference}.grad{step}.{key(n)}": p.grad.clone() for n, p in named}
         norm = torch.nn.utils.clip_grad_norm_([p for _, p in named], OPTIMIZER["max_grad_norm"]).item()
         found = trainer._metrics["train"]
-        # per micro-batch means, weighted by pairs (accuracy by tokens is left to micro-batches)
+        # one value per micro-batch
         metrics = {m: [float(v) for v in found[m]] for m in METRICS}
         log.append({"loss": loss_sum / total, "grad_norm": norm, "metrics": metrics})
         optimizer.step()
