@@ -7,6 +7,7 @@ const benchmarks: Record<string, () => Promise<{ run(args: string[]): Promise<Re
   'train-cpu': () => import('./train-cpu.ts'),
   'decode-cpu': () => import('./decode-cpu.ts'),
   grammar: () => import('./grammar.ts'),
+  kernels: () => import('./kernels.ts'),
   api: () => import('./api.ts'),
   upload: () => import('./upload.ts'),
   claim: () => import('./claim.ts'),
