@@ -7,6 +7,7 @@ import path from 'node:path';
 import manifest from '../../package.json' with { type: 'json' };
 import { unknownUrl } from '../errors.ts';
 import type { App } from './context.ts';
+import { describeAccess } from './describe-access.ts';
 
 const TYPES: Record<string, string> = { '.js': 'text/javascript', '.css': 'text/css', '.png': 'image/png' };
 const ASSETS = new Set(['swagger-ui-bundle.js', 'swagger-ui.css', 'favicon-32x32.png']);
@@ -58,9 +59,12 @@ export function openapiDocument(app: App) {
     security: [{ bearer: [] }],
   });
   // A route pattern that also takes slashes reads {model{.+}}; OpenAPI knows {model}.
-  const paths = Object.entries(document.paths ?? {}).map(([at, item]) => [
-    at.replace(/\{(\w+)\{[^}]*\}\}/g, '{$1}'),
-    item,
-  ]);
-  return { ...document, paths: Object.fromEntries(paths) };
+  const paths = Object.fromEntries(
+    Object.entries(document.paths ?? {}).map(([at, item]) => [
+      at.replace(/\{(\w+)\{[^}]*\}\}/g, '{$1}'),
+      item,
+    ]),
+  );
+  describeAccess(paths);
+  return { ...document, paths };
 }

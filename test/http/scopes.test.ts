@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { createKey } from '../../src/domain/keys/create.ts';
 import { allows, PROJECT_SCOPES, readScopes } from '../../src/domain/keys/scopes.ts';
 import { OPEN_ROUTES } from '../../src/http/auth.ts';
+import { openapiDocument } from '../../src/http/docs.ts';
 import { ROUTE_RULES } from '../../src/http/scopes.ts';
 import { useApp } from '../helpers/app.ts';
 
@@ -21,6 +22,25 @@ describe('the table of scopes', () => {
   it('has no line for a route that there is not', () => {
     const routes = new Set(t.app.routes.map(({ method, path }) => `${method} ${path}`));
     expect(Object.keys(ROUTE_RULES).filter((route) => !routes.has(route))).toEqual([]);
+  });
+
+  it('is written into the OpenAPI document', () => {
+    const { paths } = openapiDocument(t.app);
+    const job = paths['/v1/fine_tuning/jobs']!;
+    expect(job.post!.description).toContain('`api.fine_tuning.jobs.write`');
+    expect(job.post!.parameters).toContainEqual(
+      expect.objectContaining({ name: 'Idempotency-Key', in: 'header', required: false }),
+    );
+    expect(job.post!.responses).toHaveProperty('409');
+    expect(job.get!.description).toContain('`api.fine_tuning.jobs.read`');
+    expect(job.get!.responses).not.toHaveProperty('409');
+    const operations = Object.values(paths).flatMap((item) => Object.values(item as object));
+    const silent = operations.filter(
+      (each) => !each.security && !/scope `|Any key/.test(each.description ?? ''),
+    );
+    expect(silent.map((each) => each.summary)).toEqual([]);
+    const [first, second] = [0, 1].map(() => JSON.stringify(openapiDocument(t.app)));
+    expect(second).toBe(first); // nothing is added twice
   });
 
   it('refuses a route that it does not name, to every key', async () => {
