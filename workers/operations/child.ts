@@ -3,11 +3,12 @@
  * merges it into the base model (export). A process of its own, because the adapter may be anybody's: what it costs in
  * memory or time ends with the process. Knows no database and no storage.
  */
-import { copyFileSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { openDevice } from '../engine/device.ts';
 import { writeJson } from '../engine/io/atomic-write.ts';
 import { SafetensorsError } from '../engine/io/safetensors.ts';
+import { openWeightFiles } from '../engine/io/weight-files.ts';
 import { type Model, openModel } from '../engine/models/index.ts';
 import { LoraAdapter, type LoraConfig, LoraConfigError } from '../engine/peft/lora.ts';
 import { writeLoraConfig } from '../engine/peft/lora-config.ts';
@@ -39,10 +40,10 @@ async function perform(request: OperationRequest): Promise<OperationAnswer> {
   return { type: 'done' };
 }
 
-/** bf16 stays bf16; half precision widens to f32, which holds it and the merged values without loss. */
+/** bf16 stays bf16; anything else becomes f32, which holds half precision and the merged values without loss. */
 function storedDtype(dir: string): FloatDType {
-  const raw = JSON.parse(readFileSync(path.join(dir, 'config.json'), 'utf8')) as Record<string, unknown>;
-  return (raw.torch_dtype ?? raw.dtype) === 'bfloat16' ? 'bf16' : 'f32';
+  const files = openWeightFiles(dir);
+  return [...files.names()].every((name) => files.get(name)?.dtype === 'BF16') ? 'bf16' : 'f32';
 }
 
 /** The adapter, or what is wrong with it. Paths of this machine do not belong into the sentence. */
