@@ -2,6 +2,7 @@
 import OpenAI from 'openai';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { projects } from '../../src/db/schema.ts';
+import { createAdminKey } from '../../src/domain/keys/admin.ts';
 import { createKey } from '../../src/domain/keys/create.ts';
 import { newId } from '../../src/ids.ts';
 import { type Tenant, useApp } from '../helpers/app.ts';
@@ -68,6 +69,22 @@ describe('checkpoint permissions', () => {
     });
     expect((await chat()).json.error).toMatchObject({ code: 'model_not_found' });
     await worker.stop();
+  });
+
+  it('are an admin key’s business in every project of its organization, and in no other', async () => {
+    const keyOf = async (tenant: Tenant) =>
+      (await createAdminKey(t, tenant.organization.id, 'admin', null)).key;
+    const as = (adminAPIKey: string) =>
+      new OpenAI({ apiKey: 'unused', adminAPIKey, baseURL: base, maxRetries: 0 }).fineTuning.checkpoints
+        .permissions;
+    const admin = as(await keyOf(t.alice));
+    const { data } = await admin.create(model, { project_ids: [carol.projectId] });
+    expect(await seenBy(carol)).toBe(200);
+    expect((await admin.list(model)).data.map((each) => each.id)).toEqual([data[0]!.id]);
+    const foreign = as(await keyOf(t.bob));
+    await expect(foreign.list(model)).rejects.toMatchObject({ status: 404 });
+    await admin.delete(data[0]!.id, { fine_tuned_model_checkpoint: model });
+    expect(await seenBy(carol)).toBe(404);
   });
 
   it('are listed in pages, in either order, and by project', async () => {
