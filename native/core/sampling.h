@@ -139,7 +139,8 @@ static LATHE_BOTH inline uint64_t high_product(uint64_t a, uint64_t b) {
 #if defined(__CUDA_ARCH__)
   return __umul64hi(a, b);
 #else
-  return static_cast<uint64_t>((static_cast<unsigned __int128>(a) * b) >> 64);
+  __extension__ typedef unsigned __int128 Wide;
+  return static_cast<uint64_t>((static_cast<Wide>(a) * b) >> 64);
 #endif
 }
 
