@@ -1,8 +1,10 @@
 /** Webhooks end to end: managed with the SDK, delivered over real sockets, verified with the SDK's own unwrap. */
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
 import { sql } from 'drizzle-orm';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -248,6 +250,27 @@ describe('delivery', () => {
     receiver.closeAllConnections();
     await dying;
     expect(await outbox()).toMatchObject([{ attempts: 2, last_status: 200, last_error: null }]); // the late one wrote nothing
+  });
+
+  it('survives kill -9 of the process that sends', async () => {
+    const made = await hook();
+    answer = 'silence';
+    const program = fileURLToPath(new URL('./webhook-child.ts', import.meta.url));
+    const child = spawn(process.execPath, [program, t.database.url], { stdio: 'ignore' });
+    const id = await cancelledJob();
+    await expect.poll(() => received.length, { timeout: 20_000 }).toBe(1);
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    answer = 200;
+    expect(await deliverDue(t)).toBe(0); // still taken
+    await t.database.db.execute(
+      sql`update webhook_deliveries set next_attempt_at = next_attempt_at - interval '60 seconds'`,
+    );
+    expect(await deliverDue(t)).toBe(1);
+    const [first, second] = received;
+    expect(second!.headers['webhook-id']).toBe(first!.headers['webhook-id']);
+    const event = await client.webhooks.unwrap(second!.body, second!.headers as never, made.signing_secret);
+    expect(event.data).toEqual({ id });
   });
 
   it('backs off over hours, gives an event up after three days, and switches a dead endpoint off', async () => {
