@@ -10,7 +10,10 @@ import { type Database, openDatabase } from '../../src/db/client.ts';
 import { jobs } from '../../src/db/schema.ts';
 import { idempotencyKeys } from '../../src/db/schema-tenancy.ts';
 import { deleteExpiredKeys } from '../../src/domain/idempotency/repository.ts';
+import { ROUTE_RULES } from '../../src/http/scopes.ts';
 import { BASE_MODEL, type CallOptions, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { adminKeyOf } from './admin-rows.ts';
+import { addTunedModel } from './rows.ts';
 
 const t = useApp();
 let training_file: string;
@@ -104,16 +107,35 @@ describe('Idempotency-Key', () => {
     expect(await t.database.db.$count(idempotencyKeys)).toBe(0);
   });
 
-  it('also holds for projects of the admin API', async () => {
-    const { createAdminKey } = await import('../../src/domain/keys/admin.ts');
-    const { key } = await createAdminKey(t, t.alice.organization.id, 'root', null);
-    const make = () =>
-      t.call('POST', '/v1/organization/projects', {
-        key,
-        json: { name: 'twice' },
-        headers: { 'idempotency-key': 'project' },
-      });
-    expect((await make()).text).toBe((await make()).text);
+  it('holds for every creation that the table marks', async () => {
+    const request = { model: BASE_MODEL, messages: [{ role: 'user', content: 'hi' }] };
+    const line = JSON.stringify({
+      ...{ custom_id: 'a', method: 'POST', url: '/v1/chat/completions', body: request },
+    });
+    const input_file_id = await t.upload(line, { purpose: 'batch' });
+    const { id: model } = await addTunedModel(t, t.alice, { tail: 'exported' });
+    const bodies: Record<string, object> = {
+      '/v1/fine_tuning/jobs': { model: BASE_MODEL, training_file },
+      '/v1/uploads': { filename: 'a.txt', purpose: 'user_data', bytes: 3, mime_type: 'text/plain' },
+      '/v1/batches': { input_file_id, endpoint: '/v1/chat/completions', completion_window: '24h' },
+      '/v1/fine_tuning/exports': { model },
+      '/v1/organization/projects': { name: 'twice' },
+    };
+    const admin = (await adminKeyOf(t, t.alice)).key;
+    const marked = Object.keys(ROUTE_RULES).filter((route) => ROUTE_RULES[route]!.idempotent);
+    expect(marked.length).toBeGreaterThan(3);
+    for (const route of marked) {
+      const path = route.replace('POST ', '');
+      const make = () =>
+        t.call('POST', path, {
+          json: bodies[path],
+          headers: { 'idempotency-key': `every ${path}`.replaceAll(' ', '') },
+          ...(path.startsWith('/v1/organization') && { key: admin }),
+        });
+      const [first, second] = [await make(), await make()];
+      expect([path, first!.status, second!.text]).toEqual([path, 200, first!.text]);
+      expect(second!.headers.get('idempotent-replayed')).toBe('true');
+    }
   });
 });
 

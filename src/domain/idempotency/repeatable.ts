@@ -8,15 +8,7 @@ import { conflict } from '../../errors.ts';
 import { idempotencyKeyInUse } from '../../errors-tenancy.ts';
 import { randomBase62 } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
-import {
-  deleteExpiredKeys,
-  findKey,
-  forgetKey,
-  type Held,
-  holdKey,
-  renewHold,
-  storeAnswer,
-} from './repository.ts';
+import { findKey, forgetKey, type Held, holdKey, renewHold, storeAnswer } from './repository.ts';
 
 /** A holder that has not renewed for this long is gone. */
 const HOLD_SECONDS = 10;
@@ -24,7 +16,6 @@ const RENEW_MS = 3_000;
 /** Longer than a hold, so that whoever waits for a dead holder takes over instead of giving up. */
 const WAIT_MS = 15_000;
 const POLL_MS = 50;
-const SWEEP_EVERY_MS = 60_000;
 
 export interface Repeatable {
   /** Project, or organization for admin keys. */
@@ -43,7 +34,6 @@ export interface Answer {
 }
 
 type Deps = Pick<Dependencies, 'database' | 'log'>;
-let lastSweep = Number.NEGATIVE_INFINITY;
 
 /**
  * The stored answer, or null after `work` has run under the key. `work` gets the seed for the new object's id and
@@ -64,7 +54,6 @@ export async function once(
     const seed = await holdKey(deps.database.db, hold);
     if (seed !== null) {
       await runHeld(deps, held, seed, work);
-      await sweep(deps);
       return null;
     }
     const found = await findKey(deps.database.db, projectId, key);
@@ -98,11 +87,4 @@ async function runHeld(
   } finally {
     clearInterval(renewal);
   }
-}
-
-async function sweep({ database, log }: Deps): Promise<void> {
-  if (performance.now() - lastSweep < SWEEP_EVERY_MS) return;
-  lastSweep = performance.now();
-  const deleted = await deleteExpiredKeys(database.db);
-  if (deleted > 0) log.debug({ deleted }, 'idempotency keys past their end');
 }

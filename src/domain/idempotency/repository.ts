@@ -79,11 +79,16 @@ export async function forgetKey(db: Queryable, held: Held): Promise<void> {
   await db.delete(keys).where(mine(held));
 }
 
+const SWEPT_AT_ONCE = 1000;
+
 /** Deletes keys past their end, of every project; the number deleted. */
 export async function deleteExpiredKeys(db: Queryable): Promise<number> {
-  const result = await db.execute(
-    sql`delete from ${keys} where (${keys.projectId}, ${keys.key}) in
-      (select k.project_id, k.key from ${keys} k where k.expires_at <= clock_timestamp() limit 1000)`,
-  );
-  return result.rowCount ?? 0;
+  for (let deleted = 0; ; ) {
+    const result = await db.execute(
+      sql`delete from ${keys} where (${keys.projectId}, ${keys.key}) in
+        (select k.project_id, k.key from ${keys} k where k.expires_at <= clock_timestamp() limit ${SWEPT_AT_ONCE})`,
+    );
+    deleted += result.rowCount ?? 0;
+    if ((result.rowCount ?? 0) < SWEPT_AT_ONCE) return deleted;
+  }
 }

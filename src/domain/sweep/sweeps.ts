@@ -6,6 +6,7 @@
 import { expireOperations, forgetOperations } from '../adapters/operations-repository.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { markFilesSwept, overFiles } from '../files/repository.ts';
+import { deleteExpiredKeys } from '../idempotency/repository.ts';
 import { deletePart, endedParts, expireUploads, forgetUploads } from '../uploads/repository.ts';
 import { removeEnded as removeEndedDeliveries } from '../webhooks/outbox-repository.ts';
 import { sweepObjects } from './objects.ts';
@@ -41,6 +42,7 @@ export const SWEEPS: Sweep[] = [
     name: 'webhooks delivered or given up',
     run: ({ database }) => removeEndedDeliveries(database.db, REMEMBERED_SECONDS),
   },
+  { name: 'expired idempotency keys', run: ({ database }) => deleteExpiredKeys(database.db) },
   { name: 'parts of ended uploads', run: sweepParts },
   { name: 'deleted and expired files', run: sweepFiles },
   { name: 'expired exports', run: ({ database }) => expireOperations(database.db) },
