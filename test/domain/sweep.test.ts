@@ -164,6 +164,22 @@ async function oneOfEverything(): Promise<{ live: string[]; dead: string[] }> {
   );
   live.push(...Object.values(start));
 
+  const batch = newId('batch_');
+  await t.database.db.execute(sql`
+    insert into batches (id, project_id, key_id, endpoint, input_file_id, completion_window, status, expires_at, epoch, runner_id)
+    values (${batch}, ${t.alice.projectId}, 'k', '/v1/chat/completions', ${training}, '24h', 'finalizing', now(), 2, 'r')`);
+  live.push(await put(`${P()}/batches/${batch}/e2/output.jsonl`)); // its row comes with the batch's end
+  dead.push(await put(`${P()}/batches/${batch}/e1/output.jsonl`));
+  const output = await put(`${P()}/batches/${newId('batch_')}/e1/output.jsonl`);
+  const outputRow = { id: newId('file-'), projectId: t.alice.projectId, bytes: 1, filename: 'x', sha256: '' };
+  await t.database.db.insert(files).values({ ...outputRow, purpose: 'batch_output', storageKey: output });
+  live.push(output);
+  const input = await addFile({ expiresAt: ago(DAY) });
+  await t.database.db.execute(sql`
+    insert into batches (id, project_id, key_id, endpoint, input_file_id, completion_window, status, expires_at)
+    values (${newId('batch_')}, ${t.alice.projectId}, 'k', '/v1/chat/completions', ${input}, '24h', 'in_progress', now())`);
+  live.push(fileKey(input));
+
   live.push(await addPart(await addUpload({})));
   for (const status of ['completed', 'cancelled', 'expired'])
     dead.push(await addPart(await addUpload({ status, endedAt: ago(60) })));

@@ -13,6 +13,7 @@ const KNOWN = new RegExp(
     'files/[^/]+',
     'uploads/[^/]+/[^/]+',
     'jobs/[^/]+/e\\d+/[^/]+/[^/]+',
+    'batches/[^/]+/e\\d+/[^/]+',
     'imports/[^/]+/[^/]+',
     'adapters/[^/]+/e\\d+/[^/]+',
     'exports/[^/]+/e\\d+/[^/]+',

@@ -22,8 +22,8 @@ export async function unlockSweep(client: PoolClient): Promise<void> {
  * Those of `keys` that something refers to, or did until `graceSeconds` ago:
  * a file whose bytes were not swept; a part of an Upload; a model (the files it consists of, and its manifest), a
  * starting point or an export's source of work that has not ended; a checkpoint of a job that has not ended (a job that
- * has, resumes no more: of its checkpoints only what is on offer as a model stays); whatever the holder of a job or of
- * an operation is writing under its current epoch; the result of an export that can still be downloaded.
+ * has, resumes no more: of its checkpoints only what is on offer as a model stays); whatever the holder of a job, a
+ * batch or an operation is writing under its current epoch; the result of an export that can still be downloaded.
  */
 export async function liveKeys(
   db: Queryable,
@@ -52,6 +52,8 @@ export async function liveKeys(
         and (j.status not in ${ended} or j.finished_at > ${since}))
       or exists (select 1 from fine_tuning_jobs j where j.project_id = k.project and j.id = k.owner
         and j.worker_id is not null and k.part = 'e' || j.epoch)
+      or exists (select 1 from batches b where b.project_id = k.project and b.id = k.owner and b.runner_id is not null
+        and b.status in ('validating', 'in_progress', 'finalizing', 'cancelling') and k.part = 'e' || b.epoch)
       or exists (select 1 from model_operations o where o.input_prefix = k.prefix and o.status in ('queued', 'running'))
       or exists (select 1 from model_operations o where o.project_id = k.project and o.id = k.owner
         and ((o.status = 'running' and k.part = 'e' || o.epoch)
