@@ -100,17 +100,18 @@ constexpr int kBiasColumns = 32, kBiasRows = 8;  // one warp reads 32 neighbouri
 /// partial[slice, c] = Σ of dy[t, c] over the rows of the slice, rows taken by eight warps and added in their order.
 __global__ void biasSumKernel(float* partial, Ref dy, int64_t rows, int64_t columns, int64_t rows_per_slice) {
   __shared__ float sums[kBiasRows][kBiasColumns];
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kBiasColumns + threadIdx.x;
+  const int mine = static_cast<int>(threadIdx.x) % kBiasColumns, warp = static_cast<int>(threadIdx.x) / kBiasColumns;
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * kBiasColumns + mine;
   const int64_t begin = blockIdx.y * rows_per_slice;
   const int64_t end = begin + rows_per_slice < rows ? begin + rows_per_slice : rows;
   float sum = 0;
   if (c < columns) {
-    for (int64_t t = begin + threadIdx.y; t < end; t += kBiasRows) sum += load1(dy, t * columns + c);
+    for (int64_t t = begin + warp; t < end; t += kBiasRows) sum += load1(dy, t * columns + c);
   }
-  sums[threadIdx.y][threadIdx.x] = sum;
+  sums[warp][mine] = sum;
   __syncthreads();
-  if (threadIdx.y != 0 || c >= columns) return;
-  for (int i = 1; i < kBiasRows; i++) sum += sums[i][threadIdx.x];
+  if (warp != 0 || c >= columns) return;
+  for (int i = 1; i < kBiasRows; i++) sum += sums[i][mine];
   partial[blockIdx.y * columns + c] = sum;
 }
 
@@ -131,7 +132,7 @@ void biasBackward(Out db, In dy) {
   const Scratch partial(slices * columns * 4);
   launch("biasSum", biasSumKernel,
          dim3(static_cast<unsigned>(ceil_div(columns, kBiasColumns)), static_cast<unsigned>(slices)),
-         dim3(kBiasColumns, kBiasRows), 0, partial.as<float>(), Ref(dy), rows, columns, per_slice);
+         dim3(kBiasColumns * kBiasRows), 0, partial.as<float>(), Ref(dy), rows, columns, per_slice);
   launch("biasAdd", biasAddKernel, dim3(static_cast<unsigned>(ceil_div(columns, kThreads))), dim3(kThreads), 0,
          f32_data(db), partial.as<const float>(), columns, static_cast<int>(slices));
 }

@@ -1,11 +1,11 @@
 // Reading and writing tensors that may be f32 or bf16, eight elements (16 or 32 bytes) at a time.
 // Arithmetic is f32 everywhere; bf16 is rounded to nearest even on store.
 #pragma once
-#include <cuda_bf16.h>
-
 #include <cstdint>
 
 #include "../core/tensor.h"
+#include "mma.h"
+#include "runtime.h"
 
 namespace lathe::cuda {
 
@@ -25,21 +25,14 @@ struct Ref {
   }
 };
 
-__device__ __forceinline__ float bf16_low(uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ __forceinline__ float bf16_high(uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000u); }
-__device__ __forceinline__ uint32_t bf16_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
 __device__ __forceinline__ float load1(const Ref& r, int64_t i) {
-  if (r.half) return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(r.data)[i]);
+  if (r.half) return bf16_value(reinterpret_cast<const uint16_t*>(r.data)[i]);
   return reinterpret_cast<const float*>(r.data)[i];
 }
 
 __device__ __forceinline__ void store1(const Ref& r, int64_t i, float v) {
   if (r.half) {
-    reinterpret_cast<__nv_bfloat16*>(r.data)[i] = __float2bfloat16_rn(v);
+    reinterpret_cast<uint16_t*>(r.data)[i] = bf16_bits(v);
   } else {
     reinterpret_cast<float*>(r.data)[i] = v;
   }
@@ -66,7 +59,7 @@ __device__ __forceinline__ void load8(const Ref& r, int64_t i, float (&v)[8]) {
 __device__ __forceinline__ void store8(const Ref& r, int64_t i, const float (&v)[8]) {
   if (r.half) {
     *reinterpret_cast<uint4*>(r.data + i * 2) =
-        make_uint4(bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]), bf16_pair(v[6], v[7]));
+        make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
   } else {
     *reinterpret_cast<float4*>(r.data + i * 4) = make_float4(v[0], v[1], v[2], v[3]);
     *reinterpret_cast<float4*>(r.data + i * 4 + 16) = make_float4(v[4], v[5], v[6], v[7]);
@@ -94,7 +87,7 @@ __device__ __forceinline__ void store(const Ref& r, int64_t i, const float (&v)[
 
 /// What bf16 keeps of v, for a value that is used again after it was stored.
 __device__ __forceinline__ float rounded(const Ref& r, float v) {
-  return r.half ? __bfloat162float(__float2bfloat16_rn(v)) : v;
+  return r.half ? bf16_value(bf16_bits(v)) : v;
 }
 
 /// Whether rows of `columns` elements of all these tensors can be read eight at a time.
@@ -104,12 +97,6 @@ inline bool rows_of_eight(int64_t columns, const T&... tensors) {
 }
 
 // ---- sums over a warp and a block, in one fixed order ----
-
-__device__ __forceinline__ float warp_sum(float v) {
-#pragma unroll
-  for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(0xFFFFFFFFu, v, o);
-  return v;
-}
 
 __device__ __forceinline__ double warp_sum(double v) {
 #pragma unroll

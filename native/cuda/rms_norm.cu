@@ -197,20 +197,21 @@ constexpr int kWeightColumns = 32, kWeightRows = 8;
 /// partial[slice, c] = Σ of dy·x̂ over the slice's rows, eight warps added in their order.
 __global__ void rmsNormWeightKernel(float* partial, Backward b, int64_t rows, int64_t rows_per_slice) {
   __shared__ float sums[kWeightRows][kWeightColumns];
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * kWeightColumns + threadIdx.x;
+  const int mine = static_cast<int>(threadIdx.x) % kWeightColumns, warp = static_cast<int>(threadIdx.x) / kWeightColumns;
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * kWeightColumns + mine;
   const int64_t begin = blockIdx.y * rows_per_slice;
   const int64_t end = begin + rows_per_slice < rows ? begin + rows_per_slice : rows;
   float sum = 0;
   if (c < b.columns) {
-    for (int64_t t = begin + threadIdx.y; t < end; t += kWeightRows) {
+    for (int64_t t = begin + warp; t < end; t += kWeightRows) {
       const int64_t i = t * b.columns + c;
       sum = fmaf(load1(b.dy, i), load1(b.x, i) * b.rstd[t], sum);
     }
   }
-  sums[threadIdx.y][threadIdx.x] = sum;
+  sums[warp][mine] = sum;
   __syncthreads();
-  if (threadIdx.y != 0 || c >= b.columns) return;
-  for (int i = 1; i < kWeightRows; i++) sum += sums[i][threadIdx.x];
+  if (warp != 0 || c >= b.columns) return;
+  for (int i = 1; i < kWeightRows; i++) sum += sums[i][mine];
   partial[blockIdx.y * b.columns + c] = sum;
 }
 
@@ -227,7 +228,7 @@ void weight_gradient(float* dw, const Backward& b, int64_t rows) {
   const Scratch partial(slices * b.columns * 4);
   launch("rmsNormWeight", rmsNormWeightKernel,
          dim3(static_cast<unsigned>(ceil_div(b.columns, kWeightColumns)), static_cast<unsigned>(slices)),
-         dim3(kWeightColumns, kWeightRows), 0, partial.as<float>(), b, rows, ceil_div(rows, slices));
+         dim3(kWeightColumns * kWeightRows), 0, partial.as<float>(), b, rows, ceil_div(rows, slices));
   launch("rmsNormWeightAdd", rmsNormWeightAdd, dim3(static_cast<unsigned>(ceil_div(b.columns, 256))), dim3(256), 0, dw,
          partial.as<const float>(), b.columns, static_cast<int>(slices));
 }

@@ -1,7 +1,11 @@
 // The CUDA device behind the ops: stream, errors, launches, scratch memory. Every file of this folder includes it;
 // it knows no op. How to write a kernel file against it: native/cuda/README.md.
 #pragma once
+#if defined(LATHE_EMULATION)
+#include "emulated_runtime.h"
+#else
 #include <cuda_runtime.h>
+#endif
 
 #include <cstdint>
 #include <string>
@@ -48,7 +52,13 @@ class Scratch {
 /// Copies a small table from the host into the stream (pinned staging); not while capturing.
 void upload_table(void* to, const void* from, int64_t bytes);
 
-#ifdef __CUDACC__
+#if defined(LATHE_EMULATION)
+template <class... P, class... A>
+void launch(const char*, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A&&... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  emulation::launch({grid.x, grid.y, grid.z}, block.x, shared, [&] { kernel(static_cast<P>(arguments)...); });
+}
+#elif defined(__CUDACC__)
 /// Launches `kernel` on the stream and checks the launch. An empty grid is no launch. Shared memory beyond 48 KiB is
 /// asked for first.
 template <class... P, class... A>
