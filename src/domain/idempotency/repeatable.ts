@@ -15,7 +15,8 @@ const HOLD_SECONDS = 10;
 const RENEW_MS = 3_000;
 /** Longer than a hold, so that whoever waits for a dead holder takes over instead of giving up. */
 const WAIT_MS = 15_000;
-const POLL_MS = 50;
+/** The first look is after this long, later ones after half as long again, but at least every so often. */
+const POLL_MS = { first: 50, most: 500 };
 
 export interface Repeatable {
   /** Project, or organization for admin keys. */
@@ -49,6 +50,7 @@ export async function once(
   const { projectId, key } = request;
   const held: Held = { projectId, key, holder: randomBase62(24) };
   const end = performance.now() + WAIT_MS;
+  let pause = POLL_MS.first;
   for (let anew = request.anew; ; anew = false) {
     const hold = { ...request, ...held, anew, seed: randomBase62(24), holdSeconds: HOLD_SECONDS };
     const seed = await holdKey(deps.database.db, hold);
@@ -63,7 +65,8 @@ export async function once(
     }
     if (found?.status != null) return { status: found.status, body: found.body ?? '' };
     if (performance.now() > end || signal.aborted) throw idempotencyKeyInUse();
-    await sleep(POLL_MS);
+    await sleep(pause);
+    pause = Math.min(pause * 1.5, POLL_MS.most);
   }
 }
 
