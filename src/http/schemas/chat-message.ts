@@ -26,7 +26,11 @@ const name = z.string().max(512).optional();
 const toolCall = strictObject({
   id: z.string(),
   type: z.literal('function'),
-  function: strictObject({ name: z.string(), arguments: z.string() }),
+  // SDKs' stream helpers add what they parsed, and send it back.
+  function: strictObject({
+    ...{ name: z.string(), arguments: z.string() },
+    parsed_arguments: z.unknown().optional(),
+  }).transform(({ name: called, arguments: given }) => ({ name: called, arguments: given })),
 });
 
 export const messageSchema = z.discriminatedUnion('role', [
@@ -43,6 +47,7 @@ export const messageSchema = z.discriminatedUnion('role', [
     // Part of OpenAI's own answers, which clients send back as they got them.
     audio: z.null().optional(),
     annotations: z.array(z.unknown()).nullish(),
+    parsed: z.unknown().optional(),
   }),
   strictObject({ role: z.literal('tool'), content: textContent, tool_call_id: z.string().max(512) }),
   strictObject({ role: z.literal('function'), content: z.string().nullable(), name: z.string().max(512) }),

@@ -4,8 +4,8 @@
  */
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import OpenAI from 'openai';
-import { vi } from 'vitest';
 import {
   killServices,
   lathe,
@@ -16,6 +16,7 @@ import {
 } from '../../helpers/service.ts';
 
 export const MODEL = 'lathe-tiny';
+const READY_MS = 60_000;
 
 /** Rows of a chat file that a training of two steps can use. */
 export const chatRows = (count: number, from = 0) =>
@@ -34,6 +35,7 @@ export interface Matrix {
   /** With an admin key for what OpenAI asks one for. */
   admin: OpenAI;
   key: string;
+  adminKey: string;
   url: string;
   /** What the webhook receiver got: headers and text. */
   received: { headers: Record<string, string>; body: string }[];
@@ -63,22 +65,27 @@ export async function startMatrix(): Promise<Matrix> {
   const key = /^API key: (sk-lathe-\S+)$/m.exec(service.output())?.[1] ?? '';
   const adminKey = (await lathe(home, ['keys', 'create', 'matrix', '--admin'])).stdout.trim();
   const url = service.url;
-  await vi.waitFor(
-    async () => {
-      const ready = (await (await fetch(`${url}/readyz`)).json()) as {
-        workers: { inference: number; trainer: number };
-      };
-      if (ready.workers.inference < 1 || ready.workers.trainer < 1) throw new Error(JSON.stringify(ready));
-    },
-    { timeout: 60_000, interval: 100 },
-  );
+  await untilReady(url);
   const baseURL = `${url}/v1`;
   return {
     client: new OpenAI({ apiKey: key, baseURL, maxRetries: 2 }),
     admin: new OpenAI({ apiKey: key, adminAPIKey: adminKey, baseURL }),
-    ...{ key, url, received },
+    ...{ key, adminKey, url, received },
     receiverUrl: `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/hook`,
   };
+}
+
+/** Waits until both kinds of worker are there. */
+async function untilReady(url: string): Promise<void> {
+  const end = performance.now() + READY_MS;
+  for (;;) {
+    const { workers } = (await (await fetch(`${url}/readyz`)).json()) as {
+      workers: { inference: number; trainer: number };
+    };
+    if (workers.inference > 0 && workers.trainer > 0) return;
+    if (performance.now() > end) throw new Error(`not ready: ${JSON.stringify(workers)}`);
+    await sleep(100);
+  }
 }
 
 export async function stopMatrix(): Promise<void> {

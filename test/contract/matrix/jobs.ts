@@ -203,13 +203,10 @@ export function jobsMatrix(m: () => Matrix): void {
 
     it('tell their end to a webhook that the SDK verifies', async () => {
       const { client, received, receiverUrl } = m();
-      const endpoint = (await client.post('/webhook_endpoints', {
-        body: {
-          name: 'matrix',
-          url: receiverUrl,
-          event_types: ['fine_tuning.job.cancelled', 'batch.completed'],
-        },
-      })) as { id: string; signing_secret: string };
+      const endpoint = await client.webhooks.create({
+        ...{ name: 'matrix', url: receiverUrl },
+        event_types: ['fine_tuning.job.cancelled', 'batch.completed'],
+      });
       const job = await create({ trainer: { max_steps: 400 } } as object);
       await client.fineTuning.jobs.cancel(job.id);
       await until(job.id, ENDS);
@@ -227,9 +224,19 @@ export function jobsMatrix(m: () => Matrix): void {
         type: 'fine_tuning.job.cancelled',
         data: { id: job.id },
       });
-      const listed = (await client.get('/webhook_endpoints')) as { data: { id: string }[] };
-      expect(listed.data.map((each) => each.id)).toContain(endpoint.id);
-      await client.delete(`/webhook_endpoints/${endpoint.id}`);
+      const listed: string[] = [];
+      for await (const each of client.webhooks.list({ limit: 1 })) listed.push(each.id);
+      expect(listed).toEqual([endpoint.id]);
+      const tried = await client.webhooks.test(endpoint.id, { event_type: 'batch.completed' });
+      expect(tried).toMatchObject({ success: true, status_code: 200 });
+      const rotated = await client.webhooks.rotateSecret(endpoint.id, {
+        keep_old_secret_active_for_24_hours: true,
+      });
+      expect(rotated.signing_secret).not.toBe(endpoint.signing_secret);
+      expect((await client.webhooks.update(endpoint.id, { name: 'renamed' })).name).toBe('renamed');
+      expect((await client.webhooks.retrieve(endpoint.id)).name).toBe('renamed');
+      expect((await client.webhooks.eventTypes.list()).data).toContain('fine_tuning.job.succeeded');
+      expect(await client.webhooks.delete(endpoint.id)).toMatchObject({ deleted: true });
     });
   });
 }
