@@ -37,6 +37,8 @@ export interface OperationsParts {
   storage: Storage;
   baseModel: BaseModelSource;
   log: Log;
+  /** How long the process of an operation may take; DEADLINE_MS unless given. */
+  deadlineMs?: Record<'import' | 'export', number>;
 }
 
 const LEASE_SECONDS = 60;
@@ -125,7 +127,7 @@ async function perform(
 
 /** @returns whether the result was written: false when the hold was lost. */
 async function carryOut(
-  { config, database, storage, baseModel }: OperationsParts,
+  { config, database, storage, baseModel, deadlineMs = DEADLINE_MS }: OperationsParts,
   row: OperationRow,
   fence: OperationFence,
   folder: string,
@@ -140,7 +142,8 @@ async function carryOut(
     await fetchObject(storage, `${row.inputPrefix}/${file.name}`, path.join(adapterDir, file.name), file);
   }
   const request = { kind, baseDir: baseModel.location, baseModel: baseModel.id, adapterDir, outDir };
-  await inProcess({ ...request, threads: kind === 'import' ? 1 : config.threads }, signal);
+  const threads = kind === 'import' ? 1 : config.threads;
+  await inProcess({ ...request, threads }, deadlineMs[kind], signal);
   const area = kind === 'import' ? 'adapters' : 'exports';
   const storagePrefix = `projects/${row.projectId}/${area}/${row.id}/e${fence.epoch}`;
   const files = await putFolder(storage, storagePrefix, outDir, signal);
@@ -150,7 +153,7 @@ async function carryOut(
 }
 
 /** Runs child.ts to its answer. @throws Refused, ChildDied, or the signal's reason. */
-async function inProcess(request: OperationRequest, signal: AbortSignal): Promise<void> {
+async function inProcess(request: OperationRequest, deadlineMs: number, signal: AbortSignal): Promise<void> {
   const entry = fileURLToPath(new URL('./child.ts', import.meta.url));
   const child = fork(entry, [], {
     execArgv: nodeFlags({ endWithParent: true }),
@@ -164,7 +167,7 @@ async function inProcess(request: OperationRequest, signal: AbortSignal): Promis
   child.on('message', (message: OperationAnswer) => {
     answer = message;
   });
-  const enough = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS[request.kind])]);
+  const enough = AbortSignal.any([signal, AbortSignal.timeout(deadlineMs)]);
   const kill = () => child.kill('SIGKILL');
   enough.addEventListener('abort', kill);
   child.send(request);
