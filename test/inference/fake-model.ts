@@ -54,11 +54,20 @@ export class FakeRunner implements Runner<FakeAdapter> {
     this.#blockSize = blockSize;
   }
 
-  trim(): void {}
+  /** Tokens that fit into memory in one step; more of them fail as the native library fails. */
+  fits = Number.POSITIVE_INFINITY;
+  trims = 0;
+
+  trim(): void {
+    this.trims++;
+  }
 
   run(items: readonly RunItem<FakeAdapter>[]): (Sample | NoSample | null)[] {
     const order = byAdapter(items);
     const batch = layOut(items, order, this.#blockSize);
+    if (batch.ids.length > this.fits) {
+      throw Object.assign(new Error('out of memory'), { code: 'LATHE_OUT_OF_MEMORY' });
+    }
     this.steps++;
     this.tokensRun += batch.ids.length;
     if (batch.adapters[0]?.start !== 0 || batch.adapters.at(-1)?.end !== batch.ids.length) {
@@ -69,12 +78,20 @@ export class FakeRunner implements Runner<FakeAdapter> {
     });
     const samples = new Array<Sample | NoSample | null>(items.length).fill(null);
     order.forEach((index, s) => {
-      const { sampler } = items[index]!;
-      if (!sampler) return;
-      const row = batch.cuSeqlensQ[s + 1]! - 1;
-      if (!batch.logitRows.includes(row)) throw new Error('no logits for a sampled row');
-      const range = batch.adapters.find(({ start, end }) => start <= row && row < end)!;
-      samples[index] = sampler.sample(fakeLogits(this.#context(batch, s), range.adapter?.id ?? 0));
+      const { sampler, score, start, tokens } = items[index]!;
+      const end = batch.cuSeqlensQ[s + 1]!;
+      const range = batch.adapters.find(({ start: from, end: to }) => from < end && end <= to)!;
+      const adapter = range.adapter?.id ?? 0;
+      const context = this.#context(batch, s);
+      if (score || sampler) {
+        const rows = score ? tokens.length : 1;
+        for (let row = end - rows; row < end; row++)
+          if (!batch.logitRows.includes(row)) throw new Error('no logits for a row that needs them');
+      }
+      if (score) {
+        for (const i of tokens.keys()) score(start + i, fakeLogits(context.slice(0, start + i + 1), adapter));
+      }
+      if (sampler) samples[index] = sampler.sample(fakeLogits(context, adapter));
     });
     return samples;
   }
@@ -130,6 +147,16 @@ export interface FakeLoopOptions {
   maxAdapters?: number;
   prefixCache?: boolean;
   contextLength?: number;
+  /** Pieces of 3 ms in which an adapter is read; absent = at once. */
+  adapterPieces?: number;
+}
+
+function* inPieces(count: number, load: () => FakeAdapter): Generator<void, FakeAdapter> {
+  for (let i = 0; i < count; i++) {
+    for (const until = performance.now() + 3; performance.now() < until; );
+    yield;
+  }
+  return load();
 }
 
 /** An engine loop over the fake model, with the events of each request collected. */
@@ -142,9 +169,12 @@ export function createLoop(o: FakeLoopOptions = {}) {
   const adapters = new ResidentAdapters({
     capacity: o.maxAdapters ?? 4,
     load: (directory) => {
-      const adapter = new FakeAdapter(directory);
-      loaded.push(adapter);
-      return adapter;
+      const load = () => {
+        const adapter = new FakeAdapter(directory);
+        loaded.push(adapter);
+        return adapter;
+      };
+      return o.adapterPieces ? inPieces(o.adapterPieces, load) : load();
     },
     retryAfterMilliseconds: 30_000,
   });

@@ -3,7 +3,7 @@
  * properties come after them, under names that are not among them.
  */
 import { type Context, node, type Path, type Schema } from './json-schema.ts';
-import { anyObject, anyString, PLAIN, space, stringCharacter } from './json-text.ts';
+import { anyObject, anyString, PLAIN, space, stringRest } from './json-text.ts';
 import { choice, type Node, oneOf, optional, type Ranges, repeat, rule, sequence, text } from './nodes.ts';
 import { SchemaRefusal } from './refusal.ts';
 
@@ -151,7 +151,7 @@ function otherName({ rules, prefix }: Context, names: readonly string[]): Node {
     const other =
       oneOf(free) ??
       oneOf(free.filter(([low]) => low <= 0x7f).map(([low, high]) => [low, Math.min(high, 0x7f)]))!;
-    options.push(sequence(other, repeat(stringCharacter(rules), 0, null), text('"')));
+    options.push(sequence(other, stringRest(rules)));
     for (const [next, rest] of taken) options.push(sequence(text(next), rule(visit(rest))));
     rules.define(id, choice(...options));
     return id;

@@ -3,6 +3,7 @@
  * promised is refused by the keyword's name; with `lenient`, it is left out of the promise instead (as OpenAI treats
  * functions that are not strict). Objects and arrays are in containers.ts, strings and numbers in scalars.ts.
  */
+import { deterministic, TooManyStates } from './automaton.ts';
 import { arrayNode, objectNode } from './containers.ts';
 import { anyBoolean, anyValue, literal } from './json-text.ts';
 import { choice, type Node, Rules, rule, text } from './nodes.ts';
@@ -155,7 +156,7 @@ function reference(context: Context, target: unknown, path: Path): Node {
     );
   const name = ruleName(context, target);
   if (context.rules.has(name)) return rule(name);
-  context.rules.define(name, text(''));
+  context.rules.reserve(name);
   return context.rules.define(name, node(context, resolve(context, target, path), pointer(target)));
 }
 
@@ -204,7 +205,34 @@ function values(context: Context, list: unknown, schema: Schema, path: Path): No
   const types = typesOf(schema, path);
   const allowed = list.filter((value) => types === null || types.some((type) => isOfType(value, type)));
   if (allowed.length === 0) throw new SchemaRefusal(path, 'enum', "has no value of the schema's type.");
-  return choice(...allowed.map(literal));
+  return exact(context, choice(...allowed.map(literal)), path);
+}
+
+/**
+ * A text without nested values, written so that the matcher reads it rightly (automaton.ts).
+ * @throws SchemaRefusal when that takes too many states
+ */
+export function exact({ rules, prefix }: Context, regular: Node, path: Path): Node {
+  try {
+    return deterministic(rules, regular, prefix);
+  } catch (error) {
+    if (error instanceof TooManyStates)
+      throw new SchemaRefusal(path, 'schema', 'is too complex to be told apart.');
+    throw error;
+  }
+}
+
+/** Alternatives; those that are plain texts (strings, numbers, constants) are told apart by one automaton. */
+function alternatives(context: Context, options: Node[], path: Path): Node {
+  if (options.length === 1) return options[0]!;
+  const plain: Node[] = [];
+  const nested: Node[] = [];
+  for (const option of options) {
+    const regular = context.rules.expanded(option);
+    if (regular) plain.push(regular);
+    else nested.push(option);
+  }
+  return plain.length > 1 ? choice(exact(context, choice(...plain), path), ...nested) : choice(...options);
 }
 
 function isOfType(value: unknown, type: string): boolean {
@@ -228,7 +256,11 @@ function combination(
   if (keyword === 'oneOf' && !context.options.lenient && !areDisjoint(list))
     throw new SchemaRefusal(path, 'oneOf', 'is not supported where its schemas may overlap. Use anyOf.');
   const taken = keyword === 'allOf' ? list.slice(0, 1) : list;
-  return choice(...taken.map((item, index) => node(context, item, [...path, keyword, index])));
+  const arrays = taken.filter((item) => [(item as Schema | null)?.type].flat().includes('array')).length;
+  if (arrays > 1 && !context.options.lenient)
+    throw new SchemaRefusal(path, keyword, 'with more than one array schema is not supported.');
+  const options = taken.map((item, index) => node(context, item, [...path, keyword, index]));
+  return alternatives(context, options, path);
 }
 
 /** Whether no value can fit two of the schemas: other types, or another constant under the same required property. */
@@ -292,7 +324,11 @@ function typed(context: Context, schema: Schema, path: Path): Node {
     if (implied.length === 0) return anyValue(context.rules);
     types = implied;
   }
-  return choice(...types.map((type) => ofType(context, type, schema, path)));
+  return alternatives(
+    context,
+    types.map((type) => ofType(context, type, schema, path)),
+    path,
+  );
 }
 
 function ofType(context: Context, type: string, schema: Schema, path: Path): Node {

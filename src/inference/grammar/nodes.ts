@@ -57,6 +57,9 @@ export function oneOf(ranges: Ranges): Node | null {
 /** The named rules of one grammar. A name is reserved before its node exists, so rules may refer to themselves. */
 export class Rules {
   readonly #nodes = new Map<string, Node>();
+  readonly #regular = new Map<string, Node>();
+  readonly #expanding = new Set<string>();
+  readonly #reserved = new Set<string>();
   #count = 0;
 
   /** A new name that starts with `stem`. */
@@ -69,21 +72,64 @@ export class Rules {
   }
 
   define(name: string, node: Node): Node {
+    this.#reserved.delete(name);
     this.#nodes.set(name, node);
     return rule(name);
+  }
+
+  /** Takes the name before its node is known. */
+  reserve(name: string): void {
+    this.#reserved.add(name);
+    this.#nodes.set(name, text(''));
   }
 
   /** Defines the rule the first time it is asked for. */
   once(name: string, make: () => Node): Node {
     if (!this.#nodes.has(name)) {
-      this.#nodes.set(name, text(''));
-      this.#nodes.set(name, make());
+      this.reserve(name);
+      this.define(name, make());
     }
     return rule(name);
   }
 
-  get size(): number {
-    return this.#nodes.size;
+  /**
+   * The node with the rules it refers to written out; null when that has no end, or `known` has no regular form for a
+   * rule that repeats itself.
+   */
+  expanded(node: Node, depth = 0): Node | null {
+    if (depth > 40) return null;
+    switch (node.kind) {
+      case 'rule':
+        return this.#regular.get(node.name) ?? this.#expandedRule(node.name, depth);
+      case 'sequence':
+      case 'choice': {
+        const parts = (node.kind === 'sequence' ? node.items : node.options).map((part) =>
+          this.expanded(part, depth + 1),
+        );
+        if (parts.some((part) => part === null)) return null;
+        return node.kind === 'sequence' ? sequence(...(parts as Node[])) : choice(...(parts as Node[]));
+      }
+      case 'repeat': {
+        const item = this.expanded(node.item, depth + 1);
+        return item && repeat(item, node.min, node.max);
+      }
+      default:
+        return node;
+    }
+  }
+
+  /** Says how a rule that repeats itself reads without rules. */
+  isRegular(name: string, node: Node): void {
+    this.#regular.set(name, node);
+  }
+
+  #expandedRule(name: string, depth: number): Node | null {
+    const node = this.#nodes.get(name);
+    if (!node || this.#reserved.has(name) || this.#expanding.has(name)) return null;
+    this.#expanding.add(name);
+    const found = this.expanded(node, depth + 1);
+    this.#expanding.delete(name);
+    return found;
   }
 
   /** Rules that no text can ever satisfy, such as an object that requires itself. */
@@ -192,7 +238,11 @@ function write(node: Node): string {
     case 'choice':
       return `(${node.options.map(write).join(' | ')})`;
     case 'repeat':
-      return `(${write(node.item)})${writeTimes(node.min, node.max)}`;
+      // A class repeats without parentheses: the matcher has a fast path for that.
+      return (
+        (node.item.kind === 'chars' ? write(node.item) : `(${write(node.item)})`) +
+        writeTimes(node.min, node.max)
+      );
     case 'rule':
       return node.name;
   }

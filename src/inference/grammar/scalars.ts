@@ -1,6 +1,6 @@
 /** `string`, `number` and `integer` of a JSON Schema as grammars. */
 import { FORMATS } from './formats.ts';
-import type { Context, Path, Schema } from './json-schema.ts';
+import { type Context, exact, type Path, type Schema } from './json-schema.ts';
 import { anyInteger, anyNumber, anyString, literal, stringOf } from './json-text.ts';
 import { choice, type Node, sequence, text } from './nodes.ts';
 import { type Bounds, decimalsWithin, integersWithin, multiplesWithin } from './numbers.ts';
@@ -16,7 +16,8 @@ export function stringNode(context: Context, schema: Schema, path: Path): Node {
   const { rules, options } = context;
   const min = length(schema, 'minLength', path) ?? 0;
   const max = length(schema, 'maxLength', path);
-  const expression = expressionOf(schema, path, options.lenient ?? false);
+  const found = expressionOf(schema, path, options.lenient ?? false);
+  const expression = found && exact(context, found, path);
   if (expression) {
     if (max === null && min === 0) return expression;
     if (!options.lenient) {
@@ -78,11 +79,12 @@ export function numberNode(context: Context, type: 'number' | 'integer', schema:
   if (schema.format !== undefined && !options.lenient)
     throw new SchemaRefusal(path, 'format', `of a ${type} is not supported.`);
   const bounds = boundsOf(schema, path);
-  if (schema.multipleOf !== undefined) return multiples(bounds, schema.multipleOf, path);
+  if (schema.multipleOf !== undefined)
+    return exact(context, multiples(bounds, schema.multipleOf, path), path);
   if (bounds.min === null && bounds.max === null)
     return type === 'integer' ? anyInteger(rules) : anyNumber(rules);
   const found = type === 'integer' ? integersWithin(bounds) : decimalsWithin(bounds);
-  if (found) return found;
+  if (found) return exact(context, found, path);
   throw new SchemaRefusal(
     path,
     bounds.min === null ? 'maximum' : 'minimum',

@@ -1,0 +1,283 @@
+/**
+ * Schemas as grammars: what the matcher accepts under one is valid under the schema, by an independent validator; and
+ * the texts one would expect are accepted. No model takes part.
+ */
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { randomSchema } from '../../bench/random-schema.ts';
+import { type SchemaOptions, schemaGrammar } from '../../src/inference/grammar/json-schema.ts';
+import { SchemaRefusal } from '../../src/inference/grammar/refusal.ts';
+import { loadTokenizer, type Tokenizer } from '../../workers/engine/tokenizer/load.ts';
+import {
+  createTokenizerInfo,
+  loadMatcherLibrary,
+  type MatcherLibrary,
+} from '../../workers/inference/grammar/matcher-library.ts';
+
+const SHIPPED = `${import.meta.dirname}/../../models/lathe-tiny`;
+let library: MatcherLibrary;
+let tokenizer: Tokenizer;
+let compiler: Awaited<ReturnType<MatcherLibrary['GrammarCompiler']['createGrammarCompiler']>>;
+
+beforeAll(async () => {
+  library = loadMatcherLibrary();
+  tokenizer = loadTokenizer(SHIPPED);
+  compiler = await library.GrammarCompiler.createGrammarCompiler(
+    await createTokenizerInfo(library, tokenizer),
+    false,
+  );
+});
+
+/** Says of texts whether the schema's grammar lets them be the whole answer, token by token as the engine asks. */
+async function accepts(
+  schema: unknown,
+  options: SchemaOptions = {},
+): Promise<(text: string) => Promise<boolean>> {
+  const grammar = await compiler.compileGrammar(schemaGrammar(schema, options), 'root');
+  const allowed = (mask: Int32Array, token: number) => ((mask[token >> 5]! >>> (token & 31)) & 1) === 1;
+  return async (text) => {
+    const matcher = await library.GrammarMatcher.createGrammarMatcher(grammar);
+    try {
+      for (const token of tokenizer.encode(text)) {
+        if (!allowed(await matcher.getNextTokenBitmask(), token) || !matcher.acceptToken(token)) return false;
+      }
+      return allowed(await matcher.getNextTokenBitmask(), tokenizer.eosIds[0]!);
+    } finally {
+      matcher.dispose();
+    }
+  };
+}
+
+const VALUES = [
+  0,
+  1,
+  5,
+  30,
+  -3,
+  12.5,
+  0.05,
+  99,
+  117,
+  1177,
+  1178,
+  11780,
+  -1200.5,
+  4.5,
+  3.999,
+  98.75,
+  12345678901234,
+  '',
+  'a',
+  'aaa',
+  'aaaa',
+  'aaaaaaa',
+  'red',
+  'reddish',
+  'redder',
+  'reddishh',
+  'AB-123',
+  'a@b.com',
+  'ö\n',
+  'z',
+  '2024-02-10',
+  '2024-02-30',
+  '1.2.3.4',
+  '1.2.3.400',
+  'x,y',
+  'a "quote"',
+  'abcdef12',
+  'é',
+  null,
+  true,
+  false,
+  [],
+  ['x', 1],
+  [1],
+  {},
+  { k: [false] },
+];
+
+describe('scalars', { timeout: 60_000 }, () => {
+  it('accept nothing that is not valid', async () => {
+    const fixed = [
+      { enum: ['aaa', 'aaaaa', 'a'] }, // alternatives that begin alike
+      { enum: ['redder', 'red', 'r', 1, 11, 117] },
+      { type: 'integer', minimum: 1178 },
+      { type: 'integer', minimum: -1500, exclusiveMaximum: 12 },
+      { type: 'number', exclusiveMinimum: 4, maximum: 5 },
+      { type: 'string', pattern: 'a|aa|aaaa' },
+      { type: 'string', pattern: '(red|reddish|redder)' },
+      { anyOf: [{ type: 'string', maxLength: 3 }, { const: 'reddish' }, { type: 'number', maximum: 4 }] },
+      { type: ['string', 'null', 'boolean'], maxLength: 3 },
+      { type: 'integer', multipleOf: 39, minimum: 0, maximum: 2000 },
+    ];
+    const random = Array.from({ length: 40 }, (_, seed) => randomSchema(seed)).flatMap((schema) =>
+      Object.values((schema.properties ?? {}) as Record<string, object>),
+    );
+    const ajv = new Ajv2020({ strict: false, logger: false });
+    let accepted = 0;
+    for (const schema of [...fixed, ...random.filter((each) => !JSON.stringify(each).includes('$ref'))]) {
+      const ok = await accepts(schema);
+      for (const value of VALUES) {
+        if (!(await ok(JSON.stringify(value)))) continue;
+        accepted++;
+        expect([JSON.stringify(schema), value, ajv.validate(schema, value)]).toEqual([
+          JSON.stringify(schema),
+          value,
+          true,
+        ]);
+      }
+    }
+    expect(accepted).toBeGreaterThan(200);
+  });
+
+  it('accept what one expects of them', async () => {
+    const cases: [unknown, string[], string[]][] = [
+      [{ type: 'integer', minimum: -5, maximum: 120 }, ['-5', '0', '120'], ['121', '-6', '01', '1.0']],
+      [{ type: 'number', minimum: 0, maximum: 1 }, ['0', '1', '0.5', '0.999'], ['1.5', '-0.1']],
+      [
+        { type: 'number', exclusiveMinimum: 9, exclusiveMaximum: 10 },
+        ['9.001', '9.999'],
+        ['9', '10', '09.5'],
+      ],
+      [{ type: 'string', pattern: '^[A-Z]{2}-\\d+"?$' }, ['"AB-1"', '"AB-12\\""'], ['"ab-1"', '"AB-"']],
+      [{ type: 'string', pattern: '[à-ä]+.' }, ['"àb"', '"äé"'], ['"b"', '"à"']],
+      [{ type: 'string', format: 'date-time' }, ['"2024-02-28T12:00:00Z"'], ['"2024-02-30T12:00:00Z"']],
+      [{ type: 'string' }, ['"a\\n\\"b\\""', '"中😀"'], ['"a', 'a']],
+    ];
+    for (const [schema, good, bad] of cases) {
+      const ok = await accepts(schema);
+      for (const text of good) expect([text, await ok(text)]).toEqual([text, true]);
+      for (const text of bad) expect([text, await ok(text)]).toEqual([text, false]);
+    }
+  });
+});
+
+describe('objects and arrays', { timeout: 60_000 }, () => {
+  it('keep order, requirement and closed doors', async () => {
+    const ok = await accepts({
+      type: 'object',
+      properties: { a: { type: 'integer' }, b: { type: 'string' }, 'q"': { const: 1 } },
+      required: ['a'],
+    });
+    const good = ['{"a":1}', '{"a": 1, "b": "x"}', '{\n  "a": 1,\n  "q\\"": 1\n}', '{"a":1,"b":"","q\\"":1}'];
+    for (const text of good) expect([text, await ok(text)]).toEqual([text, true]);
+    for (const text of [
+      '{}',
+      '{"b":"x"}',
+      '{"a":1,"c":2}',
+      '{"a":1,}',
+      '{"a":1}}',
+      ' {"a":1}',
+      '{"a":1,"a":2}',
+    ])
+      expect([text, await ok(text)]).toEqual([text, false]);
+  });
+
+  it('let further properties have any other name', async () => {
+    const ok = await accepts({
+      type: 'object',
+      properties: { ab: { type: 'integer' }, é: { const: 1 } },
+      additionalProperties: { type: 'string' },
+    });
+    for (const text of ['{}', '{"ab":1,"a":"x","abc":"y"}', '{"":"x"}', '{"z":"😀"}'])
+      expect([text, await ok(text)]).toEqual([text, true]);
+    for (const text of ['{"ab":"x"}', '{"ab":1,"ab":"x"}', '{"é":"x"}', '{"z":1}'])
+      expect([text, await ok(text)]).toEqual([text, false]);
+  });
+
+  it('count items, and refer to themselves', async () => {
+    const tuple = await accepts({
+      type: 'array',
+      prefixItems: [{ const: 1 }, { const: 2 }],
+      items: { const: 3 },
+      minItems: 1,
+      maxItems: 4,
+    });
+    for (const text of ['[1]', '[1,2]', '[1, 2, 3, 3]'])
+      expect([text, await tuple(text)]).toEqual([text, true]);
+    for (const text of ['[]', '[2]', '[1,2,3,3,3]', '[1,]'])
+      expect([text, await tuple(text)]).toEqual([text, false]);
+    const link = {
+      type: 'object',
+      properties: { next: { anyOf: [{ type: 'null' }, { $ref: '#' }] } },
+      required: ['next'],
+      additionalProperties: false,
+    };
+    const list = await accepts(link, { strict: true });
+    expect(await list('{"next":{"next":{"next":null}}}')).toBe(true);
+    expect(await list('{"next":}')).toBe(false);
+  });
+
+  it('take any object where nothing is said', async () => {
+    const ok = await accepts({ type: 'object' });
+    expect(await ok('{"a":[1,{"b":null}],"c":-1.5e3}')).toBe(true);
+    expect(await ok('{"a":1e999}')).toBe(false); // would not be a finite number
+  });
+});
+
+describe('refusals', () => {
+  const refusal = (schema: unknown, options: SchemaOptions = {}): SchemaRefusal => {
+    try {
+      schemaGrammar(schema, options);
+    } catch (error) {
+      if (error instanceof SchemaRefusal) return error;
+      throw error;
+    }
+    throw new Error(`not refused: ${JSON.stringify(schema)}`);
+  };
+
+  it('name the keyword and the place', () => {
+    const cases: [unknown, string][] = [
+      [{ type: 'object', properties: { a: { type: 'array', uniqueItems: true } } }, 'uniqueItems'],
+      [{ not: {} }, 'not'],
+      [{ if: {}, else: {} }, 'if'],
+      [{ allOf: [{}, {}] }, 'allOf'],
+      [{ oneOf: [{ type: 'string' }, { minLength: 1 }] }, 'oneOf'],
+      [{ anyOf: [{ type: 'array' }, { type: 'array' }] }, 'anyOf'],
+      [{ type: 'string', enum: ['a'], minLength: 1 }, 'minLength'],
+      [{ $ref: '#/nowhere' }, '$ref'],
+      [{ type: 'object', properties: { a: { $ref: '#' } }, required: ['a'] }, 'schema'],
+      [{ type: 'number', multipleOf: 0.1 }, 'multipleOf'],
+      [{ type: 'integer', minimum: 3, maximum: 2 }, 'minimum'],
+      [{ type: 'string', pattern: '\\bword' }, 'pattern'],
+      [{ type: 'string', pattern: '[\u4e00-\u9fff]' }, 'pattern'],
+      [{ type: 'array', minItems: 2, maxItems: 1 }, 'maxItems'],
+      [{ unheard: 1 }, 'unheard'],
+    ];
+    for (const [schema, keyword] of cases)
+      expect([keyword, refusal(schema).keyword]).toEqual([keyword, keyword]);
+    expect(refusal(cases[0]![0]).path).toEqual(['properties', 'a']);
+    const open = {
+      type: 'object',
+      properties: { a: { type: 'object', properties: {} } },
+      required: ['a'],
+      additionalProperties: false,
+    };
+    expect(refusal(open, { strict: true })).toMatchObject({
+      keyword: 'additionalProperties',
+      path: ['properties', 'a'],
+    });
+  });
+
+  it('are left out where a function is not strict', () => {
+    const loose = {
+      type: 'object',
+      properties: { a: { type: 'string', format: 'uri' }, b: { not: {} } },
+      minProperties: 1,
+    };
+    expect(schemaGrammar(loose, { lenient: true })).toContain('root ::=');
+    expect(() => schemaGrammar({ type: 'int' }, { lenient: true })).toThrow(SchemaRefusal);
+  });
+
+  it('come soon for schemas that are made to be slow', () => {
+    const started = performance.now();
+    let deep: unknown = {};
+    for (let i = 0; i < 1000; i++) deep = { type: 'array', items: deep };
+    expect(refusal(deep).keyword).toBe('schema');
+    refusal({ type: 'string', pattern: '((((a{1000}){1000}){1000}){1000})' });
+    refusal({ enum: Array.from({ length: 2000 }, (_, i) => i) });
+    refusal({ type: 'string', pattern: '(a|b)*a(a|b){20}' });
+    expect(performance.now() - started).toBeLessThan(5_000);
+  });
+});
