@@ -169,9 +169,9 @@ struct Ops {
   /// (0: all), of these the smallest set of best ones that holds topP of their mass (ties: lower id), walked by id
   /// with number `step` of the stream (seed, stream). floats f32 [N,4] = {temperature, topP, frequency, presence};
   /// ints i32 [N,8] = {topK, seed low, seed high, stream low, stream high, step, row of counts, row of mask} with −1
-  /// for no row. tokens i32 [N]: −1 where the row holds NaN or no finite peak. logprobs f32 [N,1+K] and topTokens
-  /// i32 [N,K] (together or null): log softmax of the adjusted logits, of the token and of the K best (ties: lower
-  /// id). biasOffsets i32 [N+1], biasTokens i32 [B] (distinct in a row), biasValues f32 [B]: together or null.
+  /// for no row. tokens i32 [N]: −1 where the row holds NaN or no finite peak, −2 where its mask leaves nothing.
+  /// logprobs f32 [N,1+K] and topTokens i32 [N,K] (together or null): log softmax of the adjusted logits, of the token
+  /// and of the K best (ties: lower id). biasOffsets i32 [N+1], biasTokens i32 [B] (distinct in a row), biasValues f32 [B]: together or null.
   /// counts i32 [rows,V], to which the token is added; mask i32 [rows,⌈vocabulary/32⌉], bit id%32 of word id/32.
   void (*sampleTokens)(Out tokens, OptionalOut logprobs, OptionalOut topTokens, Out logits, In floats, In ints,
                        OptionalIn biasOffsets, OptionalIn biasTokens, OptionalIn biasValues, OptionalOut counts,

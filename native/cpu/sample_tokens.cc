@@ -26,7 +26,8 @@ void adjust(const Row& r, const int32_t* counts, const int32_t* mask, OptionalIn
             OptionalIn values, int64_t index) {
   const float frequency = r.floats[kFrequency], presence = r.floats[kPresence];
   for (int64_t i = 0; mask && i < r.vocabulary; i++) {
-    if (!(static_cast<uint32_t>(mask[i / 32]) >> (i % 32) & 1u)) r.logits[i] = -__builtin_inff();
+    const bool allowed = static_cast<uint32_t>(mask[i / 32]) >> (i % 32) & 1u;
+    if (!allowed && r.logits[i] < __builtin_inff()) r.logits[i] = -__builtin_inff();  // NaN and +inf stay and show
   }
   for (int64_t i = 0; counts && i < r.vocabulary; i++) {
     if (counts[i] <= 0) continue;
@@ -40,12 +41,13 @@ void adjust(const Row& r, const int32_t* counts, const int32_t* mask, OptionalIn
   }
 }
 
-/// Peak and its lowest id; false when there is a NaN or no finite peak.
+/// Peak and its lowest id; false when there is a NaN (then the peak is one) or no finite peak.
 bool find_peak(Row& r) {
   r.best = 0;
   for (int64_t i = 0; i < r.vocabulary; i++) {
-    if (r.logits[i] != r.logits[i]) return false;
     if (r.logits[i] > r.logits[r.best]) r.best = i;
+    r.peak = r.logits[i];
+    if (r.peak != r.peak) return false;
   }
   r.peak = r.logits[r.best];
   return r.peak - r.peak == 0;
@@ -137,16 +139,18 @@ void sampleTokens(Out tokens, OptionalOut logprobs, OptionalOut topTokens, Out l
     Row r = {f32_data(logits) + index * logits.dims[1], vocabulary, f32_data(floats) + index * kFloatColumns,
              i32_data(ints) + index * kIntColumns, 0, 0};
     int32_t* counted = const_cast<int32_t*>(row_of(counts, r.ints[kCountsRow]));
-    adjust(r, counted, row_of(mask, r.ints[kMaskRow]), biasOffsets, biasTokens, biasValues, index);
+    const int32_t* allowed = row_of(mask, r.ints[kMaskRow]);
+    adjust(r, counted, allowed, biasOffsets, biasTokens, biasValues, index);
     float* probabilities = logprobs ? f32_data(*logprobs) + index * (wanted + 1) : nullptr;
     int32_t* top = topTokens ? static_cast<int32_t*>(topTokens->data) + index * wanted : nullptr;
-    int64_t token = -1;
+    int64_t token = 0;
     if (find_peak(r)) {
       token = r.floats[kTemperature] > 0 && r.floats[kTopP] > 0 ? draw(r) : r.best;
       if (counted) counted[token]++;
       if (logprobs) report(r, token, probabilities, top, wanted);
-    } else if (logprobs) {
-      for (int64_t j = 0; j <= wanted; j++) probabilities[j] = __builtin_nanf("");
+    } else {
+      token = allowed && r.peak == -__builtin_inff() ? -2 : -1;
+      for (int64_t j = 0; logprobs && j <= wanted; j++) probabilities[j] = __builtin_nanf("");
       for (int64_t j = 0; j < wanted; j++) top[j] = -1;
     }
     static_cast<int32_t*>(tokens.data)[index] = static_cast<int32_t>(token);

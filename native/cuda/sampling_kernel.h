@@ -27,7 +27,8 @@ __device__ __forceinline__ void adjust_row(const SampleArguments& a, float* logi
                                            const int* counts, const int* mask, int row) {
   for (int i = threadIdx.x; i < a.vocabulary && (mask || counts); i += kSampleThreads) {
     float x = logits[i];
-    if (mask && !(static_cast<uint32_t>(mask[i / 32]) >> (i % 32) & 1u)) x = -INFINITY;
+    const bool allowed = !mask || (static_cast<uint32_t>(mask[i / 32]) >> (i % 32) & 1u);
+    if (!allowed && x < INFINITY) x = -INFINITY;  // NaN and +inf stay and show
     if (counts && counts[i] > 0) {
       x = exact_add(x, -exact_add(exact_mul(static_cast<float>(counts[i]), floats[kFrequency]), floats[kPresence]));
     }
@@ -157,7 +158,7 @@ static __global__ void __launch_bounds__(kSampleThreads) sample_tokens_kernel(co
   const int peak_id = id_of_rank(best);
   const float peak = best == ~0ull ? 0.0f : logits[peak_id];
   if (best == ~0ull || peak - peak != 0.0f) {
-    if (thread == 0) a.tokens[row] = -1;
+    if (thread == 0) a.tokens[row] = mask && peak == -INFINITY ? -2 : -1;
     for (int j = thread; a.logprobs && j <= a.wanted; j += kSampleThreads) {
       a.logprobs[static_cast<int64_t>(row) * (a.wanted + 1) + j] = as_float(0x7FC00000u);
       if (j > 0) a.top_tokens[static_cast<int64_t>(row) * a.wanted + j - 1] = -1;

@@ -34,9 +34,8 @@ interface Call {
 
 /** Where each row's part of the flattened lists begins, and where the last one ends. */
 function bounds(rows: readonly unknown[][]): number[] {
-  const ends = [0];
-  for (const row of rows) ends.push(ends.at(-1)! + row.length);
-  return ends;
+  let end = 0;
+  return [0, ...rows.map((row) => (end += row.length))];
 }
 
 /** Runs the op and reads back everything it wrote. */
@@ -213,7 +212,7 @@ describe('sampleTokens', () => {
     expect(sample(call).tokens).toEqual(tokens);
   });
 
-  it('breaks ties towards lower ids and answers -1 where nothing can be said', () => {
+  it('breaks ties towards lower ids and answers -1 or -2 where nothing can be said', () => {
     const [nan, no, inf] = [Number.NaN, Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY];
     const logits = [
       [1, 3, 3, 0],
@@ -225,6 +224,8 @@ describe('sampleTokens', () => {
     expect(got.tokens).toEqual([1, -1, -1, -1]);
     expect(got.top.slice(0, 4)).toEqual([1, 2, -1, -1]);
     expect(got.logprobs.slice(3).every(Number.isNaN)).toBe(true);
+    const masked = sample({ logits: [logits[0]!, logits[1]!], settings: [GREEDY, GREEDY], mask: [[0], [0]] });
+    expect(masked.tokens).toEqual([-2, -1]);
     const nucleus = { ...GREEDY, temperature: 1, topP: 0.35 };
     const equal = Array.from({ length: 50 }, () => new Array<number>(10).fill(2));
     const drawn = sample({ logits: equal, settings: equal.map((_, step) => ({ ...nucleus, step })) });

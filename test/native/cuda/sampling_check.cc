@@ -126,14 +126,19 @@ void check_sampling(int vocabulary, double spread, bool ties) {
 }
 
 void check_not_finite() {
-  std::vector<float> logits = {1, NAN, 2, -INFINITY, -INFINITY, -INFINITY, 1, INFINITY, 0};
-  std::vector<float> floats = {1, 1, 0, 0, 1, 1, 0, 0, 0, 1, 0, 0}, logprobs(3, 0);
-  std::vector<int> ints(24, 0), tokens(3, 5), top;
-  for (int r = 0; r < 3; r++) ints[r * 8 + kCountsRow] = ints[r * 8 + kMaskRow] = -1;
-  const SampleArguments a = {tokens.data(), logprobs.data(), nullptr, logits.data(), floats.data(), ints.data(), nullptr,
-                             nullptr, nullptr, nullptr, nullptr, 3, 3, 0, 0};
-  emulation::launch({3}, kSampleThreads, 0, [&] { sample_tokens_kernel(a); });
-  expect("rows without a finite peak give -1", tokens == std::vector<int>{-1, -1, -1} && std::isnan(logprobs[1]));
+  std::vector<float> logits = {1, NAN, 2, -INFINITY, -INFINITY, -INFINITY, 1, INFINITY, 0, 3, 2, 1, 1, 2, NAN};
+  std::vector<float> floats, logprobs(5, 0);
+  std::vector<int> ints(40, 0), tokens(5, 5), mask = {0};
+  for (int r = 0; r < 5; r++) {
+    floats.insert(floats.end(), {r == 2 ? 0.0f : 1.0f, 1, 0, 0});
+    ints[r * 8 + kCountsRow] = -1, ints[r * 8 + kMaskRow] = r < 3 ? -1 : 0;
+  }
+  SampleArguments a = {};
+  a.tokens = tokens.data(), a.logprobs = logprobs.data(), a.logits = logits.data(), a.floats = floats.data();
+  a.ints = ints.data(), a.mask = mask.data(), a.columns = a.vocabulary = 3, a.mask_words = 1;
+  emulation::launch({5}, kSampleThreads, 0, [&] { sample_tokens_kernel(a); });
+  expect("rows without a finite peak give -1, those whose mask forbids all -2",
+         tokens == std::vector<int>{-1, -1, -1, -2, -1} && std::isnan(logprobs[1]));
 }
 
 template <bool kFour, bool kHalf>
