@@ -165,7 +165,10 @@ describe('an upload', () => {
     expect(await stored()).toEqual(before);
     expect(await refused(addPart(upload.id, 'abc'))).toEqual(['upload_cancelled', 'upload_id']);
     // Also while the sender is far from its end.
-    expect(await refused(addPart(upload.id, randomBytes(40 * MB)))).toEqual(['upload_cancelled', 'upload_id']);
+    expect(await refused(addPart(upload.id, randomBytes(40 * MB)))).toEqual([
+      'upload_cancelled',
+      'upload_id',
+    ]);
     expect(await refused(client.uploads.complete(upload.id, { part_ids: [part] }))).toEqual([
       'upload_cancelled',
       'upload_id',
