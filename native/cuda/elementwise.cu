@@ -1,4 +1,5 @@
 // Elementwise ops and bias: memory-bound, one pass each, eight elements per access.
+#include "partials.cuh"
 #include "parts.h"
 #include "ref.cuh"
 #include "runtime.h"
@@ -115,26 +116,16 @@ __global__ void biasSumKernel(float* partial, Ref dy, int64_t rows, int64_t colu
   partial[blockIdx.y * columns + c] = sum;
 }
 
-__global__ void biasAddKernel(float* db, const float* partial, int64_t columns, int slices) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (c >= columns) return;
-  float sum = 0;
-  for (int s = 0; s < slices; s++) sum += partial[s * columns + c];
-  db[c] += sum;
-}
-
 // Forward: y[t,c] += b[c]. Slices of rows are summed on their own, then added in order: no atomics.
 void biasBackward(Out db, In dy) {
   const int64_t rows = dy.dims[0], columns = dy.dims[1];
   if (rows == 0 || columns == 0) return;
-  // The split depends on the sizes alone, so that no device gives another order.
-  const int64_t slices = rows < 4096 ? ceil_div(rows, 64) : 64, per_slice = ceil_div(rows, slices);
+  const int64_t slices = slices_of(rows, 64, 64), per_slice = ceil_div(rows, slices);
   const Scratch partial(slices * columns * 4);
   launch("biasSum", biasSumKernel,
          dim3(static_cast<unsigned>(ceil_div(columns, kBiasColumns)), static_cast<unsigned>(slices)),
          dim3(kBiasColumns * kBiasRows), 0, partial.as<float>(), Ref(dy), rows, columns, per_slice);
-  launch("biasAdd", biasAddKernel, dim3(static_cast<unsigned>(ceil_div(columns, kThreads))), dim3(kThreads), 0,
-         f32_data(db), partial.as<const float>(), columns, static_cast<int>(slices));
+  add_partials(f32_data(db), partial.as<const float>(), columns, slices);
 }
 
 }  // namespace

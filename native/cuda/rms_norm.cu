@@ -1,4 +1,5 @@
 // RMSNorm, forward and backward: a block per row, the row held in registers between its two uses where it fits.
+#include "partials.cuh"
 #include "parts.h"
 #include "ref.cuh"
 #include "runtime.h"
@@ -19,8 +20,7 @@ template <class... T>
 Shape shape_for(int64_t columns, const T&... tensors) {
   const bool wide = rows_of_eight(columns, tensors...);
   const int64_t groups = wide ? columns / 8 : columns;
-  const int64_t busy = groups > 0 ? (groups + 31) / 32 * 32 : 32;
-  const int threads = static_cast<int>(busy < kMaxThreads ? busy : kMaxThreads);
+  const int threads = groups >= kMaxThreads ? kMaxThreads : static_cast<int>(groups < 1 ? 32 : (groups + 31) / 32 * 32);
   const int64_t items = ceil_div(groups, threads);
   return {threads, wide && items <= 4 ? (items <= 1 ? 1 : items <= 2 ? 2 : 4) : 0, wide};
 }
@@ -215,22 +215,13 @@ __global__ void rmsNormWeightKernel(float* partial, Backward b, int64_t rows, in
   partial[blockIdx.y * b.columns + c] = sum;
 }
 
-__global__ void rmsNormWeightAdd(float* dw, const float* partial, int64_t columns, int slices) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (c >= columns) return;
-  float sum = 0;
-  for (int s = 0; s < slices; s++) sum += partial[s * columns + c];
-  dw[c] += sum;
-}
-
 void weight_gradient(float* dw, const Backward& b, int64_t rows) {
-  const int64_t slices = rows < 4096 ? ceil_div(rows, 64) : 64;
+  const int64_t slices = slices_of(rows, 64, 64);
   const Scratch partial(slices * b.columns * 4);
   launch("rmsNormWeight", rmsNormWeightKernel,
          dim3(static_cast<unsigned>(ceil_div(b.columns, kWeightColumns)), static_cast<unsigned>(slices)),
          dim3(kWeightColumns * kWeightRows), 0, partial.as<float>(), b, rows, ceil_div(rows, slices));
-  launch("rmsNormWeightAdd", rmsNormWeightAdd, dim3(static_cast<unsigned>(ceil_div(b.columns, 256))), dim3(256), 0, dw,
-         partial.as<const float>(), b.columns, static_cast<int>(slices));
+  add_partials(dw, partial.as<const float>(), b.columns, slices);
 }
 
 void rmsNormBackward(Out dx, OptionalOut dw, In dy, In x, In w, In rstd, OptionalIn dres) {
@@ -238,8 +229,7 @@ void rmsNormBackward(Out dx, OptionalOut dw, In dy, In x, In w, In rstd, Optiona
   if (rows == 0 || columns == 0) return;
   In extra = dres ? *dres : dy;
   const Backward b = {Ref(dx), Ref(dy), Ref(x), Ref(w), Ref(extra), f32_data(rstd), columns, dres != nullptr};
-  // First: dx may lie over dy.
-  if (dw) weight_gradient(f32_data(*dw), b, rows);
+  if (dw) weight_gradient(f32_data(*dw), b, rows);  // first: dx may lie over dy
   const Shape s = shape_for(columns, dx, dy, x, w, extra);
   const auto kernel = s.items == 1   ? rmsNormBackwardKernel<8, 1>
                       : s.items == 2 ? rmsNormBackwardKernel<8, 2>

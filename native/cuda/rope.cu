@@ -1,5 +1,6 @@
 // Per-head RMSNorm (Qwen3's q/k norm, optional) and rotary embedding in one pass over q or k. A head belongs to a
 // group of lanes of one warp; each lane holds the pairs (i, i + D/2), so that norm and rotation stay in registers.
+#include "partials.cuh"
 #include "parts.h"
 #include "ref.cuh"
 #include "runtime.h"
@@ -183,14 +184,6 @@ __global__ void qkNormWeightKernel(float* partial, Rope r, int64_t rows_per_slic
   }
 }
 
-__global__ void qkNormWeightAdd(float* dw, const float* partial, int d, int slices) {
-  for (int i = threadIdx.x; i < d; i += blockDim.x) {
-    float sum = 0;
-    for (int s = 0; s < slices; s++) sum += partial[s * d + i];
-    dw[i] += sum;
-  }
-}
-
 template <int N, int LANES, int STEPS>
 void launch_rope(const Rope& r, bool norm, bool backward) {
   const int64_t lanes = r.rows * r.heads * LANES;
@@ -237,12 +230,11 @@ void qkNormRopeBackward(Out dx, OptionalOut dw, In dy, OptionalIn x, OptionalIn 
   if (r.rows == 0 || r.heads == 0) return;
   if (dw) {
     // First: dx may lie over dy.
-    const int64_t slices = r.rows < 4096 ? ceil_div(r.rows, 16) : 256;
+    const int64_t slices = slices_of(r.rows, 16, 256);
     const Scratch partial(slices * d * 4);
     launch("qkNormWeight", qkNormWeightKernel, dim3(static_cast<unsigned>(slices)), dim3(128), 0, partial.as<float>(),
            r, ceil_div(r.rows, slices));
-    launch("qkNormWeightAdd", qkNormWeightAdd, dim3(1), dim3(512), 0, f32_data(*dw), partial.as<const float>(),
-           static_cast<int>(d), static_cast<int>(slices));
+    add_partials(f32_data(*dw), partial.as<const float>(), d, slices);
   }
   run(r, w != nullptr, true, rows_of_eight(d / 2, dx, dy, input, weight, cos, sin));
 }
