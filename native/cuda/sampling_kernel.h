@@ -138,7 +138,7 @@ __device__ __forceinline__ void report_row(const SampleArguments& a, const float
 }
 
 /// Grid: rows.
-static __global__ void __launch_bounds__(kSampleThreads) sample_tokens_kernel(const SampleArguments a) {
+static __global__ void __launch_bounds__(kSampleThreads, 2) sample_tokens_kernel(const SampleArguments a) {
   __shared__ SampleShared s;
   const int row = blockIdx.x, thread = threadIdx.x;
   float* logits = a.logits + static_cast<int64_t>(row) * a.columns;

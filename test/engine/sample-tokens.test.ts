@@ -179,8 +179,7 @@ describe('sampleTokens', () => {
 
   it('reports log-probabilities of the token and of the best ones', () => {
     const V = 500;
-    const call = { ...randomCall(6, V), mask: undefined };
-    const got = sample(call);
+    const got = sample({ ...randomCall(6, V), mask: undefined });
     for (let row = 0; row < 6; row++) {
       const logits = got.logits.slice(row * V, (row + 1) * V);
       const peak = Math.max(...logits);
