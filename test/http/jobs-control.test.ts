@@ -2,7 +2,7 @@
 import { eq, sql } from 'drizzle-orm';
 import OpenAI from 'openai';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { jobs, tunedModels } from '../../src/db/schema.ts';
+import { jobs, projects, tunedModels } from '../../src/db/schema.ts';
 import { pause, requestCancel, transition } from '../../src/domain/jobs/states.ts';
 import { insertEvents } from '../../src/queue/sql.ts';
 import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
@@ -58,6 +58,19 @@ describe('pause and resume', () => {
     expect((await ask('cancel'))[0]).toBe(200);
     expect(await ask('pause')).toEqual([400, 'job_already_terminal', 'false']);
     expect(await ask('resume')).toEqual([400, 'job_already_terminal', 'false']);
+  });
+
+  it('a resume needs a free place where the number of active jobs is limited', async () => {
+    const id = await addJob(t, t.bob);
+    const ask = (verb: string) => t.call('POST', `/v1/fine_tuning/jobs/${id}/${verb}`, { key: t.bob.key });
+    await ask('pause');
+    const other = await addJob(t, t.bob); // takes the place
+    await t.database.db.update(projects).set({ maxActiveJobs: 1 }).where(eq(projects.id, t.bob.projectId));
+    const refused = await ask('resume');
+    expect([refused.status, refused.json.error.code]).toEqual([429, 'job_limit_reached']);
+    expect((await jobRow(t, id)).status).toBe('paused');
+    await requestCancel(t.database, t.bob.projectId, other);
+    expect((await ask('resume')).json.status).toBe('queued');
   });
 
   it('a pause of a job that is being cancelled is refused, a cancel of one that is being paused wins', async () => {

@@ -2,8 +2,10 @@
  * Looks at jobs, stops them, puts them to rest and wakes them. Unknown and foreign ids are answered alike.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Queryable } from '../../db/client.ts';
 import { ApiError, badRequest, invalidValue, jobAlreadyTerminal, noSuchJob } from '../../errors.ts';
 import type { Dependencies } from '../dependencies.ts';
+import { requireJobSlot } from '../quotas/quotas.ts';
 import {
   findJob,
   isPartOfJob,
@@ -84,9 +86,14 @@ export async function pauseJob(deps: Deps, projectId: string, id: string): Promi
   return job;
 }
 
-/** Puts a paused job back into the queue and returns it. 400 for any other. */
-export async function resumeJob(deps: Deps, projectId: string, id: string): Promise<JobRow> {
-  const result = await requestResume(deps.database, projectId, id);
+/** Puts a paused job back into the queue and returns it. 400 for any other, 429 when the project's places are taken. */
+export async function resumeJob(
+  deps: Pick<Dependencies, 'database' | 'config'>,
+  projectId: string,
+  id: string,
+): Promise<JobRow> {
+  const admit = (tx: Queryable) => requireJobSlot(tx, deps.config, projectId);
+  const result = await requestResume(deps.database, projectId, id, admit);
   if (result.outcome === 'not_found') throw noSuchJob(id);
   if (result.outcome === 'refused') {
     if (isTerminal(result.status)) throw final(jobAlreadyTerminal(id, result.status));

@@ -133,16 +133,21 @@ export type ResumeOutcome =
   | { outcome: 'refused'; status: JobStatus }
   | { outcome: 'not_found' };
 
-/** Puts a paused job back into the queue, with a clean record: earlier crashes and waits do not count any more. */
+/**
+ * Puts a paused job back into the queue, with a clean record: earlier crashes and waits do not count any more. `admit`
+ * throws where the project may not have another active job now.
+ */
 export async function requestResume(
   database: Pick<Database, 'transaction'>,
   projectId: string,
   jobId: string,
+  admit: (tx: Queryable) => Promise<void> = async () => {},
 ): Promise<ResumeOutcome> {
   return database.transaction(async (tx) => {
     const job = await lockJob(tx, projectId, jobId);
     if (!job) return { outcome: 'not_found' };
     if (job.status !== 'paused') return { outcome: 'refused', status: job.status };
+    await admit(tx);
     await insertEvents(tx, { jobId }, [message('info', RESUMED_MESSAGE)]);
     await tx.execute(sql`
       update fine_tuning_jobs set crashes = 0, run_after = clock_timestamp()

@@ -64,7 +64,7 @@ const resume = createRoute({
   tags,
   summary: 'Resume a paused job',
   request: { params: jobParams },
-  responses: { ...ok(jobSchema), ...errors(400, 404) },
+  responses: { ...ok(jobSchema), ...errors(400, 404, 429) },
 });
 
 export function fineTuningJobRoutes(app: App, deps: Dependencies): void {
