@@ -26,20 +26,31 @@ export function byteStream<T>(
   onLeave: () => void,
   keepAliveMilliseconds = KEEP_ALIVE_MS,
 ): Response {
-  let pending: Promise<IteratorResult<T, void>> | null = null;
+  let beat: NodeJS.Timeout | undefined;
   const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      // One timer a stream, pushed back by every event. A reader that is behind needs no sign of life.
+      beat = setInterval(() => {
+        if ((controller.desiredSize ?? 0) > 0) controller.enqueue(KEEP_ALIVE);
+      }, keepAliveMilliseconds);
+    },
     async pull(controller) {
-      pending ??= source.next();
-      const next = await withinOr(pending, keepAliveMilliseconds);
-      if (next === null) {
-        controller.enqueue(KEEP_ALIVE);
-        return;
+      try {
+        const next = await source.next();
+        if (!next.done) {
+          beat?.refresh();
+          controller.enqueue(encode(next.value));
+          return;
+        }
+        clearInterval(beat);
+        controller.close();
+      } catch (error) {
+        clearInterval(beat);
+        throw error;
       }
-      pending = null;
-      if (next.done) controller.close();
-      else controller.enqueue(encode(next.value));
     },
     async cancel() {
+      clearInterval(beat);
       onLeave();
       await source.return?.();
     },
