@@ -1,14 +1,8 @@
 /** The configuration: defaults, what a bad value says, and that a child sees what its parent saw. */
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import {
-  type Config,
-  ConfigError,
-  childEnvironment,
-  loadConfig,
-  PROJECT_ROOT,
-  SETTINGS,
-} from '../../src/config.ts';
+import { type Config, ConfigError, childEnvironment, loadConfig, PROJECT_ROOT } from '../../src/config.ts';
+import { SETTINGS } from '../../src/settings.ts';
 
 describe('loadConfig', () => {
   it('needs nothing', () => {
