@@ -90,6 +90,8 @@ export class AdamW {
   /** step() without waiting for its numbers. */
   stepLater(learningRate: number, options: { maxGradNorm?: number | null } = {}): PendingStep {
     this.#pending?.read();
+    // Infinity does not clip either.
+    const maxGradNorm = Number.isFinite(options.maxGradNorm) ? Number(options.maxGradNorm) : 0;
     const slots = [...this.#slots.values()];
     const { native } = slots[0]!.parameter.device;
     // The norm sums in the order of the parameters; the update takes those with decay first.
@@ -111,7 +113,7 @@ export class AdamW {
       this.#eps,
       decayed[0]?.weightDecay ?? 0,
       decayed.length,
-      options.maxGradNorm ?? 0,
+      maxGradNorm,
     );
     return this.#pendingStep();
   }
