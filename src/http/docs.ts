@@ -8,6 +8,7 @@ import manifest from '../../package.json' with { type: 'json' };
 import { unknownUrl } from '../errors.ts';
 import type { App } from './context.ts';
 import { describeAccess } from './describe-access.ts';
+import { repaired } from './openapi-repairs.ts';
 
 const TYPES: Record<string, string> = { '.js': 'text/javascript', '.css': 'text/css', '.png': 'image/png' };
 const ASSETS = new Set(['swagger-ui-bundle.js', 'swagger-ui.css', 'favicon-32x32.png']);
@@ -66,5 +67,5 @@ export function openapiDocument(app: App) {
     ]),
   );
   describeAccess(paths);
-  return { ...document, paths };
+  return repaired({ ...document, paths });
 }
