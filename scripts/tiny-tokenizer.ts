@@ -24,6 +24,7 @@ const chatTemplate = `{%- if tools %}
     {{- '<|im_start|>' + message.role + '\\n' }}
     {{- message.content }}
     {%- if message.tool_calls %}
+        {%- if message.content %}{{- '\\n' }}{%- endif %}
         {%- for call in message.tool_calls %}
             {{- 'call ' + call.function.name + ' ' + (call.function.arguments | tojson) }}
             {%- if not loop.last %}{{- '\\n' }}{%- endif %}

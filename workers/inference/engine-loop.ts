@@ -2,51 +2,32 @@
  * Generation, one step at a time: schedule → run → postprocess. Turns requests into sequences, samples into events.
  * Knows the scheduler, the runner and stop rules; must not know threads, sockets or storage.
  */
-import type { GenerateEvent, WireSampling, WireToken, WorkerError } from '../../src/inference/protocol.ts';
+import type { GenerateEvent, WireToken, WorkerError } from '../../src/inference/protocol.ts';
 import { AdapterLoadError, type ResidentAdapters } from './adapters.ts';
 import { type Outcome, runFitting } from './fitting-run.ts';
-import type { CompiledGrammar } from './grammar/messages.ts';
-import type { GrammarState, GrammarStates } from './grammar/states.ts';
+import {
+  type Choice,
+  createGeneration,
+  type EngineEvent,
+  type Generation,
+  type GenerationRequest,
+  type Vocabulary,
+} from './generation.ts';
+import type { GrammarStates } from './grammar/states.ts';
 import type { KvBlocks } from './kv-blocks.ts';
 import type { RunItem, Runner } from './model-runner.ts';
-import { PromptScores } from './prompt-scores.ts';
 import { grammarDeadEnd, grammarLost, modelNotFinite, modelUnavailable, outOfMemory } from './refusals.ts';
 import { type Sample, Sampler } from './sampling.ts';
 import { type ScheduledRun, Scheduler } from './scheduler.ts';
-import { Sequence } from './sequence.ts';
-import { StopText, type TokenDecoder, type VisibleText } from './stop.ts';
+import type { Sequence } from './sequence.ts';
+import type { VisibleText } from './stop.ts';
 
-export interface GenerationRequest {
-  id: number;
-  /** Prompt tokens; at least 1 and fewer than the context length. */
-  prompt: Int32Array;
-  adapter: { modelId: string; digest: string; directory: string } | null;
-  /** Prefix-cache partition: only requests with the same salt share blocks. */
-  cacheSalt: string;
-  sampling: WireSampling;
-  /** Random numbers are a function of (seed, choice, position) alone. */
-  seed: number;
-  /** What the answer must be; null = anything. */
-  grammar: CompiledGrammar | null;
-  /** Alternatives to report for every prompt token; null = prompt tokens are not reported. */
-  scorePrompt: number | null;
-}
+export type { EngineEvent, GenerationRequest, Vocabulary } from './generation.ts';
 
 /** Steps wait so long for masks that are not there yet: briefly beside others that need none. */
 const PATIENCE_MILLISECONDS = { shared: 4, alone: 100 };
 /** Time a step may spend on reading an adapter. */
 const ADAPTER_MILLISECONDS = 2;
-/** Prompt tokens scored in one step: each needs a row of logits. */
-const SCORED_CHUNK = 32;
-
-export type EngineEvent = [id: number, event: GenerateEvent];
-
-/** What the loop needs to know of the tokenizer. */
-export interface Vocabulary {
-  eos: ReadonlySet<number>;
-  createDecoder(): TokenDecoder;
-  describe(token: number): { token: string; bytes: number[] };
-}
 
 export interface EngineLoopOptions<A extends { dispose(): void }> {
   blocks: KvBlocks;
@@ -59,28 +40,6 @@ export interface EngineLoopOptions<A extends { dispose(): void }> {
   grammars: GrammarStates;
   /** Takes the events of one step; called once a step, not at all when there are none. */
   deliver: (events: EngineEvent[]) => void;
-}
-
-interface Choice {
-  generation: Generation;
-  index: number;
-  sequence: Sequence;
-  /** Made when the choice first runs, with the state of its grammar. */
-  sampler: Sampler | null;
-  grammar: GrammarState | null;
-  text: StopText<WireToken | null>;
-}
-
-interface Generation {
-  request: GenerationRequest;
-  /** Choices still being generated. */
-  open: Set<Choice>;
-  /** Choices that join once the prompt of the first is in the cache, to share its blocks. */
-  followers: Choice[];
-  started: boolean;
-  scores: PromptScores | null;
-  cachedTokens: number;
-  completionTokens: number;
 }
 
 export class EngineLoop<A extends { dispose(): void }> {
@@ -109,34 +68,14 @@ export class EngineLoop<A extends { dispose(): void }> {
   }
 
   submit(request: GenerationRequest): void {
-    const { prompt, sampling } = request;
-    const { contextLength, vocabulary } = this.#options;
-    if (prompt.length < 1 || prompt.length >= contextLength)
+    const { length } = request.prompt;
+    if (length < 1 || length >= this.#options.contextLength)
       throw new Error('engine-loop: prompt outside the context');
-    const generation: Generation = {
-      request,
-      open: new Set(),
-      followers: [],
-      started: false,
-      scores: request.scorePrompt === null ? null : new PromptScores(prompt, request.scorePrompt, vocabulary),
-      cachedTokens: 0,
-      completionTokens: 0,
-    };
-    for (let index = 0; index < sampling.n; index++) {
-      const sequence = new Sequence({
-        arrival: this.#arrivals++,
-        prompt,
-        maxLength: Math.min(contextLength, prompt.length + (sampling.max_tokens ?? contextLength)),
-        cacheSalt: request.cacheSalt,
-        adapter: request.adapter?.digest ?? null,
-        ...(generation.scores ? { maxChunk: SCORED_CHUNK } : {}),
-      });
-      const text = new StopText<WireToken | null>(vocabulary.createDecoder(), sampling.stop);
-      const choice: Choice = { generation, index, sequence, sampler: null, grammar: null, text };
-      generation.open.add(choice);
-      this.#choices.set(sequence, choice);
-      if (index > 0) generation.followers.push(choice);
-      else this.scheduler.add(sequence);
+    const generation = createGeneration(request, this.#options, () => this.#arrivals++);
+    for (const choice of generation.open) {
+      this.#choices.set(choice.sequence, choice);
+      if (choice.index > 0) generation.followers.push(choice);
+      else this.scheduler.add(choice.sequence);
     }
     this.#generations.set(request.id, generation);
   }

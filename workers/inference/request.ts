@@ -97,8 +97,8 @@ export function parseGenerateRequest(body: string): GenerateRequest {
 function checked(request: GenerateRequest): GenerateRequest {
   const { messages, prompt, prompt_logprobs, sampling } = request;
   if (prompt === undefined && messages.length === 0) throw missing('messages');
-  if (prompt === undefined && (prompt_logprobs !== undefined || sampling.max_tokens === 0))
-    throw missing('prompt');
+  if (prompt === undefined && prompt_logprobs !== undefined) throw missing('prompt');
+  if (prompt === undefined && sampling.max_tokens === 0) throw missing('sampling.max_tokens');
   return request;
 }
 

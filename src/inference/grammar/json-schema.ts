@@ -3,8 +3,9 @@
  * promised is refused by the keyword's name; with `lenient`, it is left out of the promise instead (as OpenAI treats
  * functions that are not strict). Objects and arrays are in containers.ts, strings and numbers in scalars.ts.
  */
-import { deterministic, TooManyStates } from './automaton.ts';
+import { alternatives, combination, exact } from './alternatives.ts';
 import { arrayNode, objectNode } from './containers.ts';
+import { toEbnf } from './ebnf.ts';
 import { anyBoolean, anyValue, literal } from './json-text.ts';
 import { choice, type Node, Rules, rule, text } from './nodes.ts';
 import { SchemaRefusal } from './refusal.ts';
@@ -105,7 +106,7 @@ export function finish(rules: Rules, root: Node): string {
       'allows no finite value: an object requires itself, or bounds exclude everything.',
     );
   }
-  const ebnf = rules.toEbnf(root);
+  const ebnf = toEbnf(rules, root);
   if (ebnf.length > LIMITS.ebnfBytes) throw new SchemaRefusal([], 'schema', 'is too large.');
   return ebnf;
 }
@@ -208,99 +209,12 @@ function values(context: Context, list: unknown, schema: Schema, path: Path): No
   return exact(context, choice(...allowed.map(literal)), path);
 }
 
-/**
- * A text without nested values, written so that the matcher reads it rightly (automaton.ts).
- * @throws SchemaRefusal when that takes too many states
- */
-export function exact({ rules, prefix }: Context, regular: Node, path: Path): Node {
-  try {
-    return deterministic(rules, regular, prefix);
-  } catch (error) {
-    if (error instanceof TooManyStates)
-      throw new SchemaRefusal(path, 'schema', 'is too complex to be told apart.');
-    throw error;
-  }
-}
-
-/** Alternatives; those that are plain texts (strings, numbers, constants) are told apart by one automaton. */
-function alternatives(context: Context, options: Node[], path: Path): Node {
-  if (options.length === 1) return options[0]!;
-  const plain: Node[] = [];
-  const nested: Node[] = [];
-  for (const option of options) {
-    const regular = context.rules.expanded(option);
-    if (regular) plain.push(regular);
-    else nested.push(option);
-  }
-  return plain.length > 1 ? choice(exact(context, choice(...plain), path), ...nested) : choice(...options);
-}
-
 function isOfType(value: unknown, type: string): boolean {
   if (type === 'null') return value === null;
   if (type === 'array') return Array.isArray(value);
   if (type === 'integer') return Number.isInteger(value);
   if (type === 'object') return typeof value === 'object' && value !== null && !Array.isArray(value);
   return typeof value === type;
-}
-
-function combination(
-  context: Context,
-  keyword: 'anyOf' | 'oneOf' | 'allOf',
-  list: unknown,
-  path: Path,
-): Node {
-  if (!Array.isArray(list) || list.length === 0)
-    throw new SchemaRefusal(path, keyword, 'must be a list of at least one schema.');
-  if (keyword === 'allOf' && list.length > 1 && !context.options.lenient)
-    throw new SchemaRefusal(path, 'allOf', 'with more than one schema is not supported.');
-  if (keyword === 'oneOf' && !context.options.lenient && !areDisjoint(list))
-    throw new SchemaRefusal(path, 'oneOf', 'is not supported where its schemas may overlap. Use anyOf.');
-  const taken = keyword === 'allOf' ? list.slice(0, 1) : list;
-  const arrays = taken.filter((item) => [(item as Schema | null)?.type].flat().includes('array')).length;
-  if (arrays > 1 && !context.options.lenient)
-    throw new SchemaRefusal(path, keyword, 'with more than one array schema is not supported.');
-  const options = taken.map((item, index) => node(context, item, [...path, keyword, index]));
-  return alternatives(context, options, path);
-}
-
-/** Whether no value can fit two of the schemas: other types, or another constant under the same required property. */
-function areDisjoint(list: readonly unknown[]): boolean {
-  return list.every((a, i) => list.slice(i + 1).every((b) => differ(a, b)));
-}
-
-function differ(a: unknown, b: unknown): boolean {
-  const [first, second] = [a as Schema, b as Schema];
-  if (!first || !second || typeof first !== 'object' || typeof second !== 'object') return false;
-  const [types, others] = [[first.type].flat(), [second.type].flat()];
-  const numeric = (type: unknown) => (type === 'integer' ? 'number' : type);
-  if (
-    types[0] !== undefined &&
-    others[0] !== undefined &&
-    !types.some((type) => others.map(numeric).includes(numeric(type)))
-  )
-    return true;
-  const [left, right] = [constants(first), constants(second)];
-  for (const [name, allowed] of left) {
-    const other = right.get(name);
-    if (other && !allowed.some((value) => other.includes(value))) return true;
-  }
-  return false;
-}
-
-/** Required properties that must have one of a few values, as JSON texts. */
-function constants(schema: Schema): Map<string, string[]> {
-  const found = new Map<string, string[]>();
-  const required = Array.isArray(schema.required) ? schema.required : [];
-  for (const [name, value] of Object.entries((schema.properties ?? {}) as Record<string, Schema>)) {
-    if (!required.includes(name) || typeof value !== 'object' || value === null) continue;
-    if ('const' in value) found.set(name, [JSON.stringify(value.const)]);
-    else if (Array.isArray(value.enum))
-      found.set(
-        name,
-        value.enum.map((item) => JSON.stringify(item)),
-      );
-  }
-  return found;
 }
 
 export function typesOf(schema: Schema, path: Path): string[] | null {

@@ -1,6 +1,6 @@
 /**
- * Context-free grammars over characters, and their text in the EBNF that the inference worker's matcher reads.
- * Knows nothing of JSON or schemas.
+ * Context-free grammars over characters: nodes, named rules, and what can be said of them. Knows nothing of JSON or
+ * schemas, nor how a grammar is written down.
  */
 
 /** Inclusive code-point ranges. */
@@ -27,7 +27,7 @@ export const repeat = (item: Node, min: number, max: number | null): Node =>
   min === 1 && max === 1 ? item : { kind: 'repeat', item, min, max };
 export const optional = (item: Node): Node => repeat(item, 0, 1);
 
-const ASCII_LAST = 0x7f;
+export const ASCII_LAST = 0x7f;
 const UNICODE_LAST = 0x10ffff;
 const LISTED_MAX = 256;
 
@@ -162,11 +162,9 @@ export class Rules {
     return null;
   }
 
-  /** The grammar as EBNF; `root` is its start. */
-  toEbnf(root: Node): string {
-    const lines = [`root ::= ${write(root)}`];
-    for (const [name, node] of this.#nodes) lines.push(`${name} ::= ${write(node)}`);
-    return lines.join('\n');
+  /** Every rule with its node, in the order in which they were named. */
+  entries(): IterableIterator<[name: string, node: Node]> {
+    return this.#nodes.entries();
   }
 
   #fixpoint(test: (node: Node, known: ReadonlySet<string>) => boolean): Set<string> {
@@ -225,32 +223,6 @@ function beginnings(node: Node, nullable: ReadonlySet<string>): string[] {
   }
 }
 
-function write(node: Node): string {
-  switch (node.kind) {
-    case 'text':
-      return writeText(node.text);
-    case 'chars':
-      return node.wide
-        ? `[^${writeRanges(complement(node.ranges, ASCII_LAST))}]`
-        : `[${writeRanges(node.ranges)}]`;
-    case 'sequence':
-      return `(${node.items.map(write).join(' ')})`;
-    case 'choice':
-      return `(${node.options.map(write).join(' | ')})`;
-    case 'repeat':
-      // A class repeats without parentheses: the matcher has a fast path for that.
-      return (
-        (node.item.kind === 'chars' ? write(node.item) : `(${write(node.item)})`) +
-        writeTimes(node.min, node.max)
-      );
-    case 'rule':
-      return node.name;
-  }
-}
-
-const writeRanges = (ranges: Ranges): string =>
-  ranges.map(([low, high]) => (low === high ? code(low) : `${code(low)}-${code(high)}`)).join('');
-
 /** The code points up to `last` that are in none of the ranges. */
 export function complement(ranges: Ranges, last = UNICODE_LAST): Ranges {
   const sorted = ranges.toSorted((a, b) => a[0] - b[0]);
@@ -262,24 +234,4 @@ export function complement(ranges: Ranges, last = UNICODE_LAST): Ranges {
   }
   if (from <= last) found.push([from, last]);
   return found;
-}
-
-function writeTimes(min: number, max: number | null): string {
-  if (max === null) return min === 0 ? '*' : min === 1 ? '+' : `{${min},}`;
-  return min === 0 && max === 1 ? '?' : `{${min},${max}}`;
-}
-
-/** Everything but plain letters, digits and spaces goes by its number, so nothing in a schema can leave its quotes. */
-function writeText(value: string): string {
-  let out = '';
-  for (const character of value) {
-    out += /[A-Za-z0-9 _:,.{}<>/=-]/.test(character) ? character : code(character.codePointAt(0)!);
-  }
-  return `"${out}"`;
-}
-
-function code(point: number): string {
-  return point > 0xffff
-    ? `\\U${point.toString(16).padStart(8, '0')}`
-    : `\\u${point.toString(16).padStart(4, '0')}`;
 }

@@ -1,6 +1,8 @@
 /** `string`, `number` and `integer` of a JSON Schema as grammars. */
+
+import { exact } from './alternatives.ts';
 import { FORMATS } from './formats.ts';
-import { type Context, exact, type Path, type Schema } from './json-schema.ts';
+import type { Context, Path, Schema } from './json-schema.ts';
 import { anyInteger, anyNumber, anyString, literal, stringOf } from './json-text.ts';
 import { choice, type Node, sequence, text } from './nodes.ts';
 import { type Bounds, decimalsWithin, integersWithin, multiplesWithin } from './numbers.ts';
