@@ -171,7 +171,7 @@ struct PlainStrides {
   int64_t row_a, step_a, row_b, step_b;
 };
 
-__global__ void __launch_bounds__(kPlainThreads) gemm_own_f32_kernel(GemmArguments g, PlainStrides at) {
+__global__ void __launch_bounds__(kPlainThreads, 2) gemm_own_f32_kernel(GemmArguments g, PlainStrides at) {
   __shared__ float tile_a[kPlainDepth][kPlainTile + 4];
   __shared__ float tile_b[kPlainDepth][kPlainTile + 4];
   const auto* a = static_cast<const float*>(g.a);
