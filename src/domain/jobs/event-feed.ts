@@ -18,7 +18,7 @@ interface Watch extends Watched {
 }
 
 /** While events come, and when nothing has come for a while. */
-const FAST_MS = 20;
+const FAST_MS = 10;
 const SLOW_MS = 250;
 /** A job that writes now and then is met within this long; the pause grows by this factor with every empty round. */
 const GROWTH = 1.2;
