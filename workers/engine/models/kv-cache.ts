@@ -9,6 +9,8 @@ export class KvCache {
   /** Per layer, [blocks·blockSize, Hkv·D] of the dtype of activations. */
   readonly keys: Tensor[] = [];
   readonly values: Tensor[] = [];
+  /** Disposed with the cache: what was made for its tensors. */
+  readonly companions: { dispose(): void }[] = [];
 
   /** @throws code LATHE_OUT_OF_MEMORY; nothing stays allocated then */
   constructor(model: Model, options: { blocks: number; blockSize?: number }) {
@@ -39,6 +41,7 @@ export class KvCache {
   }
 
   dispose(): void {
+    for (const companion of this.companions.splice(0)) companion.dispose();
     for (const tensor of [...this.keys, ...this.values]) tensor.dispose();
   }
 }

@@ -2,12 +2,14 @@
  * The decoder over a paged key/value cache, for serving: a batch mixes prefill and decode tokens of many sequences, and
  * each range of rows may use its own adapter. Same decoder function as training; see decoder.ts.
  */
+import { recorderOf } from '../graphs.ts';
 import { type PagedLayout, pagedAttention } from '../ops/attention.ts';
 import { gatherRows } from '../ops/embedding.ts';
 import { addLowRank, linear, linearPacked } from '../ops/linear.ts';
 import { rmsNorm } from '../ops/norm.ts';
 import type { LoraAdapter } from '../peft/lora.ts';
 import { scope, Tensor } from '../tensor.ts';
+import { DecodeGraphs } from './decode-graphs.ts';
 import { decoderForward, type Strategy } from './decoder.ts';
 import type { KvCache } from './kv-cache.ts';
 import type { Model } from './model.ts';
@@ -42,43 +44,81 @@ export interface PagedBatch {
   adapters: AdapterRange[];
 }
 
+/** A batch's index arrays on the device, in the shapes of PagedBatch. */
+export interface PagedInputs {
+  ids: Tensor;
+  positions: Tensor;
+  cuSeqlensQ: Tensor;
+  contextLens: Tensor;
+  blockTables: Tensor;
+  slots: Tensor;
+  logitRows: Tensor;
+}
+
 /** Runs the new tokens, extends the cache, and returns logits [logitRows.length, V] in f32. */
 export function pagedLogits(model: Model, batch: PagedBatch, cache: KvCache): Float32Array {
   checkRanges(batch);
+  const recorded = graphsOf(model, cache)?.logits(batch) ?? null;
+  if (recorded !== null) return recorded;
   return scope(() => {
     const { device, config } = model;
-    const sequences = batch.contextLens.length;
-    const layout: PagedLayout = {
-      blockTables: Tensor.fromInt32(device, batch.blockTables, [sequences, batch.maxBlocks]),
-      cuSeqlensQ: Tensor.fromInt32(device, batch.cuSeqlensQ),
-      contextLens: Tensor.fromInt32(device, batch.contextLens),
-      slots: Tensor.fromInt32(device, batch.slots),
-      blockSize: cache.blockSize,
-    };
-    const strategy: Strategy = {
-      linear: (_tape, x, layer) => linearWithAdapters(x, layer, batch.adapters),
-      attend: (_tape, q, k, v, layer, shape) =>
-        pagedAttention(q, k, v, cache.keys[layer]!, cache.values[layer]!, layout, shape),
-    };
-    const input = {
+    const inputs: PagedInputs = {
       ids: Tensor.fromInt32(device, batch.ids),
       positions: Tensor.fromInt32(device, batch.positions),
-      rotary: model.rope.covering(positionCount(batch.positions)),
-      activationDtype: model.activationDtype,
+      cuSeqlensQ: Tensor.fromInt32(device, batch.cuSeqlensQ),
+      contextLens: Tensor.fromInt32(device, batch.contextLens),
+      blockTables: Tensor.fromInt32(device, batch.blockTables, [batch.contextLens.length, batch.maxBlocks]),
+      slots: Tensor.fromInt32(device, batch.slots),
+      logitRows: Tensor.fromInt32(device, batch.logitRows),
     };
-    const hidden = decoderForward(config, model.weights, input, strategy, { tape: null });
-    const wanted = gatherRows(null, hidden, Tensor.fromInt32(device, batch.logitRows));
-    return headLogits(model, rmsNorm(null, wanted, model.weights.finalNorm, config.rmsNormEps));
+    const logits = Tensor.empty(device, [batch.logitRows.length, config.vocabSize], 'f32');
+    runPaged(model, inputs, batch.adapters, cache, positionCount(batch.positions), logits);
+    return logits.toFloat32();
   });
 }
 
-function headLogits(model: Model, x: Tensor): Float32Array {
+const graphs = new WeakMap<KvCache, DecodeGraphs>();
+
+/** The recorded decode steps over this cache; null on a device that runs ops when they are called. */
+function graphsOf(model: Model, cache: KvCache): DecodeGraphs | null {
+  const known = graphs.get(cache);
+  if (known !== undefined) return known;
+  const recorder = recorderOf(model.device);
+  if (recorder === null) return null;
+  const made = new DecodeGraphs(model, cache, recorder);
+  graphs.set(cache, made);
+  return made;
+}
+
+/** The forward over given inputs into given logits. `positions` is more than the highest position. */
+export function runPaged(
+  model: Model,
+  inputs: PagedInputs,
+  adapters: readonly AdapterRange[],
+  cache: KvCache,
+  positions: number,
+  logits: Tensor,
+): void {
+  const { config } = model;
+  const layout: PagedLayout = { ...inputs, blockSize: cache.blockSize };
+  const strategy: Strategy = {
+    linear: (_tape, x, layer) => linearWithAdapters(x, layer, adapters),
+    attend: (_tape, q, k, v, layer, shape) =>
+      pagedAttention(q, k, v, cache.keys[layer]!, cache.values[layer]!, layout, shape),
+  };
+  const input = {
+    ids: inputs.ids,
+    positions: inputs.positions,
+    rotary: model.rope.covering(positions),
+    activationDtype: model.activationDtype,
+  };
+  const hidden = decoderForward(config, model.weights, input, strategy, { tape: null });
+  const wanted = gatherRows(null, hidden, inputs.logitRows);
+  const x = rmsNorm(null, wanted, model.weights.finalNorm, config.rmsNormEps);
   const { head } = model.weights;
-  const logits = Tensor.empty(model.device, [x.dim(0), model.config.vocabSize], 'f32');
   const { native } = model.device;
   if (head.packed !== null) native.gemmPacked(logits.handle, x.handle, head.packed.handle, 1, 0);
   else native.gemm(logits.handle, x.handle, head.weight!.handle, false, true, 1, 0);
-  return logits.toFloat32();
 }
 
 /** One product with the shared weight for all rows, then each range's low-rank branch on its own rows. */
