@@ -57,3 +57,12 @@ it('the own matrix product, in every transposition', async () => {
   expect(failed(lines), `LATHE_TEST_SEED=${RUN_SEED}`).toEqual([]);
   expect(lines.length).toBe(40);
 }, 120_000);
+
+it('the device pool keeps blocks apart and joins them again; host copies know when they are stale', async () => {
+  const program = join(folder, 'pool');
+  const sources = [join(checks, 'pool_check.cc'), join(native, 'cuda', 'memory.cc')];
+  await run('g++', [...FLAGS, '-O1', ...sources, '-o', program]);
+  const lines = await results(program);
+  expect(failed(lines), `LATHE_TEST_SEED=${RUN_SEED}`).toEqual([]);
+  expect(lines.length).toBe(25);
+}, 120_000);
