@@ -5,6 +5,8 @@
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { randomSchema } from '../../bench/random-schema.ts';
+import { schemaGrammar } from '../../src/inference/grammar/json-schema.ts';
+import { Grammars } from '../../workers/inference/grammar/grammars.ts';
 import { TinyWorker, TinyWorld } from './tiny-worker.ts';
 
 let world: TinyWorld;
@@ -99,6 +101,24 @@ describe('answers under a schema', { timeout: 60_000 }, () => {
       code: 'invalid_json_schema',
     });
     expect(answer.error?.message).toContain("'uniqueItems' is not supported");
+  });
+
+  it('outlive an abort of the matcher and a grammar that takes too long', async () => {
+    const broken = worker.grammars.compile({ kind: 'ebnf', text: 'root ::= nowhere' }, 'response_format');
+    await expect(broken).rejects.toMatchObject({ status: 400, code: 'schema_too_complex' });
+    const answer = await worker.ask({ content: 'Hi', ...format({ const: 'still here' }) });
+    expect([answer.error, answer.text]).toEqual([null, ['"still here"']]);
+    const hurried = new Grammars({
+      modelDirectory: world.modelDirectory,
+      threads: 1,
+      deadlineMilliseconds: 1,
+      connect: (_thread, port) => port.close(),
+    });
+    const slow = schemaGrammar({ type: 'string', maxLength: 2000, minLength: 1000 });
+    await expect(hurried.compile({ kind: 'ebnf', text: slow }, 'tools')).rejects.toMatchObject({
+      param: 'tools',
+    });
+    await hurried.close();
   });
 
   it('survive a grammar thread that dies in the middle', async () => {

@@ -13,6 +13,7 @@ import {
   loadMatcherLibrary,
   type MatcherLibrary,
 } from '../../workers/inference/grammar/matcher-library.ts';
+import { constraintOf } from '../../workers/inference/tools/constraint.ts';
 
 const SHIPPED = `${import.meta.dirname}/../../models/lathe-tiny`;
 let library: MatcherLibrary;
@@ -216,6 +217,71 @@ describe('objects and arrays', { timeout: 60_000 }, () => {
   });
 });
 
+describe('free text with tagged calls', { timeout: 60_000 }, () => {
+  it('is free until a tag begins, and a valid call from there on', async () => {
+    const format = {
+      begin: '<tool_call>\n{"name": "',
+      middle: '", "arguments": ',
+      end: '}\n</tool_call>',
+      separator: '\n',
+    };
+    const tool = {
+      name: 'f',
+      strict: true,
+      parameters: {
+        type: 'object',
+        properties: { a: { enum: [1, 2] } },
+        required: ['a'],
+        additionalProperties: false,
+      },
+    };
+    const source = constraintOf({
+      tools: [tool],
+      toolFormat: format,
+      choice: { mode: 'auto', names: null, parallel: true },
+      format: null,
+    });
+    expect(source?.kind).toBe('tags');
+    const grammar = await compiler.compileStructuralTag(JSON.parse(source!.text));
+    const call = (args: string) => `<tool_call>\n{"name": "f", "arguments": ${args}}\n</tool_call>`;
+    for (const [text, good] of [
+      ['Hello < you', true],
+      [call('{"a":1}'), true],
+      [`So: ${call('{"a": 2}')}\n${call('{"a":1}')}`, true],
+      [call('{"a":3}'), false],
+      ['<tool_call>nonsense', false],
+    ] as const) {
+      const matcher = await library.GrammarMatcher.createGrammarMatcher(grammar);
+      const read = tokenizer.encode(text).every((token) => matcher.acceptToken(token));
+      expect([text, read]).toEqual([text, good]);
+      matcher.dispose();
+    }
+  });
+
+  it('does not begin like a call where calls have no tag', async () => {
+    const format = { begin: '{"name": "', middle: '", "parameters": ', end: '}', separator: null };
+    const source = constraintOf({
+      tools: [{ name: 'f', strict: true }],
+      toolFormat: format,
+      choice: { mode: 'auto', names: null, parallel: true },
+      format: null,
+    });
+    const grammar = await compiler.compileGrammar(source!.text, 'root');
+    for (const [text, good] of [
+      ['Hello {"name": 1}', true],
+      ['{"name": "f", "parameters": {}}', true],
+      ['{"name": "g", "parameters": {}}', false],
+    ] as const) {
+      const matcher = await library.GrammarMatcher.createGrammarMatcher(grammar);
+      expect([text, tokenizer.encode(text).every((token) => matcher.acceptToken(token))]).toEqual([
+        text,
+        good,
+      ]);
+      matcher.dispose();
+    }
+  });
+});
+
 describe('refusals', () => {
   const refusal = (schema: unknown, options: SchemaOptions = {}): SchemaRefusal => {
     try {
@@ -277,6 +343,18 @@ describe('refusals', () => {
     expect(refusal(deep).keyword).toBe('schema');
     refusal({ type: 'string', pattern: '((((a{1000}){1000}){1000}){1000})' });
     refusal({ enum: Array.from({ length: 2000 }, (_, i) => i) });
+    const chain = Array.from({ length: 3000 }, (_, i) => [
+      `a${i}`,
+      { type: 'array', items: { $ref: `#/$defs/a${i + 1}` } },
+    ]);
+    expect(refusal({ $ref: '#/$defs/a0', $defs: Object.fromEntries(chain) }).keyword).toBe('$ref');
+    const costly = Array.from({ length: 50 }, (_, i) => [
+      `p${i}`,
+      { type: 'string', pattern: '(a|b)*a(a|b){10}' },
+    ]);
+    refusal({ type: 'object', properties: Object.fromEntries(costly) });
+    schemaGrammar({ anyOf: [{ type: 'string', maxLength: 2000 }, { type: 'null' }, { type: 'number' }] });
+    schemaGrammar({ enum: Array.from({ length: 1000 }, (_, i) => `value ${i} ${'x'.repeat(100)}`) });
     refusal({ type: 'string', pattern: '(a|b)*a(a|b){20}' });
     expect(performance.now() - started).toBeLessThan(5_000);
   });

@@ -4,16 +4,16 @@
  */
 import { deterministic, TooManyStates } from './automaton.ts';
 import { type Context, node, type Path, type Schema } from './json-schema.ts';
-import { choice, type Node } from './nodes.ts';
+import { choice, type Node, sequence, text } from './nodes.ts';
 import { SchemaRefusal } from './refusal.ts';
 
 /**
  * A text without nested values, written so that the matcher reads it rightly (automaton.ts).
  * @throws SchemaRefusal when that takes too many states
  */
-export function exact({ rules, prefix }: Context, regular: Node, path: Path): Node {
+export function exact({ rules, prefix, budget }: Context, regular: Node, path: Path): Node {
   try {
-    return deterministic(rules, regular, prefix);
+    return deterministic(rules, regular, prefix, budget);
   } catch (error) {
     if (error instanceof TooManyStates)
       throw new SchemaRefusal(path, 'schema', 'is too complex to be told apart.');
@@ -92,4 +92,29 @@ function constants(schema: Schema): Map<string, string[]> {
       );
   }
   return found;
+}
+
+/** One of several literal texts, as the tree of what they begin with in common. */
+export function anyTextOf(texts: readonly string[]): Node {
+  const sorted = [...new Set(texts)].toSorted().map((one) => [...one]);
+  const from = (low: number, high: number, at: number): Node => {
+    const [first, last] = [sorted[low]!, sorted[high - 1]!];
+    let shared = at;
+    while (shared < first.length && first[shared] === last[shared]) shared++;
+    const lead = text(first.slice(at, shared).join(''));
+    if (high - low === 1) return lead;
+    const options: Node[] = [];
+    let start = low;
+    if (first.length === shared) {
+      options.push(text(''));
+      start++;
+    }
+    for (let end = start + 1; start < high; end++) {
+      if (end < high && sorted[end]![shared] === sorted[start]![shared]) continue;
+      options.push(from(start, end, shared));
+      start = end;
+    }
+    return sequence(lead, choice(...options));
+  };
+  return from(0, sorted.length, 0);
 }

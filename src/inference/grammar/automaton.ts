@@ -7,13 +7,20 @@ import { choice, type Node, type Rules, repeat, rule, sequence, text } from './n
 
 export class TooManyStates extends Error {}
 
-const STATES_MAX = 4_000;
+/** How many more deterministic states a grammar may have; each is work and text. */
+export interface StateBudget {
+  states: number;
+}
+
+const LOOSE_STATES_MAX = 16_000;
+/** States written inside each other at most; deeper ones become rules. */
+const INLINE_MAX = 40;
 const ASCII = 128;
 
-/** Transitions of one state of the non-deterministic automaton. */
+/** Transitions of one state of the non-deterministic automaton; equal keys accept the same symbols. */
 interface Loose {
   empty: number[];
-  on: { accepts: (symbol: number) => boolean; to: number }[];
+  on: { key: string; accepts: (symbol: number) => boolean; to: number }[];
 }
 
 /** Symbols: ASCII characters by themselves, each other character that the node names, and one for all the rest. */
@@ -29,23 +36,23 @@ interface Strict {
  * The same texts as `node`, which must not refer to rules, as rules that are deterministic.
  * @throws TooManyStates
  */
-export function deterministic(rules: Rules, node: Node, prefix: string): Node {
+export function deterministic(rules: Rules, node: Node, prefix: string, budget: StateBudget): Node {
   const states: Loose[] = [{ empty: [], on: [] }];
   const named = new Set<number>();
   const end = build(states, node, 0, named);
-  const strict = determine(states, end, named);
+  const strict = determine(states, end, named, budget);
   return write(rules, strict, prefix);
 }
 
 /** Adds `node` after state `from`; the state after it. */
 function build(states: Loose[], node: Node, from: number, named: Set<number>): number {
   const add = (): number => {
-    if (states.length >= 4 * STATES_MAX) throw new TooManyStates();
+    if (states.length >= LOOSE_STATES_MAX) throw new TooManyStates();
     return states.push({ empty: [], on: [] }) - 1;
   };
-  const after = (at: number, accepts: (symbol: number) => boolean): number => {
+  const after = (at: number, key: string, accepts: (symbol: number) => boolean): number => {
     const to = add();
-    states[at]!.on.push({ accepts, to });
+    states[at]!.on.push({ key, accepts, to });
     return to;
   };
   switch (node.kind) {
@@ -54,13 +61,13 @@ function build(states: Loose[], node: Node, from: number, named: Set<number>): n
       for (const character of node.text) {
         const point = character.codePointAt(0)!;
         if (point >= ASCII) named.add(point);
-        at = after(at, (symbol) => symbol === point);
+        at = after(at, String(point), (symbol) => symbol === point);
       }
       return at;
     }
     case 'chars': {
       const { ranges, wide } = node;
-      return after(from, (symbol) =>
+      return after(from, `${ranges.join(' ')} ${wide}`, (symbol) =>
         symbol === OTHER || symbol >= ASCII
           ? wide
           : ranges.some(([low, high]) => low <= symbol && symbol <= high),
@@ -100,8 +107,8 @@ function build(states: Loose[], node: Node, from: number, named: Set<number>): n
   }
 }
 
-function determine(states: Loose[], end: number, named: ReadonlySet<number>): Strict[] {
-  const symbols = [...Array.from({ length: ASCII }, (_, i) => i), ...named, OTHER];
+function determine(states: Loose[], end: number, named: ReadonlySet<number>, budget: StateBudget): Strict[] {
+  const classes = symbolClasses(states, named);
   const strict: Strict[] = [];
   const known = new Map<string, number>();
   const sets: number[][] = [];
@@ -109,7 +116,7 @@ function determine(states: Loose[], end: number, named: ReadonlySet<number>): St
     const key = set.join(',');
     const found = known.get(key);
     if (found !== undefined) return found;
-    if (sets.length >= STATES_MAX) throw new TooManyStates();
+    if (--budget.states < 0) throw new TooManyStates();
     known.set(key, sets.length);
     strict.push({ accepting: set.includes(end), exits: new Map() });
     return sets.push(set) - 1;
@@ -118,15 +125,30 @@ function determine(states: Loose[], end: number, named: ReadonlySet<number>): St
   for (let i = 0; i < sets.length; i++) {
     const moves = sets[i]!.flatMap((state) => states[state]!.on);
     if (moves.length === 0) continue;
-    for (const symbol of symbols) {
-      const reached = moves.filter(({ accepts }) => accepts(symbol)).map(({ to }) => to);
+    for (const symbols of classes) {
+      const reached = moves.filter(({ accepts }) => accepts(symbols[0]!)).map(({ to }) => to);
       if (reached.length === 0) continue;
       const target = enter(closure(states, reached));
       const { exits } = strict[i]!;
-      exits.set(target, [...(exits.get(target) ?? []), symbol]);
+      exits.set(
+        target,
+        [...(exits.get(target) ?? []), ...symbols].toSorted((a, b) => a - b),
+      );
     }
   }
   return strict;
+}
+
+/** Symbols that no transition tells apart, together. */
+function symbolClasses(states: Loose[], named: ReadonlySet<number>): number[][] {
+  const tests = new Map(states.flatMap(({ on }) => on.map(({ key, accepts }) => [key, accepts] as const)));
+  const classes = new Map<string, number[]>();
+  for (const symbol of [...Array.from({ length: ASCII }, (_, i) => i), ...named, OTHER]) {
+    let signature = '';
+    for (const accepts of tests.values()) signature += accepts(symbol) ? '1' : '0';
+    classes.set(signature, [...(classes.get(signature) ?? []), symbol]);
+  }
+  return [...classes.values()];
 }
 
 /** The states that are reached without reading, in order. */
@@ -144,7 +166,8 @@ function write(rules: Rules, states: Strict[], prefix: string): Node {
   for (const [i, { exits }] of states.entries()) {
     for (const target of exits.keys()) if (target !== i && useful.has(target)) arrivals[target]!++;
   }
-  const isRule = (state: number) => state === 0 || arrivals[state]! > 1;
+  const levels = levelsOf(states, arrivals);
+  const isRule = (state: number) => levels[state] === 0;
   const body = (state: number): Node => {
     const { accepting, exits } = states[state]!;
     const options: Node[] = accepting ? [text('')] : [];
@@ -163,6 +186,17 @@ function write(rules: Rules, states: Strict[], prefix: string): Node {
     if (useful.has(state) && isRule(state)) rules.define(`${stem}_${state}`, body(state));
   }
   return rule(`${stem}_0`);
+}
+
+/** How deep each state is written inside another's rule; 0 = it is a rule. A state comes after the one it is in. */
+function levelsOf(states: Strict[], arrivals: readonly number[]): number[] {
+  const levels = new Array<number>(states.length).fill(0);
+  for (const [i, { exits }] of states.entries()) {
+    for (const target of exits.keys()) {
+      if (target > i && arrivals[target] === 1) levels[target] = (levels[i]! + 1) % INLINE_MAX;
+    }
+  }
+  return levels;
 }
 
 /** States from which the end can be reached. */

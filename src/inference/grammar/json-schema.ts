@@ -3,11 +3,12 @@
  * promised is refused by the keyword's name; with `lenient`, it is left out of the promise instead (as OpenAI treats
  * functions that are not strict). Objects and arrays are in containers.ts, strings and numbers in scalars.ts.
  */
-import { alternatives, combination, exact } from './alternatives.ts';
+import { alternatives, anyTextOf, combination } from './alternatives.ts';
+import type { StateBudget } from './automaton.ts';
 import { arrayNode, objectNode } from './containers.ts';
 import { toEbnf } from './ebnf.ts';
-import { anyBoolean, anyValue, literal } from './json-text.ts';
-import { choice, type Node, Rules, rule, text } from './nodes.ts';
+import { anyBoolean, anyValue } from './json-text.ts';
+import { type Node, Rules, rule, text } from './nodes.ts';
 import { SchemaRefusal } from './refusal.ts';
 import { numberNode, stringNode } from './scalars.ts';
 
@@ -28,10 +29,18 @@ export interface Context {
   readonly options: SchemaOptions;
   /** Prefix of this schema's own rules. */
   readonly prefix: string;
-  budget: { properties: number; values: number; schemas: number };
+  budget: StateBudget & { properties: number; values: number; schemas: number; references: number };
 }
 
-const LIMITS = { properties: 5_000, values: 1_000, schemas: 5_000, depth: 32, ebnfBytes: 1_000_000 };
+const LIMITS = {
+  properties: 5_000,
+  values: 1_000,
+  schemas: 5_000,
+  states: 12_000,
+  references: 200,
+  depth: 32,
+  ebnfBytes: 2_000_000,
+};
 
 const ANNOTATIONS = new Set([
   '$schema',
@@ -81,7 +90,7 @@ export function schemaNode(rules: Rules, schema: unknown, options: SchemaOptions
     root: schema,
     options,
     prefix,
-    budget: { properties: LIMITS.properties, values: LIMITS.values, schemas: LIMITS.schemas },
+    budget: { ...LIMITS },
   };
   return reference(context, '#', []);
 }
@@ -157,8 +166,12 @@ function reference(context: Context, target: unknown, path: Path): Node {
     );
   const name = ruleName(context, target);
   if (context.rules.has(name)) return rule(name);
+  if (--context.budget.references < 0)
+    throw new SchemaRefusal(path, '$ref', `leads through more than ${LIMITS.references} references.`);
   context.rules.reserve(name);
-  return context.rules.define(name, node(context, resolve(context, target, path), pointer(target)));
+  const found = node(context, resolve(context, target, path), pointer(target));
+  context.budget.references++;
+  return context.rules.define(name, found);
 }
 
 function ruleName({ prefix }: Context, target: string): string {
@@ -206,7 +219,7 @@ function values(context: Context, list: unknown, schema: Schema, path: Path): No
   const types = typesOf(schema, path);
   const allowed = list.filter((value) => types === null || types.some((type) => isOfType(value, type)));
   if (allowed.length === 0) throw new SchemaRefusal(path, 'enum', "has no value of the schema's type.");
-  return exact(context, choice(...allowed.map(literal)), path);
+  return anyTextOf(allowed.map((value) => JSON.stringify(value)));
 }
 
 function isOfType(value: unknown, type: string): boolean {

@@ -1,10 +1,10 @@
 /** `string`, `number` and `integer` of a JSON Schema as grammars. */
 
-import { exact } from './alternatives.ts';
+import { anyTextOf, exact } from './alternatives.ts';
 import { FORMATS } from './formats.ts';
 import type { Context, Path, Schema } from './json-schema.ts';
-import { anyInteger, anyNumber, anyString, literal, stringOf } from './json-text.ts';
-import { choice, type Node, sequence, text } from './nodes.ts';
+import { anyInteger, anyNumber, anyString, stringOf } from './json-text.ts';
+import { type Node, sequence, text } from './nodes.ts';
 import { type Bounds, decimalsWithin, integersWithin, multiplesWithin } from './numbers.ts';
 import { SchemaRefusal } from './refusal.ts';
 import { RegexRefusal, regexNode } from './regex.ts';
@@ -18,8 +18,7 @@ export function stringNode(context: Context, schema: Schema, path: Path): Node {
   const { rules, options } = context;
   const min = length(schema, 'minLength', path) ?? 0;
   const max = length(schema, 'maxLength', path);
-  const found = expressionOf(schema, path, options.lenient ?? false);
-  const expression = found && exact(context, found, path);
+  const expression = expressionOf(context, schema, path);
   if (expression) {
     if (max === null && min === 0) return expression;
     if (!options.lenient) {
@@ -42,21 +41,26 @@ export function stringNode(context: Context, schema: Schema, path: Path): Node {
 }
 
 /** `pattern`, else `format`; a pattern that is no grammar gives way to a format beside it, which says the same. */
-function expressionOf(schema: Schema, path: Path, lenient: boolean): Node | null {
+function expressionOf(context: Context, schema: Schema, path: Path): Node | null {
   const { pattern, format } = schema;
+  const lenient = context.options.lenient ?? false;
   const known = typeof format === 'string' && Object.hasOwn(FORMATS, format) ? FORMATS[format]! : null;
   if (pattern !== undefined) {
     if (typeof pattern !== 'string' || pattern.length > PATTERN_MAX)
       throw new SchemaRefusal(path, 'pattern', `must be a string of at most ${PATTERN_MAX} characters.`);
     try {
-      return quoted(regexNode(pattern));
+      return exact(context, quoted(regexNode(pattern)), path);
     } catch (error) {
       if (!(error instanceof RegexRefusal)) throw error;
       if (known === null && lenient) return null;
       if (known === null) throw new SchemaRefusal(path, 'pattern', error.message);
     }
   }
-  if (known !== null) return quoted(regexNode(known));
+  if (known !== null) {
+    return context.rules.once(`format_${format}`.replaceAll('-', '_'), () =>
+      exact(context, quoted(regexNode(known)), path),
+    );
+  }
   if (format === undefined || lenient) return null;
   const names = Object.keys(FORMATS).join(', ');
   throw new SchemaRefusal(
@@ -81,8 +85,7 @@ export function numberNode(context: Context, type: 'number' | 'integer', schema:
   if (schema.format !== undefined && !options.lenient)
     throw new SchemaRefusal(path, 'format', `of a ${type} is not supported.`);
   const bounds = boundsOf(schema, path);
-  if (schema.multipleOf !== undefined)
-    return exact(context, multiples(bounds, schema.multipleOf, path), path);
+  if (schema.multipleOf !== undefined) return multiples(context, bounds, schema.multipleOf, path);
   if (bounds.min === null && bounds.max === null)
     return type === 'integer' ? anyInteger(rules) : anyNumber(rules);
   const found = type === 'integer' ? integersWithin(bounds) : decimalsWithin(bounds);
@@ -110,12 +113,12 @@ function boundsOf(schema: Schema, path: Path): Bounds {
 }
 
 /** Multiples are listed one by one, so they need bounds unless the step is 1. */
-function multiples(bounds: Bounds, step: unknown, path: Path): Node {
+function multiples(context: Context, bounds: Bounds, step: unknown, path: Path): Node {
   if (typeof step !== 'number' || !Number.isInteger(step) || step < 1)
     throw new SchemaRefusal(path, 'multipleOf', 'is supported for whole numbers of at least 1 only.');
   if (step === 1) {
     const whole = integersWithin(bounds);
-    if (whole) return whole;
+    if (whole) return exact(context, whole, path);
   } else {
     const listed = multiplesWithin(bounds, step, MULTIPLES_MAX);
     if (listed === null)
@@ -124,7 +127,7 @@ function multiples(bounds: Bounds, step: unknown, path: Path): Node {
         'multipleOf',
         `needs a minimum and a maximum with at most ${MULTIPLES_MAX} multiples between them.`,
       );
-    if (listed.length > 0) return choice(...listed.map(literal));
+    if (listed.length > 0) return anyTextOf(listed.map(String));
   }
   throw new SchemaRefusal(path, 'multipleOf', 'leaves no value within the bounds.');
 }
