@@ -1,4 +1,5 @@
 /** Pause and resume with real processes: the job ends with the bytes of one that was never interrupted. */
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { requestCancel, requestPause, requestResume } from '../../src/domain/jobs/states.ts';
 import { useDatabase } from '../helpers/database.ts';
@@ -178,5 +179,27 @@ describe('pause', () => {
     await service.waitFor(id, ({ row }) => row.status === 'cancelled');
     leave.abort();
     await running;
+  });
+
+  it('and a cancel that comes while the checkpoint is saved: it is cancelled, and the worker goes on', async () => {
+    const id = await service.createJob(ENDLESS);
+    // Frozen where it would write the pause, until the cancel is there.
+    const trainer = service.startTrainer(['--failpoint', 'pause.before_row@1=stop'], {
+      LATHE_LEASE_SECONDS: '30',
+    });
+    await service.waitFor(id, ({ row }) => (row.progress?.step ?? 0) >= 1);
+    await ask(id);
+    const isFrozen = () => / T /.test(readFileSync(`/proc/${trainer.child.pid}/stat`, 'utf8'));
+    await vi.waitFor(() => expect(isFrozen()).toBe(true), { timeout: 30_000 });
+    expect(await requestCancel(holder.database, service.projectId, id)).toMatchObject({
+      outcome: 'requested',
+    });
+    trainer.child.kill('SIGCONT');
+    await service.waitFor(id, ({ row }) => row.status === 'cancelled');
+    expect(await trainer.logged('attempt ended')).toMatchObject({ outcome: 'cancelled' });
+    const next = await service.createJob({ ...REQUEST, trainer: { ...REQUEST.trainer, max_steps: 2 } });
+    await service.waitFor(next, ({ row }) => row.status === 'succeeded');
+    trainer.child.kill('SIGTERM');
+    expect(await trainer.exited).toMatchObject({ code: 0 });
   });
 });

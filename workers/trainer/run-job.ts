@@ -228,10 +228,11 @@ async function settle(attempt: Attempt, error: unknown): Promise<JobOutcome> {
   try {
     if (error instanceof LeaseLost) throw error;
     if (!attempt.cancelled.signal.aborted) await keepCommitted(attempt);
-    if (attempt.cancelled.signal.aborted || error instanceof CancelRequested) {
+    const endCancelled = async (): Promise<JobOutcome> => {
       await removeAll((await write(() => cancel(database, fence))).retired);
       return 'cancelled';
-    }
+    };
+    if (attempt.cancelled.signal.aborted || error instanceof CancelRequested) return await endCancelled();
     if (error instanceof JobFailed) {
       const details = error.details.map((detail) => message('error', detail.message, detail.data));
       await removeAll((await write(() => fail(database, fence, error.error, details))).retired);
@@ -239,8 +240,13 @@ async function settle(attempt: Attempt, error: unknown): Promise<JobOutcome> {
     }
     if (error instanceof Paused) {
       attempt.failpoints.hit('pause.before_row');
-      await write(() => pause(database, fence));
-      return 'paused';
+      try {
+        await write(() => pause(database, fence));
+        return 'paused';
+      } catch (later) {
+        if (!(later instanceof CancelRequested)) throw later;
+        return await endCancelled(); // asked while the checkpoint was saved
+      }
     }
     if (error instanceof HandedOver) {
       await removeAll((await write(() => release(database, fence))).retired);
