@@ -67,7 +67,7 @@ export function createApp(deps: Dependencies): App {
   chatCompletionRoutes(app, deps);
   chatStoredRoutes(app, deps);
   completionRoutes(app, deps);
-  graderRoutes(app, deps, innerRequests(deps));
+  graderRoutes(app, deps, innerRequests(deps, { limited: true }));
   batchRoutes(app, deps);
   adminRoutes(app, deps);
   webhookRoutes(app, deps);

@@ -43,7 +43,7 @@ export async function startServer(config: Config, log: Log): Promise<RunningServ
     const app = createApp({ config, database, storage, log });
     const listening = await listen(app.fetch as Fetch, config);
     const deps = { config, database, storage, log };
-    const batches = startBatchRunner({ ...deps, ask: innerRequests(deps) });
+    const batches = startBatchRunner({ ...deps, ask: innerRequests(deps, { limited: false }) });
     const sweeper = startSweeper({ config, database, storage, log });
     const webhooks = startWebhookDelivery(deps);
     return {

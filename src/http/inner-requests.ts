@@ -1,6 +1,6 @@
 /**
  * The endpoints once more, without a door: requests that the service makes itself on behalf of a project. They pass
- * the same schemas and routes as a client's and get the same answers; keys, rates and sockets play no part.
+ * the same schemas and routes as a client's and get the same answers; keys and sockets play no part.
  */
 import { OpenAPIHono } from '@hono/zod-openapi';
 import type { AnswerRequest } from '../domain/answer-request.ts';
@@ -9,6 +9,7 @@ import type { Identity } from '../domain/keys/lookup.ts';
 import { newId } from '../ids.ts';
 import type { AppEnv } from './context.ts';
 import { errorHandler } from './error-handler.ts';
+import { rateLimit } from './rate-limit.ts';
 import { chatCompletionRoutes } from './routes/chat-completions.ts';
 import { completionRoutes } from './routes/completions.ts';
 import { toApiError } from './validation-error.ts';
@@ -21,8 +22,11 @@ interface Inner {
 /** Endpoints that answer inner requests. */
 export const INNER_ENDPOINTS = ['/v1/chat/completions', '/v1/completions'] as const;
 
-/** Makes the way in; one for the life of the process. */
-export function innerRequests(deps: Dependencies): AnswerRequest {
+/**
+ * Makes the way in; one for the life of the process. With `limited` a request spends the project's requests and tokens
+ * a minute, as one from outside does; batches have room of their own instead.
+ */
+export function innerRequests(deps: Dependencies, { limited }: { limited: boolean }): AnswerRequest {
   const inner = new WeakMap<Request, Inner>();
   const app = new OpenAPIHono<AppEnv>({
     defaultHook: (result) => {
@@ -40,6 +44,7 @@ export function innerRequests(deps: Dependencies): AnswerRequest {
     await next();
     c.res.headers.set('x-request-id', requestId);
   });
+  if (limited) app.use(rateLimit(deps));
   app.onError(errorHandler);
   chatCompletionRoutes(app, deps);
   completionRoutes(app, deps);

@@ -37,11 +37,12 @@ function repairAllOf(node: Node, parts: Node[], schemas: Record<string, Node>): 
   const base = schemas[named.$ref.split('/').at(-1) ?? ''];
   if (base?.additionalProperties !== false || change.properties === undefined) return node;
   const required = [...((base.required as string[]) ?? []), ...((change.required as string[]) ?? [])];
+  const whole = repair(base, schemas) as Node;
   return {
-    ...(repair(base, schemas) as Node),
+    ...whole,
     ...rest,
     ...change,
-    properties: { ...(base.properties as Node), ...(change.properties as Node) },
+    properties: { ...(whole.properties as Node), ...(change.properties as Node) },
     ...(required.length > 0 ? { required: [...new Set(required)] } : {}),
   };
 }

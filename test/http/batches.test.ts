@@ -26,7 +26,7 @@ afterEach(async () => {
 afterAll(() => worker?.stop());
 
 const startRunner = () => {
-  const runner = startBatchRunner({ ...t, ask: innerRequests(t) });
+  const runner = startBatchRunner({ ...t, ask: innerRequests(t, { limited: false }) });
   runners.push(runner);
   return runner;
 };
