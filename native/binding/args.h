@@ -75,7 +75,7 @@ struct Argument;
 /// Tensors of one call; while a graph is recorded, also keeps their memory for as long as the graph lives.
 inline const Tensor& tensor_of(Napi::Value v, const char* name) {
   const TensorObject& object = handle_object(v, name);
-  if (recording()) recording()->push_back(object.storage);
+  if (recording() && !object.storage->made_in_recording()) recording()->push_back(object.storage);
   return object.view;
 }
 

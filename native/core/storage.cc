@@ -16,8 +16,10 @@
 namespace lathe {
 
 std::shared_ptr<Storage> Storage::allocate(int64_t bytes, Device device) {
-  void* data = device == Device::cpu ? pool_allocate(bytes) : backend_for(device).allocate(bytes);
-  return std::shared_ptr<Storage>(new Storage(data, bytes, false, device));
+  if (device == Device::cpu) return std::shared_ptr<Storage>(new Storage(pool_allocate(bytes), bytes, false, device));
+  Backend& backend = backend_for(device);
+  void* data = backend.allocate(bytes);  // opens the device where that has not been done
+  return std::shared_ptr<Storage>(new Storage(data, bytes, false, device, backend.capturing()));
 }
 
 std::shared_ptr<Storage> Storage::map_file(const std::string& path) {

@@ -25,12 +25,14 @@ class Storage {
   int64_t bytes() const { return bytes_; }
   bool mapped() const { return mapped_; }
   Device device() const { return device_; }
+  /// Made while a graph was recorded: the graph keeps the block itself, and reuses it inside once it is released.
+  bool made_in_recording() const { return made_in_recording_; }
   /// Null on the CPU, whose memory the host reads as it is.
   HostCopy* host() { return device_ == Device::cpu ? nullptr : &host_; }
 
  private:
-  Storage(void* data, int64_t bytes, bool mapped, Device device)
-      : data_(data), bytes_(bytes), mapped_(mapped), device_(device) {
+  Storage(void* data, int64_t bytes, bool mapped, Device device, bool made_in_recording = false)
+      : data_(data), bytes_(bytes), mapped_(mapped), device_(device), made_in_recording_(made_in_recording) {
     host_.base = static_cast<const char*>(data);
   }
 
@@ -38,6 +40,7 @@ class Storage {
   int64_t bytes_;
   bool mapped_;
   Device device_;
+  bool made_in_recording_;
   HostCopy host_;
 };
 
