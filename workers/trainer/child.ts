@@ -110,7 +110,7 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
     data.training.longest,
     data.validation?.longest ?? 0,
   );
-  const estimate = estimateMemory(config, dtype, activationDtype, counts, isFull, largestPack);
+  const estimate = estimateMemory(config, dtype, activationDtype, counts, isFull, largestPack, device.kind);
   const capacity = device.capacity();
   const most = capacity === null ? MEMORY_SHARE.machine * totalmem() : MEMORY_SHARE.device * capacity;
   const recompute = estimatedBytes(estimate, false) > most;
