@@ -10,6 +10,7 @@ import { conversation } from './http/conversation.ts';
 import { crossOrigin } from './http/cors.ts';
 import { docsRoutes } from './http/docs.ts';
 import { errorHandler } from './http/error-handler.ts';
+import { bodylessHead } from './http/head.ts';
 import { idempotency } from './http/idempotency.ts';
 import { innerRequests } from './http/inner-requests.ts';
 import { createMetrics } from './http/metrics.ts';
@@ -47,6 +48,7 @@ export function createApp(deps: Dependencies): App {
   app.openAPIRegistry.registerComponent('securitySchemes', 'bearer', { type: 'http', scheme: 'bearer' });
 
   app.use(conversation(deps.log, metrics));
+  app.use(bodylessHead);
   if (deps.config.corsOrigins.length > 0) app.use('/v1/*', crossOrigin(deps.config.corsOrigins));
   app.use(auth(deps));
   app.use(bodyGuard(deps.config.maxBodyBytes, STREAMED));

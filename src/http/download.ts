@@ -22,7 +22,7 @@ interface Range {
 
 /**
  * The answer that streams what `open` gives: all bytes, or the one range that the caller asked for. A body that fails
- * breaks the connection, so a part is never taken for the whole. Throws ApiError 416.
+ * breaks the connection, so a part is never taken for the whole. For HEAD nothing is opened. Throws ApiError 416.
  */
 export async function download(
   c: AppContext,
@@ -31,8 +31,20 @@ export async function download(
 ): Promise<Response> {
   const etag = `"${file.version}"`;
   const range = wantedRange(c.req.header('range'), c.req.header('if-range'), file.bytes, etag);
-  const body = await open(range ?? undefined);
   const bytes = range ? range.end - range.start + 1 : file.bytes;
+  const init = {
+    status: range ? 206 : 200,
+    headers: {
+      'content-type': 'application/octet-stream',
+      'content-length': String(bytes),
+      'content-disposition': contentDisposition(file.filename),
+      'accept-ranges': 'bytes',
+      etag,
+      ...(range && { 'content-range': `bytes ${range.start}-${range.end}/${file.bytes}` }),
+    },
+  };
+  if (c.req.method === 'HEAD') return new Response(null, init);
+  const body = await open(range ?? undefined);
   const whole = async function* () {
     try {
       for await (const chunk of body) {
@@ -45,17 +57,7 @@ export async function download(
     }
   };
   const stream = Readable.from(whole(), { objectMode: false, highWaterMark: 1 << 18 });
-  return new Response(Readable.toWeb(stream) as ReadableStream, {
-    status: range ? 206 : 200,
-    headers: {
-      'content-type': 'application/octet-stream',
-      'content-length': String(bytes),
-      'content-disposition': contentDisposition(file.filename),
-      'accept-ranges': 'bytes',
-      etag,
-      ...(range && { 'content-range': `bytes ${range.start}-${range.end}/${file.bytes}` }),
-    },
-  });
+  return new Response(Readable.toWeb(stream) as ReadableStream, init);
 }
 
 /**

@@ -209,6 +209,15 @@ async function oneOfEverything(): Promise<{ live: string[]; dead: string[] }> {
     });
     kept.push(await put(`${storagePrefix}/model.safetensors`));
   }
+  // Exports of fully tuned models are the models' own files, also when the model is gone or another project's.
+  const whole = await addCheckpoint(ended, 8, { model: { deletedAt: ago(2 * DAY) } });
+  await addOperation({
+    ...{ projectId: t.bob.projectId, status: 'succeeded', storagePrefix: path.dirname(whole.weights) },
+    files: [{ name: path.basename(whole.weights), bytes: 1, sha256: '' }],
+    ...{ finishedAt: ago(DAY), expiresAt: new Date(Date.now() + 60_000) },
+  });
+  live.push(whole.weights);
+  dead.push(whole.optimizer, whole.manifest);
   const received = await addOperation({ kind: 'import' });
   await t.database.db
     .update(modelOperations)

@@ -205,6 +205,19 @@ describe('the feed', () => {
     expect(told.onEnd).toHaveBeenCalledWith(-1);
   });
 
+  it('a reader of a job that has ended takes nothing from one that came later', async () => {
+    const id = await addJob(t, t.alice);
+    const first = await followJob(t, t.alice.projectId, id, null);
+    await first.events.next();
+    await first.events.return!();
+    const second = await followJob(t, t.alice.projectId, id, null);
+    await second.events.next();
+    await first.events.return!(); // a stream may be left twice: at its end and when its connection closes
+    await add(id, 'heard');
+    expect((await second.events.next()).value).toMatchObject([{ message: 'heard' }]);
+    await second.events.return!();
+  });
+
   it('a follower that leaves while it waits is let go', async () => {
     const id = await addJob(t, t.alice);
     const { events } = await followJob(t, t.alice.projectId, id, null);

@@ -27,24 +27,26 @@ const UNANSWERED = {
   cancelled: ['batch_cancelled', 'This request was not executed because the batch was cancelled.'],
 } as const;
 
-/** Everything from the last answer to the batch's end. Throws HoldLost. */
+/** Everything from the last answer to the batch's end. Throws HoldLost, and the reason of `left` when it is aborted. */
 export async function finish(
   deps: Deps,
   hold: Hold,
   storageKey: string,
   unanswered: readonly LinePlace[],
+  left: AbortSignal,
 ): Promise<Outcome> {
   const batch = await finalizeHeld(deps.database.db, hold);
   const outcome: Outcome =
     batch.status === 'cancelling' ? 'cancelled' : unanswered.length > 0 ? 'expired' : 'completed';
   if (outcome !== 'completed')
-    await writeUnanswered(deps, hold, batch.endpoint, storageKey, unanswered, outcome);
+    await writeUnanswered(deps, hold, batch.endpoint, storageKey, unanswered, outcome, left);
   const folder = `projects/${hold.projectId}/batches/${hold.id}/`;
-  for await (const { key } of deps.storage.list(folder)) await deps.storage.delete(key);
+  await removeOlder(deps, hold, folder);
   const files = [
-    await storeRecords(deps, hold, batch, `${folder}e${hold.epoch}/output.jsonl`, false),
-    await storeRecords(deps, hold, batch, `${folder}e${hold.epoch}/errors.jsonl`, true),
+    await storeRecords(deps, hold, batch, `${folder}e${hold.epoch}/output.jsonl`, false, left),
+    await storeRecords(deps, hold, batch, `${folder}e${hold.epoch}/errors.jsonl`, true, left),
   ] as const;
+  left.throwIfAborted();
   await deps.database.transaction(async (tx) => {
     for (const file of files) if (file) await insertFile(tx, file);
     await endHeld(tx, hold, outcome, {
@@ -55,6 +57,17 @@ export async function finish(
   return outcome;
 }
 
+/**
+ * Removes what earlier holders left: they cannot end the batch any more. Newer ones may have ended it already if this
+ * hold is lost, so their files are left alone.
+ */
+async function removeOlder({ storage }: Deps, hold: Hold, folder: string): Promise<void> {
+  for await (const { key } of storage.list(folder)) {
+    const epoch = /^e(\d+)\//.exec(key.slice(folder.length))?.[1];
+    if (epoch !== undefined && Number(epoch) < hold.epoch) await storage.delete(key);
+  }
+}
+
 async function writeUnanswered(
   deps: Deps,
   hold: Hold,
@@ -62,10 +75,12 @@ async function writeUnanswered(
   storageKey: string,
   unanswered: readonly LinePlace[],
   outcome: 'expired' | 'cancelled',
+  left: AbortSignal,
 ): Promise<void> {
   const [code, message] = UNANSWERED[outcome];
   let results: LineResult[] = [];
   const write = async () => {
+    left.throwIfAborted();
     const written = results;
     results = [];
     await deps.database.transaction((tx) => addResults(tx, hold, written));
@@ -79,10 +94,18 @@ async function writeUnanswered(
   await write();
 }
 
-async function storeRecords(deps: Deps, hold: Hold, batch: BatchRow, key: string, failed: boolean) {
+async function storeRecords(
+  deps: Deps,
+  hold: Hold,
+  batch: BatchRow,
+  key: string,
+  failed: boolean,
+  left: AbortSignal,
+) {
+  left.throwIfAborted();
   const first = await recordsAfter(deps.database.db, hold, failed, 0, 1);
   if (first.length === 0) return null;
-  const { bytes, sha256 } = await deps.storage.put(key, recordLines(deps, hold, failed));
+  const { bytes, sha256 } = await deps.storage.put(key, recordLines(deps, hold, failed, left));
   return {
     id: newId('file-'),
     projectId: hold.projectId,
@@ -93,8 +116,14 @@ async function storeRecords(deps: Deps, hold: Hold, batch: BatchRow, key: string
   };
 }
 
-async function* recordLines(deps: Deps, hold: Hold, failed: boolean): AsyncGenerator<Uint8Array> {
+async function* recordLines(
+  deps: Deps,
+  hold: Hold,
+  failed: boolean,
+  left: AbortSignal,
+): AsyncGenerator<Uint8Array> {
   for (let line = 0; ; ) {
+    left.throwIfAborted();
     const page = await recordsAfter(deps.database.db, hold, failed, line, PAGE);
     for (const { record } of page) yield Buffer.from(`${record}\n`);
     if (page.length < PAGE) return;

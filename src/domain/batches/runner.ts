@@ -178,5 +178,5 @@ async function story(
     for (const line of await answeredLines(deps.database.db, hold)) answered.add(line);
   }
   left.throwIfAborted();
-  return finish(deps, hold, storageKey, open());
+  return finish(deps, hold, storageKey, open(), left);
 }

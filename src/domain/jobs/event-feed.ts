@@ -59,7 +59,8 @@ export class EventFeed {
     this.#schedule();
     return () => {
       listeners.delete(listener);
-      if (listeners.size === 0) this.#watches.delete(job.id);
+      // Another watch of the job may stand there by now: this one had ended, or was left before.
+      if (listeners.size === 0 && this.#watches.get(job.id) === watch) this.#watches.delete(job.id);
     };
   }
 

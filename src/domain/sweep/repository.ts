@@ -23,7 +23,8 @@ export async function unlockSweep(client: PoolClient): Promise<void> {
  * a file whose bytes were not swept; a part of an Upload; a model (the files it consists of, and its manifest), a
  * starting point or an export's source of work that has not ended; a checkpoint of a job that has not ended (a job that
  * has, resumes no more: of its checkpoints only what is on offer as a model stays); whatever the holder of a job, a
- * batch or an operation is writing under its current epoch; the result of an export that can still be downloaded.
+ * batch or an operation is writing under its current epoch; the result of an export that can still be downloaded,
+ * which for a fully tuned model is the model's own files, in whatever project they lie.
  */
 export async function liveKeys(
   db: Queryable,
@@ -57,6 +58,9 @@ export async function liveKeys(
       or exists (select 1 from model_operations o where o.input_prefix = k.prefix and o.status in ('queued', 'running'))
       or exists (select 1 from model_operations o where o.project_id = k.project and o.id = k.owner
         and ((o.status = 'running' and k.part = 'e' || o.epoch)
-          or (o.status = 'succeeded' and o.kind = 'export' and o.storage_prefix = k.prefix and o.expires_at > ${since})))`);
+          or (o.status = 'succeeded' and o.kind = 'export' and o.storage_prefix = k.prefix and o.expires_at > ${since})))
+      or exists (select 1 from model_operations o where o.storage_prefix = k.prefix
+        and o.kind = 'export' and o.status = 'succeeded' and o.expires_at > ${since}
+        and o.files @> jsonb_build_array(jsonb_build_object('name', k.name)))`);
   return new Set(rows.map((row) => row.key));
 }
