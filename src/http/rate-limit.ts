@@ -10,6 +10,8 @@ import { type AppEnv, routeOf } from './context.ts';
 import { ruleOf } from './scopes.ts';
 
 const BYTES_PER_TOKEN = 4;
+/** What a text completion generates unless it is told otherwise. */
+const TEXT_TOKENS = 16;
 
 /** Must stand after auth and the body guard. */
 export function rateLimit(deps: Dependencies): MiddlewareHandler<AppEnv> {
@@ -34,13 +36,19 @@ export function rateLimit(deps: Dependencies): MiddlewareHandler<AppEnv> {
   };
 }
 
-/** Tokens that a request is charged for before it runs. */
+/** Tokens that a request is charged for before it runs: of every choice of every prompt, those of `best_of` too. */
 export function countedTokens(body: Record<string, unknown>): number {
   const text = JSON.stringify(body.messages ?? body.prompt ?? '');
   const whole = (value: unknown, otherwise: number) =>
     typeof value === 'number' && Number.isInteger(value) && value > 0 ? value : otherwise;
-  const output = whole(body.max_completion_tokens, whole(body.max_tokens, 0)) * whole(body.n, 1);
-  return Math.max(output, Math.ceil(Buffer.byteLength(text) / BYTES_PER_TOKEN));
+  const { prompt } = body;
+  const each = whole(
+    body.max_completion_tokens,
+    whole(body.max_tokens, prompt === undefined ? 0 : TEXT_TOKENS),
+  );
+  const choices = Math.max(whole(body.n, 1), whole(body.best_of, 1));
+  const prompts = Array.isArray(prompt) && typeof prompt[0] !== 'number' ? prompt.length : 1;
+  return Math.max(each * choices * prompts, Math.ceil(Buffer.byteLength(text) / BYTES_PER_TOKEN));
 }
 
 function* headersOf(spent: Spent): Generator<[string, string]> {

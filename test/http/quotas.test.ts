@@ -10,7 +10,7 @@ import { createAdminKey } from '../../src/domain/keys/admin.ts';
 import { NO_LIMIT } from '../../src/domain/quotas/rate-limits.ts';
 import { countedTokens, duration } from '../../src/http/rate-limit.ts';
 import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
-import { addJob } from './rows.ts';
+import { addJob, addTunedModel } from './rows.ts';
 import { answerOf, ScriptedWorker } from './scripted-worker.ts';
 
 const t = useApp({ maxActiveJobs: 3 });
@@ -39,6 +39,13 @@ const chat = (fields: object = {}, key = t.alice.key) =>
     key,
     json: { model: BASE_MODEL, messages: [{ role: 'user', content: 'hi' }], ...fields },
   });
+
+/** A tuned model whose job is no longer active. */
+const addModel = async (tail: string, checkpoint = false) => {
+  const { id, jobId } = await addTunedModel(t, t.alice, { tail, checkpoint });
+  await t.call('POST', `/v1/fine_tuning/jobs/${jobId}/cancel`);
+  return id;
+};
 
 describe('rate limits', () => {
   it('are off unless somebody sets them, and then say nothing', async () => {
@@ -103,6 +110,10 @@ describe('rate limits', () => {
     expect(never.headers.get('x-should-retry')).toBe('false');
     expect(countedTokens({ messages: 'x'.repeat(398), n: 2, max_tokens: 30 })).toBe(100);
     expect(countedTokens({ prompt: 'x', n: 2, max_tokens: 30 })).toBe(60);
+    expect(countedTokens({ prompt: 'x', n: 2, best_of: 20, max_tokens: 30 })).toBe(600);
+    expect(countedTokens({ prompt: ['x', 'y', 'z'], best_of: 4, max_tokens: 30 })).toBe(360);
+    expect(countedTokens({ prompt: [[1, 2], [3]], max_tokens: 30 })).toBe(60);
+    expect(countedTokens({ prompt: [1, 2, 3] })).toBe(16);
   });
 
   it('are shared by a base model and all that is tuned from it, and by all processes', async () => {
@@ -116,7 +127,7 @@ describe('rate limits', () => {
       });
       return answer.status;
     };
-    const tuned = `ft:${BASE_MODEL}:acme::unknown0:ckpt-step-5`;
+    const tuned = await addModel('limited0', true);
     const statuses = await Promise.all([
       ask(t.app, BASE_MODEL),
       ask(second, tuned),
@@ -125,9 +136,19 @@ describe('rate limits', () => {
       ask(second, tuned),
     ]);
     expect(statuses.filter((status) => status === 429)).toHaveLength(2);
-    expect(statuses.filter((status) => status === 404 || status === 503)).toHaveLength(3);
+    expect(statuses.filter((status) => status === 503)).toHaveLength(3);
     expect((await chat({ model: 'no-such-model' })).status).toBe(404); // and leaves no bucket behind
     expect(await t.database.db.$count(rateLimitBuckets)).toBe(1);
+  });
+
+  it('hold however the name is written', async () => {
+    await limit(2, NO_LIMIT);
+    const tuned = await addModel('encoded0');
+    expect((await chat({ model: encodeURIComponent(BASE_MODEL) })).status).toBe(503);
+    const second = await chat({ model: BASE_MODEL.replace('t', '%74') });
+    expect([second.status, second.headers.get('x-ratelimit-remaining-requests')]).toEqual([503, '0']);
+    for (const model of [BASE_MODEL, encodeURIComponent(BASE_MODEL), encodeURIComponent(tuned)])
+      expect((await chat({ model })).status).toBe(429);
   });
 
   it('reach the SDK as its own error, with the headers', async () => {

@@ -15,7 +15,7 @@ import type {
   WorkerError,
 } from '../../inference/protocol.ts';
 import type { Dependencies } from '../dependencies.ts';
-import { resolveModel } from '../models/registry.ts';
+import { resolveWrittenModel } from '../models/registry.ts';
 import type { TunedModelRow } from '../models/repository.ts';
 import { liveWorkerUrls } from './repository.ts';
 
@@ -57,7 +57,7 @@ export async function startCompletion(
   request: ChatRequest,
   signal: AbortSignal,
 ): Promise<Completion> {
-  const { base, tuned } = await resolveName(deps, projectId, request.model);
+  const { base, tuned } = await resolveWrittenModel(deps, projectId, request.model);
   checkLength(request, base.contextLength);
   const { model: _, tools = null, sampling, ...asked } = request;
   const max = sampling.max_tokens;
@@ -77,25 +77,6 @@ export async function startCompletion(
     fingerprint: fingerprintOf(base.id, tuned?.digest ?? ''),
     events: await firstAnswer(deps, request.model, wire, signal),
   };
-}
-
-/** As resolveModel, for names that came percent-encoded too, as some clients copy them from URLs. */
-async function resolveName(deps: Deps, projectId: string, name: string) {
-  const decoded = /%[0-9a-f]{2}/i.test(name) ? decodedName(name) : name;
-  try {
-    return await resolveModel(deps, projectId, name);
-  } catch (error) {
-    if (decoded === name || !(error instanceof ApiError)) throw error;
-    return resolveModel(deps, projectId, decoded);
-  }
-}
-
-function decodedName(name: string): string {
-  try {
-    return decodeURIComponent(name);
-  } catch {
-    return name; // not an encoding, so a name like any other
-  }
 }
 
 /** What a worker's error event, or its loss after the first token, is to the caller; null for anything else. */

@@ -2,7 +2,7 @@
  * Names that `model` may have: base models, tuned models and their checkpoints. Unknown, foreign and deleted names are
  * one and the same.
  */
-import { modelNotFound, permissionDenied } from '../../errors.ts';
+import { ApiError, modelNotFound, permissionDenied } from '../../errors.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { findSharedModel } from '../jobs/permission-repository.ts';
 import {
@@ -90,4 +90,27 @@ export async function resolveModel(
   const itsBase = tuned && (await findBaseModel(database.db, tuned.baseModel));
   if (!tuned || !itsBase) throw modelNotFound(id);
   return { base: itsBase, tuned };
+}
+
+/** As resolveModel, for names that came percent-encoded too, as some clients copy them from URLs. */
+export async function resolveWrittenModel(
+  deps: Deps,
+  projectId: string,
+  name: string,
+): ReturnType<typeof resolveModel> {
+  const decoded = /%[0-9a-f]{2}/i.test(name) ? decodedName(name) : name;
+  try {
+    return await resolveModel(deps, projectId, name);
+  } catch (error) {
+    if (decoded === name || !(error instanceof ApiError)) throw error;
+    return resolveModel(deps, projectId, decoded);
+  }
+}
+
+function decodedName(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name; // not an encoding, so a name like any other
+  }
 }

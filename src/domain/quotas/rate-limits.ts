@@ -5,10 +5,11 @@
  */
 import type { Config } from '../../config.ts';
 import type { Database } from '../../db/client.ts';
-import { badRequest, outOfRange } from '../../errors.ts';
+import { ApiError, badRequest, outOfRange } from '../../errors.ts';
 import { rateLimitReached } from '../../errors-tenancy.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { Identity } from '../keys/lookup.ts';
+import { resolveWrittenModel } from '../models/registry.ts';
 import { type Bucket, listLimits, takeFromBucket, upsertLimit } from './repository.ts';
 
 /** How a limit that is off is written where OpenAI's shape wants a number; given back, it turns the limit off. */
@@ -69,8 +70,9 @@ export async function changeRateLimit(
 }
 
 /**
- * Spends one request and `tokens` of the model's minute. Null when no limit applies (also to a model that does not
- * exist). Throws ApiError 429 with the time to wait; `onSpent` hears of the buckets in both cases.
+ * Spends one request and `tokens` of the minute of the base model behind `model`, which is any name that the endpoints
+ * serve. Nothing is spent when no limit applies, nor for a model that does not exist. Throws ApiError 429 with the time
+ * to wait; `onSpent` hears of the buckets in both cases.
  */
 export async function spend(
   deps: Pick<Dependencies, 'database' | 'config'>,
@@ -79,9 +81,11 @@ export async function spend(
   tokens: number,
   onSpent: (spent: Spent) => void,
 ): Promise<void> {
-  const base = baseOf(model);
-  const limit = (await cachedLimits(deps, projectId)).find((each) => each.model === base);
-  if (!limit || (limit.requests === NO_LIMIT && limit.tokens === NO_LIMIT)) return;
+  const limits = (await cachedLimits(deps, projectId)).filter(isOn);
+  if (limits.length === 0) return;
+  const base = await baseOf(deps, projectId, model);
+  const limit = limits.find((each) => each.model === base);
+  if (!limit) return;
   const refusal = { model, organization: organization.id, project: projectId };
   if (limit.tokens !== NO_LIMIT && tokens > limit.tokens) {
     throw rateLimitReached({
@@ -93,7 +97,7 @@ export async function spend(
       waitSeconds: null,
     });
   }
-  const bucket = await takeFromBucket(deps.database.db, projectId, base, limit, tokens);
+  const bucket = await takeFromBucket(deps.database.db, projectId, limit.model, limit, tokens);
   onSpent({
     requests: shown(limit.requests, bucket.requests),
     tokens: shown(limit.tokens, bucket.tokens),
@@ -125,9 +129,20 @@ function shown(limit: number, has: number): Spent['requests'] {
   return { limit, remaining: Math.max(0, Math.floor(has)), resetSeconds: missing(limit, has, limit) };
 }
 
-/** The base in a tuned model's name (ft:<base>:<organization>:…), or the name itself. */
-function baseOf(model: string): string {
-  return model.startsWith('ft:') ? (model.split(':')[1] ?? model) : model;
+const isOn = ({ requests, tokens }: RateLimit) => requests !== NO_LIMIT || tokens !== NO_LIMIT;
+
+/** The base model that would answer, looked up as the endpoints do: no spelling of a name passes by its limit. */
+async function baseOf(
+  deps: Pick<Dependencies, 'database'>,
+  projectId: string,
+  model: string,
+): Promise<string | null> {
+  try {
+    return (await resolveWrittenModel(deps, projectId, model)).base.id;
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return null; // the route says that there is none
+    throw error;
+  }
 }
 
 type Cache = Map<string, { limits: RateLimit[]; until: number }>;
