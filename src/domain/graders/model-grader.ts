@@ -14,12 +14,13 @@ import {
   type TextContent,
   type TokenUsage,
 } from './grader.ts';
-import { render, type Sample } from './template.ts';
+import { render, type Sample, type TextRoom } from './template.ts';
 
 /** What a grader works with. */
 export interface Bench {
   item: unknown;
   sample: Sample;
+  room: TextRoom;
   identity: Identity;
   ask: AnswerRequest;
   signal: AbortSignal;
@@ -117,9 +118,9 @@ function samplingOf(params: SamplingParams = {}): Record<string, unknown> {
   return { ...Object.fromEntries(given), max_completion_tokens: limit ?? ANSWER_TOKENS };
 }
 
-const filled = ({ role, content }: GraderMessage, { item, sample }: Bench) => ({
+const filled = ({ role, content }: GraderMessage, { item, sample, room }: Bench) => ({
   role,
-  content: render(textOf(content), item, sample),
+  content: render(textOf(content), item, sample, room),
 });
 
 /** The content as one text. */

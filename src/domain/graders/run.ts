@@ -3,9 +3,11 @@
  * endpoint; nothing that a user wrote is ever executed.
  */
 import { ApiError, invalidValue } from '../../errors.ts';
+import { insufficientScope } from '../../errors-tenancy.ts';
 import type { AnswerRequest } from '../answer-request.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { Identity } from '../keys/lookup.ts';
+import { allows } from '../keys/scopes.ts';
 import { resolveModel } from '../models/registry.ts';
 import { FORMULA_NAME, type Formula, FormulaError, parseFormula } from './formula.ts';
 import {
@@ -19,7 +21,7 @@ import {
   type TokenUsage,
 } from './grader.ts';
 import { type Bench, labelByModel, scoreByModel, textOf } from './model-grader.ts';
-import { render, sampleOf, templateProblem, VariableError } from './template.ts';
+import { render, sampleOf, templateProblem, textRoom, VariableError } from './template.ts';
 import { TEXT_MAX, textSimilarity } from './text-similarity.ts';
 
 export interface GraderRun {
@@ -43,7 +45,10 @@ interface Request {
 
 type Deps = Pick<Dependencies, 'database'> & { ask: AnswerRequest };
 
-/** Throws ApiError for a grader that is wrong whatever the data: templates, names, unknown models. */
+/**
+ * Throws ApiError for a grader that is wrong whatever the data: templates, names, unknown models; 403 when it asks a
+ * model and the key may not.
+ */
 export async function runGrader(
   deps: Deps,
   identity: Identity,
@@ -51,9 +56,12 @@ export async function runGrader(
   signal: AbortSignal,
 ): Promise<GraderRun> {
   checkTexts(grader);
+  if (singles(grader).some(([, each]) => asksModel(each)) && !allows(identity, 'api.model.request'))
+    throw insufficientScope('api.model.request');
   await checkModels(deps, identity.projectId, grader);
   const started = performance.now();
-  const bench: Bench = { item, sample: sampleOf(modelSample), identity, ask: deps.ask, signal };
+  const sample = sampleOf(modelSample);
+  const bench: Bench = { item, sample, room: textRoom(), identity, ask: deps.ask, signal };
   const { grade, parts } =
     grader.type === 'multi'
       ? await gradeAll(grader, bench)
@@ -120,8 +128,8 @@ async function gradeOne(grader: SingleGrader, bench: Bench): Promise<Grade> {
   try {
     if (grader.type === 'score_model') return await scoreByModel(grader, bench);
     if (grader.type === 'label_model') return await labelByModel(grader, bench);
-    const input = render(grader.input, bench.item, bench.sample);
-    const reference = render(grader.reference, bench.item, bench.sample);
+    const input = render(grader.input, bench.item, bench.sample, bench.room);
+    const reference = render(grader.reference, bench.item, bench.sample, bench.room);
     if (grader.type === 'string_check')
       return { reward: checkStrings(grader.operation, input, reference) ? 1 : 0, errors: {} };
     if (input.length > TEXT_MAX || reference.length > TEXT_MAX)
@@ -145,6 +153,8 @@ function singles(grader: Grader): [string, SingleGrader][] {
   if (grader.type !== 'multi') return [['grader', grader]];
   return Object.entries(grader.graders).map(([name, each]) => [`grader.graders.${name}`, each]);
 }
+
+const asksModel = (grader: SingleGrader) => grader.type === 'score_model' || grader.type === 'label_model';
 
 function checkTexts(grader: Grader): void {
   if (grader.type === 'multi') {
@@ -175,7 +185,7 @@ async function checkModels(
   grader: Grader,
 ): Promise<void> {
   for (const [path, each] of singles(grader)) {
-    if (each.type !== 'score_model' && each.type !== 'label_model') continue;
+    if (!asksModel(each)) continue;
     try {
       await resolveModel(deps, projectId, each.model);
     } catch (error) {

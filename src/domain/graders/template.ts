@@ -12,9 +12,17 @@ export interface Sample {
   choices: unknown[];
 }
 
-export type VariableFault = 'invalid_variable_error' | 'sample_parse_error';
+export type VariableFault = 'invalid_variable_error' | 'sample_parse_error' | 'truncated_observation_error';
 
-/** A text names something that is not there. */
+/** How much the texts of one run may still come to, in UTF-16 units: a short template can name a long sample often. */
+export interface TextRoom {
+  left: number;
+}
+
+/** Room for the texts of one run. */
+export const textRoom = (): TextRoom => ({ left: 16 * 2 ** 20 });
+
+/** A text names something that is not there, or comes to more than there is room for. */
 export class VariableError extends Error {
   override name = 'VariableError';
   readonly fault: VariableFault;
@@ -47,8 +55,12 @@ export function templateProblem(text: string): string | null {
   return null;
 }
 
-/** The text with every variable replaced; strings as they are, everything else as JSON. Throws VariableError. */
-export function render(text: string, item: unknown, sample: Sample): string {
+/**
+ * The text with every variable replaced; strings as they are, everything else as JSON. Its length is taken out of
+ * `room`. Throws VariableError.
+ */
+export function render(text: string, item: unknown, sample: Sample, room: TextRoom): string {
+  take(room, text.length);
   return text.replace(VARIABLE, (whole, inner: string) => {
     const path = stepsOf(inner);
     if (!path) throw new VariableError('invalid_variable_error', `'${whole.slice(0, 80)}' is no path.`);
@@ -58,8 +70,16 @@ export function render(text: string, item: unknown, sample: Sample): string {
     const value = valueAt(root === 'item' ? item : sample, steps);
     if (value === undefined)
       throw new VariableError('invalid_variable_error', `There is no '${inner.trim().slice(0, 80)}'.`);
-    return typeof value === 'string' ? value : JSON.stringify(value);
+    const filled = typeof value === 'string' ? value : JSON.stringify(value);
+    take(room, filled.length);
+    return filled;
   });
+}
+
+function take(room: TextRoom, length: number): void {
+  if (length > room.left)
+    throw new VariableError('truncated_observation_error', 'The texts of this run are too long.');
+  room.left -= length;
 }
 
 /** The sample behind a model's text. */
