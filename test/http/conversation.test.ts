@@ -81,7 +81,7 @@ describe('URLs without a route', () => {
       'method_not_allowed',
       'GET, POST, HEAD',
     ]);
-    const get = await t.call('GET', '/v1/chat/completions');
+    const get = await t.call('GET', '/v1/fine_tuning/alpha/graders/run');
     expect([get.status, get.headers.get('allow')]).toEqual([405, 'POST']);
     expect((await t.call('OPTIONS', '/openapi.json')).status).toBe(405);
     expect((await t.call('HEAD', '/v1/models')).status).toBe(200);
