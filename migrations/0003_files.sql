@@ -75,6 +75,3 @@ CREATE INDEX model_operations_project ON model_operations (project_id, created_a
 CREATE INDEX model_operations_claim ON model_operations (created_at) WHERE status IN ('queued', 'running');
 --> statement-breakpoint
 CREATE INDEX model_operations_input ON model_operations (input_prefix) WHERE status IN ('queued', 'running');
---> statement-breakpoint
--- Exports of fully tuned models refer to the model's own files.
-CREATE INDEX model_operations_result ON model_operations (storage_prefix) WHERE status = 'succeeded';

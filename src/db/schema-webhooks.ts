@@ -34,6 +34,7 @@ export const webhookDeliveries = pgTable('webhook_deliveries', {
   body: text('body').notNull(), // the signed bytes: equal in every attempt
   attempts: integer('attempts').notNull().default(0),
   nextAttemptAt: time('next_attempt_at').notNull().default(sql`clock_timestamp()`),
+  takenUntil: time('taken_until'), // an attempt is under way; past: its process died
   lastStatus: integer('last_status'),
   lastError: text('last_error'),
   createdAt: createdAt(),

@@ -199,6 +199,10 @@ describe('the end of a job', () => {
     const made = await hook();
     const kept = await client.webhooks.rotateSecret(made.id, { keep_old_secret_active_for_24_hours: true });
     expect(kept.signing_secret).not.toBe(made.signing_secret);
+    await client.webhooks.test(made.id, { event_type: ALL[0] });
+    const sample = received.pop()!;
+    for (const secret of [made.signing_secret, kept.signing_secret])
+      await client.webhooks.unwrap(sample.body, sample.headers as never, secret);
     await cancelledJob();
     await deliverDue(t);
     for (const secret of [made.signing_secret, kept.signing_secret])

@@ -1,10 +1,17 @@
 /**
  * Carries the outbox to its receivers, at least once: what is due is taken for a while, sent, and noted. Any number of
- * processes may do it at once, and one that dies in the middle loses nothing.
+ * processes may do it at once, and one that dies in the middle loses nothing. Places are filled as they become free, so
+ * receivers that do not answer keep their own places and no others.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Dependencies } from '../dependencies.ts';
-import { type DueDelivery, markDelivered, markFailed, takeDue } from './outbox-repository.ts';
+import {
+  abandonUnwanted,
+  type DueDelivery,
+  markDelivered,
+  markFailed,
+  takeDue,
+} from './outbox-repository.ts';
 import { send } from './send.ts';
 import { signedHeaders } from './signature.ts';
 
@@ -13,14 +20,18 @@ type Deps = Pick<Dependencies, 'database' | 'config' | 'log'>;
 const TIMEOUT_MS = 10_000;
 /** Longer than an attempt can take. */
 const LEASE_SECONDS = 60;
-const AT_ONCE = 16;
+/** Attempts of one process at once; they wait for the network and little else. */
+const AT_ONCE = 32;
+/** Between two looks while deliveries end, so that one look serves several of them. */
+const PAUSE_MS = 10;
 /** Waits after the first, second, … failure; the last one repeats until the event is too old. */
 const BACKOFF_SECONDS = [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400];
 const GIVE_UP_SECONDS = 3 * 86_400;
 
-/** Sends what is due now. @returns how many deliveries were tried */
+/** Sends what is due now and may be taken. @returns how many deliveries were tried */
 export async function deliverDue(deps: Deps): Promise<number> {
-  const due = await takeDue(deps.database.db, AT_ONCE, LEASE_SECONDS);
+  await abandonUnwanted(deps.database.db);
+  const due = await takeDue(deps.database, AT_ONCE, LEASE_SECONDS);
   await Promise.all(due.map((delivery) => deliver(deps, delivery)));
   return due.length;
 }
@@ -47,19 +58,33 @@ export function waitAfter(attempts: number, ageSeconds: number): number | null {
   return wait * (1 + Math.random() / 10);
 }
 
-/** Delivers until stopped; an idle round costs one query. */
+/** Delivers until stopped; an idle look costs three short statements. */
 export function startWebhookDelivery(deps: Deps): { stop(): Promise<void> } {
   const leave = new AbortController();
-  const idleMs = deps.config.webhookPollMilliseconds;
+  const { signal } = leave;
+  const underWay = new Set<Promise<void>>();
+  const away = (err: unknown) => deps.log.warn({ err }, 'webhooks cannot be delivered at the moment');
+  const look = async () => {
+    await abandonUnwanted(deps.database.db);
+    for (const delivery of await takeDue(deps.database, AT_ONCE - underWay.size, LEASE_SECONDS)) {
+      const sending = deliver(deps, delivery)
+        .catch(away)
+        .finally(() => underWay.delete(sending));
+      underWay.add(sending);
+    }
+  };
+  const pause = (milliseconds: number, until: AbortSignal) =>
+    sleep(milliseconds, undefined, { signal: until, ref: false }).catch(() => {}); // woken: the loop looks again
   const work = async () => {
-    while (!leave.signal.aborted) {
-      let busy = false;
-      try {
-        busy = (await deliverDue(deps)) === AT_ONCE;
-      } catch (err) {
-        deps.log.warn({ err }, 'webhooks cannot be delivered at the moment');
-      }
-      if (!busy) await sleep(idleMs, undefined, { signal: leave.signal, ref: false }).catch(() => {}); // woken: the loop ends
+    while (!signal.aborted) {
+      if (underWay.size < AT_ONCE) await look().catch(away);
+      const looked = new AbortController();
+      await Promise.race([
+        pause(deps.config.webhookPollMilliseconds, AbortSignal.any([signal, looked.signal])),
+        ...underWay,
+      ]);
+      looked.abort();
+      await pause(PAUSE_MS, signal);
     }
   };
   const working = work();
@@ -67,6 +92,7 @@ export function startWebhookDelivery(deps: Deps): { stop(): Promise<void> } {
     stop: async () => {
       leave.abort();
       await working;
+      await Promise.all(underWay);
     },
   };
 }

@@ -133,7 +133,10 @@ export async function testEndpoint(
     type: eventType,
     data: { id: `${about}test` },
   });
-  const sent = await send(endpoint.url, signedHeaders(eventId, body, [endpoint.secret], new Date()), body, {
+  const now = new Date();
+  const { secret, oldSecret, oldSecretUntil } = endpoint;
+  const secrets = oldSecret && oldSecretUntil && oldSecretUntil > now ? [secret, oldSecret] : [secret];
+  const sent = await send(endpoint.url, signedHeaders(eventId, body, secrets, now), body, {
     allowPrivate: deps.config.webhookPrivateAddresses,
     timeoutMilliseconds: TEST_TIMEOUT_MS,
   });

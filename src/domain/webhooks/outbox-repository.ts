@@ -3,7 +3,7 @@
  * project only by carrying it along from the row; nothing of it is shown to anybody.
  */
 import { sql } from 'drizzle-orm';
-import type { Queryable } from '../../db/client.ts';
+import type { Database, Queryable } from '../../db/client.ts';
 
 /** A delivery taken for one attempt; `attempts` fences what is written about it. */
 export type DueDelivery = {
@@ -18,37 +18,71 @@ export type DueDelivery = {
   old_secret: string | null;
 };
 
-/** Deliveries of one endpoint that are under way at once: a dead receiver must not hold up the others. */
+/** Attempts under way at once over all processes: a dead receiver holds up neither its project nor the others. */
 const PER_ENDPOINT = 4;
+const PER_PROJECT = 8;
+
+const OPEN = sql`delivered_at is null and abandoned_at is null`;
 
 /**
- * Takes up to `limit` due deliveries, each for `leaseSeconds`: when this process dies, they come due again. What belongs
- * to a deleted or disabled endpoint is given up.
+ * Takes up to `limit` due deliveries, each for `leaseSeconds`: when this process dies, they come due again. Who has the
+ * fewest under way is next, and nobody gets more than the share above.
  */
-export async function takeDue(db: Queryable, limit: number, leaseSeconds: number): Promise<DueDelivery[]> {
-  const { rows } = await db.execute<DueDelivery>(sql`
-    with due as (
-      select d.id from webhook_endpoints e cross join lateral (
-        select id, next_attempt_at from webhook_deliveries
-        where endpoint_id = e.id and delivered_at is null and abandoned_at is null
-          and next_attempt_at <= clock_timestamp()
-        order by next_attempt_at limit ${PER_ENDPOINT} for update skip locked) d
-      order by d.next_attempt_at limit ${limit}
-    )
-    update webhook_deliveries d set attempts = d.attempts + 1,
-      next_attempt_at = clock_timestamp() + make_interval(secs => ${leaseSeconds}),
-      abandoned_at = case when e.deleted_at is null and e.disabled_at is null then null else clock_timestamp() end
-    from due, webhook_endpoints e where d.id = due.id and e.id = d.endpoint_id
-    returning d.id, d.event_id, d.body, d.attempts, d.endpoint_id, e.url, e.secret,
-      extract(epoch from clock_timestamp() - d.created_at)::float8 as age_seconds,
-      case when e.old_secret_until > clock_timestamp() then e.old_secret end as old_secret,
-      d.abandoned_at is not null as abandoned`);
-  return rows.filter((row) => !(row as { abandoned?: boolean }).abandoned);
+export async function takeDue(
+  database: Pick<Database, 'transaction'>,
+  limit: number,
+  leaseSeconds: number,
+): Promise<DueDelivery[]> {
+  return database.transaction(async (tx) => {
+    // Two takes at once would not see each other's shares.
+    await tx.execute(
+      sql`select pg_advisory_xact_lock(hashtextextended('lathe webhooks ' || current_schema(), 0))`,
+    );
+    const { rows } = await tx.execute<DueDelivery>(takeStatement(limit, leaseSeconds));
+    return rows;
+  });
+}
+
+const takeStatement = (limit: number, leaseSeconds: number) => sql`
+  with busy as (
+    select project_id, endpoint_id, count(*)::integer as attempts from webhook_deliveries
+    where taken_until > clock_timestamp() and ${OPEN} group by project_id, endpoint_id
+  ), due as (
+    select d.id, e.project_id, d.next_attempt_at from webhook_endpoints e
+    left join busy on busy.endpoint_id = e.id
+    cross join lateral (
+      select id, next_attempt_at from webhook_deliveries
+      where endpoint_id = e.id and ${OPEN} and next_attempt_at <= clock_timestamp()
+      order by next_attempt_at limit greatest(0, ${PER_ENDPOINT} - coalesce(busy.attempts, 0))) d
+    where e.deleted_at is null and e.disabled_at is null
+  ), ranked as (
+    select due.id, due.next_attempt_at, coalesce(p.attempts, 0)
+      + row_number() over (partition by due.project_id order by due.next_attempt_at, due.id) as share
+    from due left join (select project_id, sum(attempts) as attempts from busy group by project_id) p
+      on p.project_id = due.project_id
+  ), taken as (
+    select d.id from ranked r join webhook_deliveries d on d.id = r.id where r.share <= ${PER_PROJECT}
+    order by r.share, r.next_attempt_at limit ${limit} for update of d skip locked
+  ), held as (
+    select clock_timestamp() + make_interval(secs => ${leaseSeconds}) as until
+  )
+  update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = held.until, taken_until = held.until
+  from taken, held, webhook_endpoints e where d.id = taken.id and e.id = d.endpoint_id
+  returning d.id, d.event_id, d.body, d.attempts, d.endpoint_id, e.url, e.secret,
+    extract(epoch from clock_timestamp() - d.created_at)::float8 as age_seconds,
+    case when e.old_secret_until > clock_timestamp() then e.old_secret end as old_secret`;
+
+/** Gives up what waits for endpoints that are deleted or switched off. */
+export async function abandonUnwanted(db: Queryable): Promise<void> {
+  await db.execute(sql`
+    update webhook_deliveries d set abandoned_at = clock_timestamp() from webhook_endpoints e
+    where e.id = d.endpoint_id and d.delivered_at is null and d.abandoned_at is null
+      and d.next_attempt_at <= clock_timestamp() and (e.deleted_at is not null or e.disabled_at is not null)`);
 }
 
 export async function markDelivered(db: Queryable, delivery: DueDelivery, status: number): Promise<void> {
   await db.execute(sql`
-    update webhook_deliveries set delivered_at = clock_timestamp(), last_status = ${status}, last_error = null
+    update webhook_deliveries set delivered_at = clock_timestamp(), taken_until = null, last_status = ${status}, last_error = null
     where id = ${delivery.id} and attempts = ${delivery.attempts}`);
   await db.execute(sql`
     update webhook_endpoints set failing_since = null where id = ${delivery.endpoint_id} and failing_since is not null`);
@@ -63,7 +97,7 @@ export async function markFailed(
   disableAfterSeconds: number,
 ): Promise<void> {
   await db.execute(sql`
-    update webhook_deliveries set last_status = ${failure.status}::integer, last_error = ${failure.error}::text,
+    update webhook_deliveries set taken_until = null, last_status = ${failure.status}::integer, last_error = ${failure.error}::text,
       next_attempt_at = clock_timestamp() + make_interval(secs => ${waitSeconds ?? 0}::double precision),
       abandoned_at = case when ${waitSeconds === null} then clock_timestamp() end
     where id = ${delivery.id} and attempts = ${delivery.attempts}`);
