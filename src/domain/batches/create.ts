@@ -1,9 +1,11 @@
 /** Batches as their owners see them: created, found, listed, cancelled. Who runs them is runner.ts's affair. */
 import { badRequest, conflict, invalidValue, noSuchBatch } from '../../errors.ts';
+import { insufficientScope } from '../../errors-tenancy.ts';
 import { newId } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { lockFile } from '../files/repository.ts';
 import type { Identity } from '../keys/lookup.ts';
+import { allows } from '../keys/scopes.ts';
 import { type BatchRow, findBatch, insertBatch, listBatches, requestCancel } from './repository.ts';
 
 type Deps = Pick<Dependencies, 'database'>;
@@ -18,7 +20,7 @@ export interface BatchRequestFields {
 
 /**
  * The batch, which waits for a runner. One that already has this `id` was made by an earlier try of the same request,
- * and is the answer. ApiError 400 when the input file is unknown or not for batches.
+ * and is the answer. ApiError 400 when the input file is unknown or not for batches, 403 when the key may not ask models.
  */
 export function createBatch(
   deps: Deps,
@@ -40,6 +42,8 @@ export function createBatch(
         `the file has purpose '${file.purpose}'; a batch reads files of purpose 'batch'.`,
       );
     }
+    // What the lines ask for is asked with this key.
+    if (!allows(identity, 'api.model.request')) throw insufficientScope('api.model.request');
     return insertBatch(tx, { id, projectId, keyId, ...fields });
   });
 }

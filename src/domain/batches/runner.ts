@@ -11,6 +11,7 @@ import { execute } from './execute.ts';
 import { finish } from './finish.ts';
 import { Load, Pause, Slots } from './idle-capacity.ts';
 import { findLines, LINES_MAX } from './input.ts';
+import { cancelWithoutKey } from './key-repository.ts';
 import {
   answeredLines,
   claimBatch,
@@ -97,6 +98,7 @@ async function live(
   const renewing = renew(deps, hold, left, ended);
   let crashes = 0;
   try {
+    if (await cancelWithoutKey(deps.database.db, hold)) log.info('batch ends with its key');
     const described = await describeHold(deps.database.db, hold);
     crashes = described.batch.crashes + 1;
     log.info({ status: described.batch.status }, 'batch taken');
@@ -127,6 +129,7 @@ async function renew(deps: Deps, hold: Hold, left: AbortController, ended: Abort
     if (left.signal.aborted) return;
     const sent = performance.now();
     try {
+      await cancelWithoutKey(deps.database.leases, hold);
       const { status, overdue } = await renewHold(deps.database.leases, hold, deps.config.leaseSeconds);
       trustedUntil = sent + deps.config.leaseSeconds * 1000;
       if (status === 'cancelling' || overdue) ended.abort(ENDED);
