@@ -1,11 +1,16 @@
-/** Steps of paged decoding on random weights: what decode-cpu and the device check time. */
+/** Steps of decoding on random weights, through the device's runner: what decode-cpu and the device check time. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import type { WireSampling } from '../src/inference/protocol.ts';
 import type { Device } from '../workers/engine/device.ts';
+import { SCRATCH_ROWS } from '../workers/engine/models/decode-buckets.ts';
 import { createModel, type Model, type ModelConfig, openModel } from '../workers/engine/models/index.ts';
 import { KvCache } from '../workers/engine/models/kv-cache.ts';
 import { LoraAdapter } from '../workers/engine/peft/lora.ts';
+import { DeviceRunner } from '../workers/inference/device-runner.ts';
+import type { RunItem } from '../workers/inference/model-runner.ts';
+import { Sampler } from '../workers/inference/sampling.ts';
 
 const BLOCK = 16;
 
@@ -20,33 +25,99 @@ export interface DecodeBench {
 export async function decodeBench(
   device: Device,
   config: ModelConfig,
-  options: { dtype: 'f32' | 'bf16'; streams: number; positions: number; r: number },
+  options: {
+    dtype: 'f32' | 'bf16';
+    streams: number;
+    positions: number;
+    r: number;
+    /** Which of the worker's runners; the one that serves on this device unless given. */
+    runner?: 'model' | 'device';
+  },
 ): Promise<DecodeBench> {
   const { dtype, streams: most, positions, r } = options;
-  const model = await servingModel(config, device, dtype);
+  const onDevice = (options.runner ?? (device.kind === 'cpu' ? 'model' : 'device')) === 'device';
+  const model = await servingModel(config, device, dtype, !onDevice);
   const blocksEach = Math.ceil(positions / BLOCK);
-  const cache = new KvCache(model, { blocks: blocksEach * most, blockSize: BLOCK });
+  const scratchRows = onDevice ? SCRATCH_ROWS : 0;
+  const cache = new KvCache(model, { blocks: blocksEach * most, blockSize: BLOCK, scratchRows });
   const lora = { r, lora_alpha: 2 * r, lora_dropout: 0, target_modules: 'all-linear', use_rslora: false };
   const adapters = Array.from({ length: most }, (_, seed) => LoraAdapter.create(model, lora, seed));
+  if (!onDevice)
+    return {
+      model,
+      decode: (streams, position, withAdapters) => {
+        model.forwardPaged(batchOf(streams, position, blocksEach, withAdapters ? adapters : null), cache);
+      },
+      dispose: () => disposeAll([cache, ...adapters, model]),
+    };
+  const runner = new DeviceRunner(model, cache, {
+    vocabSize: config.vocabSize,
+    adapterSlots: most,
+    adapterBytes: Number.MAX_SAFE_INTEGER,
+  });
+  const samplers = Array.from({ length: most }, (_, s) => new Sampler(GREEDY, s, 0));
   return {
     model,
     decode: (streams, position, withAdapters) => {
-      model.forwardPaged(batchOf(streams, position, blocksEach, withAdapters ? adapters : null), cache);
+      const items = samplers
+        .slice(0, streams)
+        .map((sampler, s) => itemOf(s, position, blocksEach, withAdapters ? adapters[s]! : null, sampler));
+      runner.run(items);
     },
-    dispose() {
-      for (const thing of [cache, ...adapters, model]) thing.dispose();
-    },
+    dispose: () => disposeAll([runner, cache, ...adapters, model]),
   };
 }
 
+const GREEDY: WireSampling = {
+  max_tokens: null,
+  temperature: 0,
+  top_p: 1,
+  n: 1,
+  stop: [],
+  seed: null,
+  logprobs: false,
+  top_logprobs: 0,
+  presence_penalty: 0,
+  frequency_penalty: 0,
+  logit_bias: {},
+};
+
+/** The next token of stream `s`, as the inference worker would ask for it. */
+function itemOf(
+  s: number,
+  position: number,
+  blocksEach: number,
+  adapter: LoraAdapter | null,
+  sampler: Sampler,
+): RunItem<LoraAdapter> {
+  return {
+    tokens: Int32Array.of(17 + s),
+    start: position,
+    blocks: Array.from({ length: blocksEach }, (_, b) => s * blocksEach + b),
+    adapterKey: adapter && String(s),
+    adapter,
+    sampler,
+    score: null,
+  };
+}
+
+function disposeAll(things: readonly { dispose(): void }[]): void {
+  for (const thing of things) thing.dispose();
+}
+
 /** Through a folder on disk: only a model that is opened gets its weights in serving layout. */
-async function servingModel(config: ModelConfig, device: Device, dtype: 'f32' | 'bf16'): Promise<Model> {
+async function servingModel(
+  config: ModelConfig,
+  device: Device,
+  dtype: 'f32' | 'bf16',
+  forServing: boolean,
+): Promise<Model> {
   const folder = await mkdtemp(path.join(tmpdir(), 'lathe-bench-'));
   try {
     const random = createModel(config, device, { dtype, seed: 1, trainable: false });
     await random.save(folder);
     random.dispose();
-    return openModel(folder, device, { dtype, forServing: true });
+    return openModel(folder, device, { dtype, forServing });
   } finally {
     await rm(folder, { recursive: true });
   }

@@ -7,6 +7,7 @@
  */
 import type { WireSampling } from '../../src/inference/protocol.ts';
 import { uniformAt } from '../engine/rng.ts';
+import type { Draw } from './device-sampling.ts';
 import type { GrammarState } from './grammar/states.ts';
 
 export interface Sample {
@@ -70,6 +71,32 @@ export class Sampler {
     this.#counts.set(token, (this.#counts.get(token) ?? 0) + 1);
     if (!logprobs) return { token, logprob: 0, top: [] };
     return { token, logprob: logits[token]! - logTotal, top: largest(logits, top_logprobs, logTotal) };
+  }
+
+  /** What sample() would draw by, for a device that draws itself; drawn() tells what it was. */
+  draw(): Draw | 'late' | 'broken' {
+    const mask = this.#grammar?.mask() ?? null;
+    if (mask === 'late' || mask === 'broken') return mask;
+    const { frequency_penalty: frequency, presence_penalty: presence } = this.#sampling;
+    const offsets = new Map(this.#bias);
+    if (frequency !== 0 || presence !== 0) {
+      for (const [token, count] of this.#counts)
+        offsets.set(token, (offsets.get(token) ?? 0) - (count * frequency + presence));
+    }
+    return {
+      sampling: this.#sampling,
+      seed: this.#seed,
+      choice: this.#choice,
+      step: this.#step,
+      offsets,
+      mask,
+    };
+  }
+
+  /** Counts a token that was drawn elsewhere. */
+  drawn(token: number): void {
+    this.#step++;
+    this.#counts.set(token, (this.#counts.get(token) ?? 0) + 1);
   }
 
   /** logit -= count·frequency_penalty + [count > 0]·presence_penalty; logit += bias (OpenAI's API reference). */

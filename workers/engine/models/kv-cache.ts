@@ -6,6 +6,8 @@ import type { Model } from './model.ts';
 export class KvCache {
   readonly blocks: number;
   readonly blockSize: number;
+  /** The first row that belongs to no block, where the option asked for such rows. */
+  readonly scratchRow: number;
   /** Per layer, [blocks·blockSize, Hkv·D] of the dtype of activations. */
   readonly keys: Tensor[] = [];
   readonly values: Tensor[] = [];
@@ -13,12 +15,14 @@ export class KvCache {
   readonly companions: { dispose(): void }[] = [];
 
   /** @throws code LATHE_OUT_OF_MEMORY; nothing stays allocated then */
-  constructor(model: Model, options: { blocks: number; blockSize?: number }) {
+  constructor(model: Model, options: { blocks: number; blockSize?: number; scratchRows?: number }) {
     this.blocks = options.blocks;
     this.blockSize = options.blockSize ?? 16;
+    this.scratchRow = this.blocks * this.blockSize;
+    const scratchBlocks = Math.ceil((options.scratchRows ?? 0) / this.blockSize);
     const { layers, kvHeads, headDim } = model.config;
     const dtype = model.activationDtype;
-    const shape = [this.blocks * this.blockSize, kvHeads * headDim];
+    const shape = [(this.blocks + scratchBlocks) * this.blockSize, kvHeads * headDim];
     try {
       for (let layer = 0; layer < layers; layer++) {
         this.keys.push(keep(Tensor.empty(model.device, shape, dtype)));
