@@ -29,5 +29,20 @@ describe('the log', () => {
     expect(out).not.toContain('ZZZZ');
     expect(out).not.toMatch(/secret\d/);
     expect(out).toContain('sk-[redacted]');
+    const signed = capture((log) => log.warn(`with whsec_${'Q'.repeat(42)}+/=`));
+    expect(signed).toContain('with whsec_[redacted]"');
+  });
+
+  it('tells errors with their causes, codes and stacks', () => {
+    const cause = Object.assign(new Error('refused'), { code: 'ECONNREFUSED' });
+    const both = new AggregateError([cause, new TypeError('second')], 'both', { cause });
+    const { err } = JSON.parse(capture((log) => log.error({ err: both }, 'failed')));
+    expect(err).toMatchObject({
+      type: 'AggregateError',
+      message: 'both',
+      cause: { message: 'refused', code: 'ECONNREFUSED' },
+      errors: [{ message: 'refused' }, { type: 'TypeError', message: 'second' }],
+    });
+    expect(err.stack).toContain('log.test.ts');
   });
 });

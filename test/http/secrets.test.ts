@@ -67,6 +67,36 @@ describe('secrets', () => {
     }
   });
 
+  it('of a statement that failed are in no log line, but what failed is', async () => {
+    const { db } = t.database;
+    await db.execute(sql`alter table webhook_endpoints add constraint refused check (name <> 'refused')`);
+    await db.execute(sql`alter table fine_tuning_jobs add constraint refused check (suffix <> 'refused')`);
+    const url = 'https://example.com/?token=URL-TOKEN';
+    const hook = { name: 'refused', url, event_types: ['batch.failed'] };
+    const training_file = await t.upload(TEN_ROWS);
+    const metadata = { note: 'NOTE-OF-A-JOB\n    at nowhere' };
+    const job = { model: BASE_MODEL, training_file, suffix: 'refused', metadata };
+    const from = t.logged.length;
+    for (const [to, json] of [
+      ['/v1/webhook_endpoints', hook],
+      ['/v1/fine_tuning/jobs', job],
+    ] as const)
+      expect((await t.call('POST', to, { json })).status).toBe(500);
+    const lines = t.logged.slice(from).filter((line) => line.includes('request failed'));
+    expect(lines).toHaveLength(2);
+    for (const line of lines) {
+      expect(line).not.toMatch(/URL-TOKEN|whsec_[^[]|NOTE-OF-A-JOB/);
+      const { err } = JSON.parse(line);
+      expect(err.message).toMatch(/^Failed query: insert into/);
+      expect(err.stack).toMatch(/\n {4}at .*\.ts/);
+      expect(err.cause).toMatchObject({ code: '23514', constraint: 'refused' });
+    }
+    const text = await db.execute(sql`select ${'NOTE-OF-A-CAST'}::integer`).catch((error: unknown) => error);
+    t.log.error({ err: text }, 'cast');
+    expect(t.logged.at(-1)).toContain('invalid input syntax for type integer: \\"[redacted]');
+    expect(t.logged.at(-1)).not.toContain('NOTE-OF-A-CAST');
+  });
+
   it('are not kept by an Idempotency-Key: a repeated creation of a key is a second key', async () => {
     const { key } = await adminKeyOf(t, t.alice);
     const make = () =>
