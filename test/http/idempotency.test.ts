@@ -1,6 +1,6 @@
 /** Creations that are asked for twice: by key, by the SDK's own retries, at once, and after a crash. */
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { once as onceEvent } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { eq, sql } from 'drizzle-orm';
 import OpenAI from 'openai';
@@ -9,6 +9,7 @@ import { createApp } from '../../src/app.ts';
 import { type Database, openDatabase } from '../../src/db/client.ts';
 import { jobs } from '../../src/db/schema.ts';
 import { idempotencyKeys } from '../../src/db/schema-tenancy.ts';
+import { once } from '../../src/domain/idempotency/repeatable.ts';
 import { deleteExpiredKeys } from '../../src/domain/idempotency/repository.ts';
 import { ROUTE_RULES } from '../../src/http/scopes.ts';
 import { BASE_MODEL, type CallOptions, TEN_ROWS, useApp } from '../helpers/app.ts';
@@ -135,6 +136,13 @@ describe('Idempotency-Key', () => {
       const [first, second] = [await make(), await make()];
       expect([path, first!.status, second!.text]).toEqual([path, 200, first!.text]);
       expect(second!.headers.get('idempotent-replayed')).toBe('true');
+      // As if the first process had died before its answer: what it made is found again.
+      await t.database.db.update(idempotencyKeys).set({
+        ...{ status: null, body: null, heldUntil: sql`clock_timestamp()` },
+      });
+      const third = await make();
+      expect(third.headers.get('idempotent-replayed')).toBeNull();
+      expect([path, third.status, third.json.id]).toEqual([path, 200, first!.json.id]);
     }
   });
 });
@@ -146,7 +154,7 @@ describe('a process killed between the job and the answer', () => {
     const child = spawn(process.execPath, [CHILD, t.database.url, t.storageDir, t.alice.key, 'crash', body], {
       stdio: 'inherit',
     });
-    expect(await once(child, 'exit')).toEqual([null, 'SIGKILL']);
+    expect(await onceEvent(child, 'exit')).toEqual([null, 'SIGKILL']);
     expect(await countJobs()).toBe(before + 1);
 
     // The hold of the dead process ends by itself after 10 s; here its time is shortened.
@@ -199,6 +207,27 @@ describe("the SDK's own retries", () => {
     ];
     expect(second.id).not.toBe(first.id);
     expect(await countJobs()).toBe(before + 2);
+  });
+
+  it('of one request do not get the job of an equal one that came meanwhile', async () => {
+    const request = { projectId: t.alice.projectId, key: 'retry x', fingerprint: 'f', keepSeconds: 60 };
+    const { signal } = new AbortController();
+    const made: string[] = [];
+    let answer = () => {};
+    const slow = new Promise<void>((resolve) => (answer = resolve));
+    const work = (wait: Promise<void> | null) => async (seed: string) => {
+      made.push(seed);
+      await wait;
+      return { status: 200, body: seed };
+    };
+    const first = once(t, { ...request, anew: true }, work(slow), signal);
+    await expect.poll(() => made.length).toBe(1);
+    expect(await once(t, { ...request, anew: true }, work(null), signal)).toBeNull();
+    answer();
+    expect(await first).toBeNull();
+    expect(new Set(made).size).toBe(2);
+    const repeated = await once(t, { ...request, anew: false }, work(null), signal);
+    expect(repeated).toEqual({ status: 200, body: made[0] });
   });
 
   it('that find nothing make the job', async () => {

@@ -5,6 +5,8 @@ import OpenAI, { BadRequestError, NotFoundError, toFile } from 'openai';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { files, jobs } from '../../src/db/schema.ts';
 import { uploadParts, uploads } from '../../src/db/schema-uploads.ts';
+import { completeUpload } from '../../src/domain/uploads/complete.ts';
+import type { Storage } from '../../src/storage/storage.ts';
 import { TEN_ROWS, useApp } from '../helpers/app.ts';
 
 const MB = 1024 * 1024;
@@ -218,6 +220,23 @@ describe('an upload', () => {
     expect(new Set(both.map(({ file }) => file!.id)).size).toBe(1);
     expect(await t.database.db.$count(files, eq(files.filename, 'twice.bin'))).toBe(1);
     expect((await stored()).filter((file) => file.includes(upload.id))).toEqual([]);
+  });
+
+  it('answers both of two equal calls, of which one finds the parts gone', async () => {
+    const upload = await create(3, { filename: 'gone.bin' });
+    const request = { part_ids: [await addPart(upload.id, 'abc')] };
+    const twins: Awaited<ReturnType<typeof completeUpload>>[] = [];
+    const overtaken: Storage = {
+      ...t.storage,
+      put: async (key, body) => {
+        twins.push(await completeUpload(t, t.alice.projectId, upload.id, request));
+        return t.storage.put(key, body);
+      },
+    };
+    const late = await completeUpload({ ...t, storage: overtaken }, t.alice.projectId, upload.id, request);
+    expect(twins.map(({ file }) => file?.id)).toEqual([late.file?.id]);
+    expect(late.upload).toMatchObject({ status: 'completed', fileId: late.file!.id });
+    expect(await t.database.db.$count(files, eq(files.filename, 'gone.bin'))).toBe(1);
   });
 });
 

@@ -34,24 +34,27 @@ export async function completeUpload(
   const before = await alreadyCompleted(deps, upload, request);
   if (before) return before;
   mustBePending(upload);
-  const parts = await chosenParts(deps, upload, request.part_ids);
-  const file = await putTogether(deps, upload, parts, request.md5 ?? null);
+  let file: Assembled | null = null;
   let committing = false;
   try {
+    const parts = await chosenParts(deps, upload, request.part_ids);
+    const made = await putTogether(deps, upload, parts, request.md5 ?? null);
+    file = made;
     const view = await deps.database.transaction(async (tx) => {
       const now = await lockUpload(tx, projectId, id);
       if (!now) throw noSuchUpload(id);
       mustBePending(now.status === 'expired' ? { ...now, status: 'pending' } : now); // it was in time when it began
-      await requireFileRoom(tx, deps.config, projectId, file.bytes);
+      await requireFileRoom(tx, deps.config, projectId, made.bytes);
       committing = true;
-      const row = await insertFile(tx, { projectId, ...file });
+      const row = await insertFile(tx, { projectId, ...made });
       const end = { status: 'completed', fileId: row.id, partIds: request.part_ids } as const;
       return { upload: await endUpload(tx, projectId, id, end), file: row };
     });
     await removeParts(deps, { projectId, uploadId: id });
     return view;
   } catch (error) {
-    if (!committing) await deps.storage.delete(file.storageKey);
+    if (file && !committing) await deps.storage.delete(file.storageKey);
+    // The same call at the same time may have won at any moment; its end also takes the parts away.
     const twin = await alreadyCompleted(deps, await getUpload(deps, projectId, id), request);
     if (twin) return twin;
     throw error;

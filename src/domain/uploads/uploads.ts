@@ -18,6 +18,7 @@ import type { UploadSink } from '../files/create.ts';
 import type { FileRow } from '../files/repository.ts';
 import { announcedProblem, checkFilename, expirySeconds, readPurpose, safeFilename } from '../files/rules.ts';
 import { requireFileRoom } from '../quotas/quotas.ts';
+import { lockProject } from '../quotas/repository.ts';
 import {
   deletePart,
   endedParts,
@@ -25,7 +26,6 @@ import {
   findUpload,
   insertPart,
   insertUpload,
-  lockProject,
   lockUpload,
   type PartRow,
   pendingBytes,
@@ -58,11 +58,15 @@ export interface UploadView {
   file: FileRow | null;
 }
 
-/** Announces a file. Throws ApiError for what its purpose would refuse at the end anyway. */
+/**
+ * Announces a file. An Upload that already has this `id` was made by an earlier try of the same request, and is the
+ * answer. Throws ApiError for what its purpose would refuse at the end anyway.
+ */
 export async function createUpload(
   { config, database }: Deps,
   projectId: string,
   request: UploadRequest,
+  id: string = newId('upload_'),
 ): Promise<UploadRow> {
   const purpose = readPurpose(request.purpose);
   const filename = safeFilename(request.filename);
@@ -72,6 +76,8 @@ export async function createUpload(
   const problem = announcedProblem(purpose, { filename, bytes: request.bytes }, 'filename');
   if (problem) throw problem;
   return database.transaction(async (tx) => {
+    const made = await findUpload(tx, projectId, id);
+    if (made) return made;
     await requireFileRoom(tx, config, projectId, request.bytes);
     await lockProject(tx, projectId);
     if ((await pendingBytes(tx, projectId)) + request.bytes > PENDING_FACTOR * max) {
@@ -79,8 +85,7 @@ export async function createUpload(
       throw badRequest(message, 'bytes', 'too_many_pending_uploads');
     }
     const row = {
-      id: newId('upload_'),
-      ...{ projectId, filename, purpose, bytes: request.bytes, mimeType: request.mime_type },
+      ...{ id, projectId, filename, purpose, bytes: request.bytes, mimeType: request.mime_type },
       fileExpiresAfterSeconds: expirySeconds(request.expires_after?.seconds ?? null, purpose),
     };
     return insertUpload(tx, row, LIFE_SECONDS);

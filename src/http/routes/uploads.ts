@@ -4,6 +4,7 @@ import type { Dependencies } from '../../domain/dependencies.ts';
 import { completeUpload } from '../../domain/uploads/complete.ts';
 import { addPart, cancelUpload, createUpload, PART_BYTES_MAX } from '../../domain/uploads/uploads.ts';
 import type { App } from '../context.ts';
+import { idFor } from '../idempotency.ts';
 import { readForm } from '../multipart.ts';
 import { errors, ok } from '../schemas/error.ts';
 import {
@@ -60,7 +61,8 @@ const cancel = createRoute({
 
 export function uploadRoutes(app: App, deps: Dependencies): void {
   app.openapi(create, async (c) => {
-    const upload = await createUpload(deps, c.var.identity.projectId, c.req.valid('json'));
+    const { projectId } = c.var.identity;
+    const upload = await createUpload(deps, projectId, c.req.valid('json'), idFor(c, 'upload_'));
     return c.json(presentUpload(upload), 200);
   });
 
