@@ -62,6 +62,14 @@ describe('checkpoint permissions', () => {
     expect([await seenBy(carol), await seenBy(t.bob)]).toEqual([200, 404]);
     // Using is all it allows.
     expect((await t.call('DELETE', `/v1/models/${model}`, { key: carol.key })).status).toBe(404);
+    const taken = [
+      await t.call('GET', `/v1/fine_tuning/adapters/${model}`, { key: carol.key }),
+      await t.call('GET', `/v1/fine_tuning/adapters/${model}?format=safetensors`, { key: carol.key }),
+      await t.call('POST', '/v1/fine_tuning/exports', { key: carol.key, json: { model } }),
+    ];
+    for (const { status, json } of taken)
+      expect([status, json.error.code]).toEqual([403, 'permission_denied']);
+    expect((await t.call('GET', '/v1/fine_tuning/exports', { key: carol.key })).json.data).toEqual([]);
 
     expect((await share([carol.projectId]))[0]!.id).toBe(permission!.id); // granted once
     await client.fineTuning.checkpoints.permissions.delete(permission!.id, {

@@ -3,7 +3,7 @@ import { ApiError, badRequest } from '../../errors.ts';
 import { readSegments, type Segment, segmentsLength } from '../../storage/segments.ts';
 import type { ByteRange } from '../../storage/storage.ts';
 import type { Dependencies } from '../dependencies.ts';
-import { resolveModel } from '../models/registry.ts';
+import { resolveOwnModel } from '../models/registry.ts';
 import type { TunedModelRow } from '../models/repository.ts';
 import { getExport } from './exports.ts';
 import type { OperationRow } from './operations-repository.ts';
@@ -23,14 +23,14 @@ export interface Archive {
 
 export type AdapterFormat = 'tar' | 'safetensors';
 
-/** The model's adapter: the PEFT folder in one tar, or its weights alone. Throws ApiError 404, or 400 when it has none. */
+/** The model's adapter: the PEFT folder in one tar, or its weights alone. ApiError 404, 403 for another's, 400 when it has none. */
 export async function openAdapter(
   deps: Deps,
   projectId: string,
   model: string,
   format: AdapterFormat,
 ): Promise<Archive> {
-  const { tuned } = await resolveModel(deps, projectId, model);
+  const { tuned } = await resolveOwnModel(deps, projectId, model);
   if (!tuned) throw noAdapter(`'${model}' is a base model: it has no adapter.`);
   const files = tuned.files.filter((file) => ADAPTER_FILES.includes(file.name));
   const weights = files.find((file) => file.name === WEIGHTS_FILE);

@@ -5,8 +5,8 @@
 import { badRequest, invalidValue, noSuchExport, unsupportedValue } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
-import { resolveModel } from '../models/registry.ts';
-import { lockProject } from '../uploads/repository.ts';
+import { resolveOwnModel } from '../models/registry.ts';
+import { lockProject } from '../quotas/repository.ts';
 import {
   countLiveExports,
   endOperation,
@@ -20,10 +20,10 @@ import {
 
 type Deps = Pick<Dependencies, 'config' | 'database'>;
 
-/** Begins the export, or returns the one there is. Throws ApiError for unknown and base models, and over the quota. */
+/** Begins the export, or returns the one there is. Throws ApiError for unknown, shared and base models, and over the quota. */
 export async function createExport(deps: Deps, projectId: string, model: string): Promise<OperationRow> {
   const { config, database } = deps;
-  const { tuned } = await resolveModel(deps, projectId, model);
+  const { tuned } = await resolveOwnModel(deps, projectId, model);
   if (!tuned) throw unsupportedValue('model', 'is a base model: there is nothing to merge.');
   return database.transaction(async (tx) => {
     await lockProject(tx, projectId);

@@ -92,6 +92,21 @@ export async function resolveModel(
   return { base: itsBase, tuned };
 }
 
+/** As resolveModel, for what only the owner may do: ApiError 403 for a model that is shared with the project. */
+export async function resolveOwnModel(
+  deps: Deps,
+  projectId: string,
+  id: string,
+): ReturnType<typeof resolveModel> {
+  const found = await resolveModel(deps, projectId, id);
+  if (found.tuned && found.tuned.projectId !== projectId) {
+    throw permissionDenied(
+      `The model '${id}' is shared with this project for use. Only the project that owns it can download or export it.`,
+    );
+  }
+  return found;
+}
+
 /** As resolveModel, for names that came percent-encoded too, as some clients copy them from URLs. */
 export async function resolveWrittenModel(
   deps: Deps,
