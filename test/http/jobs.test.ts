@@ -213,6 +213,15 @@ describe('GET /v1/fine_tuning/jobs', () => {
     expect(await list('metadata%5Bcolor%5D=red')).toEqual([one, both]);
     expect(await list('metadata[color]=red&metadata[a%5Bb%5D]=c%26d')).toEqual([both]);
     expect(await list('metadata[color]=green')).toEqual([]);
+    for (const odd of [
+      'metadata.color=red',
+      'metadata[color][]=red',
+      'metadata[]=red',
+      'metadata[color=red',
+    ]) {
+      const refused = await t.call('GET', `/v1/fine_tuning/jobs?${odd}`);
+      expect([odd, refused.status, refused.json.error.param]).toEqual([odd, 400, 'metadata']);
+    }
     for (const spelling of ['metadata=', 'metadata=null', 'metadata']) {
       const found = await list(spelling);
       expect(found).toContain(none);

@@ -27,21 +27,22 @@ export const metadataQuery = z
 
 /**
  * The filter in a list's query: `metadata[k]=v` for pairs an object must have (raw or percent-encoded brackets),
- * `metadata=` or `metadata=null` for objects without metadata, absent for all. Throws ApiError for anything else.
+ * `metadata=` or `metadata=null` for objects without metadata, absent for all. Throws ApiError for anything else that
+ * begins with the word: a filter that is not understood must not answer with everything.
  */
 export function metadataFilter(queries: Record<string, string[]>): Record<string, string> | null | undefined {
   const pairs: Record<string, string> = Object.create(null);
   let none = false;
   for (const [name, values] of Object.entries(queries)) {
-    const key = /^metadata\[(.*)\]$/s.exec(name)?.[1];
-    if (key === undefined && name !== 'metadata') continue;
+    if (!/^metadata(?!\w)/i.test(name)) continue;
+    const key = /^metadata\[((?:(?!\]\[).)+)\]$/s.exec(name)?.[1];
     const value = values[0] ?? '';
     if (values.length > 1)
       throw badRequest(`'${name.slice(0, 80)}' is given more than once.`, 'metadata', 'duplicate_parameter');
     if (key === undefined) {
-      if (value !== '' && value !== 'null') {
+      if (name !== 'metadata' || (value !== '' && value !== 'null')) {
         throw badRequest(
-          "Invalid 'metadata': expected metadata[key]=value or metadata=null.",
+          `Invalid '${name.slice(0, 80)}': expected metadata[key]=value or metadata=null.`,
           'metadata',
           'invalid_value',
         );
