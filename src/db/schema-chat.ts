@@ -7,7 +7,8 @@ export const chatCompletions = pgTable('chat_completions', {
   model: text('model').notNull(),
   createdAt: timestamp('created_at', { withTimezone: true, mode: 'date' }).notNull(),
   metadata: jsonb('metadata').$type<Record<string, string> | null>(),
-  /** The request's body; json because text may hold U+0000. */
+  /** The messages that were asked, apart because lists do not show them; json because text may hold U+0000. */
   request: json('request').$type<Record<string, unknown>>().notNull(),
+  /** The answer, with the parameters of the request that are shown beside it. */
   completion: json('completion').$type<Record<string, unknown>>().notNull(),
 });

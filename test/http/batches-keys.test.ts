@@ -71,7 +71,7 @@ it.each<[string, (keyId: string) => Promise<unknown>]>([
 
 it('a batch that runs ends with its key, and keeps the answers it has', async () => {
   let calls = 0;
-  const busy = { status: 429, type: 'rate_limit_error', code: 'rate_limit_exceeded', param: null };
+  const busy = { status: 429 as const, type: 'rate_limit_error', code: 'rate_limit_exceeded', param: null };
   worker.script = () =>
     calls++ === 0 ? answerOf(['hi']) : { ...busy, message: 'Busy.', retry_after_seconds: 1 };
   const key = await newKey();

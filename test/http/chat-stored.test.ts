@@ -1,6 +1,8 @@
 /** Stored chat completions through the SDK: kept whole or streamed, listed by page and filter, changed, deleted. */
+import { eq } from 'drizzle-orm';
 import OpenAI from 'openai';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { chatCompletions } from '../../src/db/schema-chat.ts';
 import { BASE_MODEL, useApp } from '../helpers/app.ts';
 import { addChatCompletion } from './rows.ts';
 import { answerOf, ScriptedWorker } from './scripted-worker.ts';
@@ -77,6 +79,38 @@ describe('store', () => {
     expect(odd.data.map(({ id }) => id)).toEqual([ids[1], ids[3]]);
     const plain = await client.chat.completions.list({ model: 'listed', metadata: null });
     expect(plain.data).toHaveLength(3);
+  });
+
+  it('keeps of the request what it shows, and no text without bounds', async () => {
+    const tools = [{ type: 'function' as const, function: { name: 'f' } }];
+    const asked = { user: 'u'.repeat(512), prediction: { type: 'content' as const, content: 'p' }, tools };
+    const { id } = await create({ ...asked, logit_bias: { 5: 1 } });
+    const [row] = await t.database.db.select().from(chatCompletions).where(eq(chatCompletions.id, id));
+    expect(row?.request).toEqual({ messages });
+    expect(await client.chat.completions.retrieve(id)).toMatchObject({ input_user: asked.user, tools });
+    for (const [field, json] of [
+      ['user', { user: 'u'.repeat(513) }],
+      ['prompt_cache_key', { prompt_cache_key: 'u'.repeat(513) }],
+      ['prompt_cache_retention', { prompt_cache_retention: 'u'.repeat(65) }],
+      ['prompt_cache_options.other', { prompt_cache_options: { other: 'u' } }],
+    ] as const) {
+      const fields = { model: BASE_MODEL, messages, ...json };
+      const { status, json: answer } = await t.call('POST', '/v1/chat/completions', { json: fields });
+      expect([status, answer.error.param]).toEqual([400, field]);
+    }
+    const text = { model: BASE_MODEL, prompt: 'x', user: 'u'.repeat(513) };
+    expect((await t.call('POST', '/v1/completions', { json: text })).json.error.param).toBe('user');
+  });
+
+  it('ends a page early when its completions are large', async () => {
+    const choices = [{ index: 0, message: { role: 'assistant', content: 'x'.repeat(5 * 2 ** 20) } }];
+    const ids: string[] = [];
+    for (let i = 0; i < 5; i++) ids.push(await addChatCompletion(t, t.alice, { model: 'large', choices }));
+    const first = await client.chat.completions.list({ model: 'large', limit: 100 });
+    expect([first.data.map(({ id }) => id), first.has_more]).toEqual([ids.slice(0, 2), true]);
+    const seen: string[] = [];
+    for await (const { id } of client.chat.completions.list({ model: 'large', order: 'desc' })) seen.push(id);
+    expect(seen).toEqual(ids.toReversed());
   });
 
   it('changes metadata and deletes', async () => {

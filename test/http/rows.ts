@@ -108,17 +108,17 @@ export async function addExport(t: TestApp, tenant: Tenant, model: string): Prom
 export async function addChatCompletion(
   { database }: Pick<TestApp, 'database'>,
   { projectId }: Tenant,
-  fields: { metadata?: Record<string, string> | null; model?: string } = {},
+  fields: { metadata?: Record<string, string> | null; model?: string; choices?: object[] } = {},
 ): Promise<string> {
   const id = newId('chatcmpl-');
-  const { metadata = null, model = BASE_MODEL } = fields;
-  const completion = { id, object: 'chat.completion', created: 1, model, choices: [], usage: null };
+  const { metadata = null, model = BASE_MODEL, choices = [] } = fields;
+  const kept = { object: 'chat.completion', created: 1, choices, usage: null, request_id: 'req_x' };
   await storeCompletion({ database }, projectId, {
     id,
     model,
     metadata,
-    request: { model, messages: [], request_id: 'req_x' },
-    completion,
+    request: { messages: [] },
+    completion: { id, model, ...kept },
   });
   return id;
 }

@@ -1,9 +1,20 @@
 /** The rows of stored chat completions. Every statement names the project. */
-import { and, asc, desc, eq, type SQL, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, inArray, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
 import { chatCompletions } from '../../db/schema-chat.ts';
 
-export type StoredRow = typeof chatCompletions.$inferSelect;
+type Row = typeof chatCompletions.$inferSelect;
+/** What is shown of a completion. */
+export type StoredRow = Pick<Row, 'id' | 'metadata' | 'completion'>;
+export type StoredMessages = Pick<Row, 'id' | 'request'>;
+
+const shown = {
+  id: chatCompletions.id,
+  metadata: chatCompletions.metadata,
+  completion: chatCompletions.completion,
+};
+/** A page ends with the completion that passes this, so that no list comes to more than a process can hold. */
+const PAGE_BYTES = 8 * 2 ** 20;
 
 export interface StoredQuery {
   limit: number;
@@ -14,16 +25,28 @@ export interface StoredQuery {
   metadata?: Record<string, string> | null | undefined;
 }
 
-export async function insertStored(db: Queryable, row: Omit<StoredRow, 'createdAt'>): Promise<void> {
+export async function insertStored(db: Queryable, row: Omit<Row, 'createdAt'>): Promise<void> {
   await db.insert(chatCompletions).values({ ...row, createdAt: sql`clock_timestamp()` });
 }
 
 export async function findStored(db: Queryable, projectId: string, id: string): Promise<StoredRow | null> {
-  const rows = await db.select().from(chatCompletions).where(mine(projectId, id));
+  const rows = await db.select(shown).from(chatCompletions).where(mine(projectId, id));
   return rows[0] ?? null;
 }
 
-/** One page in the order of creation, or against it. */
+export async function findMessages(
+  db: Queryable,
+  projectId: string,
+  id: string,
+): Promise<StoredMessages | null> {
+  const rows = await db
+    .select({ id: chatCompletions.id, request: chatCompletions.request })
+    .from(chatCompletions)
+    .where(mine(projectId, id));
+  return rows[0] ?? null;
+}
+
+/** One page in the order of creation, or against it; at least one completion, then as many as PAGE_BYTES hold. */
 export async function listStored(db: Queryable, projectId: string, query: StoredQuery) {
   const conditions: SQL[] = [eq(chatCompletions.projectId, projectId)];
   if (query.model !== undefined) conditions.push(eq(chatCompletions.model, query.model));
@@ -37,13 +60,26 @@ export async function listStored(db: Queryable, projectId: string, query: Stored
     conditions.push(query.order === 'asc' ? sql`${here} > ${place}` : sql`${here} < ${place}`);
   }
   const direction = query.order === 'asc' ? asc : desc;
-  const rows = await db
-    .select()
+  const found = await db
+    .select({ id: chatCompletions.id, bytes: sql<number>`octet_length(${chatCompletions.completion}::text)` })
     .from(chatCompletions)
     .where(and(...conditions))
     .orderBy(direction(chatCompletions.createdAt), direction(chatCompletions.id))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  let bytes = 0;
+  const ids: string[] = [];
+  for (const each of found.slice(0, query.limit)) {
+    if (bytes >= PAGE_BYTES) break;
+    bytes += each.bytes;
+    ids.push(each.id);
+  }
+  const rows = await db
+    .select(shown)
+    .from(chatCompletions)
+    .where(and(eq(chatCompletions.projectId, projectId), inArray(chatCompletions.id, ids)));
+  const byId = new Map(rows.map((row) => [row.id, row]));
+  // One that was deleted in between is no longer there.
+  return { items: ids.flatMap((id) => byId.get(id) ?? []), hasMore: found.length > ids.length };
 }
 
 export async function updateMetadata(
@@ -52,7 +88,7 @@ export async function updateMetadata(
   id: string,
   metadata: Record<string, string> | null,
 ): Promise<StoredRow | null> {
-  const rows = await db.update(chatCompletions).set({ metadata }).where(mine(projectId, id)).returning();
+  const rows = await db.update(chatCompletions).set({ metadata }).where(mine(projectId, id)).returning(shown);
   return rows[0] ?? null;
 }
 

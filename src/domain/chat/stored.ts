@@ -3,15 +3,17 @@ import { ApiError, invalidValue } from '../../errors.ts';
 import type { Dependencies } from '../dependencies.ts';
 import {
   deleteStored,
+  findMessages,
   findStored,
   insertStored,
   listStored,
+  type StoredMessages,
   type StoredQuery,
   type StoredRow,
   updateMetadata,
 } from './stored-repository.ts';
 
-export type { StoredRow } from './stored-repository.ts';
+export type { StoredMessages, StoredRow } from './stored-repository.ts';
 
 type Deps = Pick<Dependencies, 'database'>;
 
@@ -19,8 +21,9 @@ export interface CompletionToStore {
   id: string;
   model: string;
   metadata: Record<string, string> | null;
-  /** The request's body as it was checked. */
+  /** What was asked and is only shown when it is asked for: the messages. */
   request: Record<string, unknown>;
+  /** The answer and what is shown with it. */
   completion: Record<string, unknown>;
 }
 
@@ -39,7 +42,18 @@ export async function getStored({ database }: Deps, projectId: string, id: strin
   return row;
 }
 
-/** One page; a cursor the project never had is a mistake worth telling. */
+/** The messages that a completion answered, or ApiError 404. */
+export async function getMessages(
+  { database }: Deps,
+  projectId: string,
+  id: string,
+): Promise<StoredMessages> {
+  const row = await findMessages(database.db, projectId, id);
+  if (!row) throw noSuchCompletion(id);
+  return row;
+}
+
+/** One page, shorter than asked for when its completions are large; a cursor the project never had is a mistake worth telling. */
 export async function pageOfStored({ database }: Deps, projectId: string, query: StoredQuery) {
   if (query.after !== undefined && !(await findStored(database.db, projectId, query.after)))
     throw invalidValue('after', `no chat completion '${query.after}' to continue from.`);

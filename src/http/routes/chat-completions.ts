@@ -9,6 +9,7 @@ import { toPublicError } from '../error-handler.ts';
 import { whileKeyLives } from '../revocation.ts';
 import { type ChatCompletion, chunkSchema, completionSchema } from '../schemas/chat-answer.ts';
 import { createCompletionSchema, toChatRequest } from '../schemas/chat-completion.ts';
+import { toStored } from '../schemas/chat-stored.ts';
 import { errors } from '../schemas/error.ts';
 import { eventStream, settledWithin } from '../sse.ts';
 
@@ -51,9 +52,7 @@ export function chatCompletionRoutes(app: App, deps: Dependencies): void {
     };
     const store = async (completion: ChatCompletion): Promise<void> => {
       if (!body.store) return;
-      const { id, model } = completion;
-      const kept = { request: { ...body, request_id: c.var.requestId }, completion };
-      await storeCompletion(deps, projectId, { id, model, metadata: body.metadata ?? null, ...kept });
+      await storeCompletion(deps, projectId, toStored(body, c.var.requestId, completion));
     };
     const starting = startCompletion({ ...deps, log: c.var.log }, projectId, request, signal);
     if (!body.stream) {

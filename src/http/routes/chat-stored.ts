@@ -1,6 +1,6 @@
 /** Stored chat completions: list, retrieve, give metadata, delete, and the messages that were asked. */
 import { createRoute, z } from '@hono/zod-openapi';
-import { getStored, pageOfStored, removeStored, setMetadata } from '../../domain/chat/stored.ts';
+import { getMessages, getStored, pageOfStored, removeStored, setMetadata } from '../../domain/chat/stored.ts';
 import type { Dependencies } from '../../domain/dependencies.ts';
 import type { App } from '../context.ts';
 import {
@@ -95,7 +95,7 @@ export function chatStoredRoutes(app: App, deps: Dependencies): void {
 
   app.openapi(messages, async (c) => {
     const { completion_id: id } = c.req.valid('param');
-    const row = await getStored(deps, c.var.identity.projectId, id);
+    const row = await getMessages(deps, c.var.identity.projectId, id);
     return c.json(
       toListWithEnds(presentMessages(row, c.req.valid('query')), (message) => message),
       200,

@@ -72,12 +72,15 @@ const honoured = {
 };
 
 const ignored = {
-  user: z.string().nullish(),
+  user: z.string().max(512).nullish(),
   safety_identifier: z.string().max(128).nullish(),
   service_tier: z.string().max(64).nullish(),
-  prompt_cache_key: z.string().nullish(),
-  prompt_cache_options: z.looseObject({}).nullish(),
-  prompt_cache_retention: z.string().nullish(),
+  prompt_cache_key: z.string().max(512).nullish(),
+  prompt_cache_options: strictObject({
+    mode: z.string().max(64).nullish(),
+    ttl: z.string().max(64).nullish(),
+  }).nullish(),
+  prompt_cache_retention: z.string().max(64).nullish(),
   prediction: z.looseObject({}).nullish(),
   verbosity: z.enum(['low', 'medium', 'high']).nullish(),
 };

@@ -1,6 +1,6 @@
 /** Stored chat completions as OpenAI shows them: the answer, what was asked, and the messages one by one. */
 import type { z } from '@hono/zod-openapi';
-import type { StoredRow } from '../../domain/chat/stored.ts';
+import type { CompletionToStore, StoredMessages, StoredRow } from '../../domain/chat/stored.ts';
 import { strictObject } from '../../domain/jobs/parameters.ts';
 import { invalidValue } from '../../errors.ts';
 import type { ChatCompletion, StoredChatCompletion, storedMessageSchema } from './chat-answer.ts';
@@ -12,15 +12,15 @@ export const updateStoredSchema = strictObject({ metadata: metadataSchema.nullab
   'UpdateChatCompletionRequest',
 );
 
-type KeptRequest = CompletionBody & { request_id: string };
-
-export function presentStored(row: StoredRow): StoredChatCompletion {
-  const request = row.request as unknown as KeptRequest;
-  const completion = row.completion as unknown as ChatCompletion;
-  return {
+/** What is kept: the answer with the parameters that are shown beside it, and apart from it the messages alone. */
+export function toStored(
+  request: CompletionBody,
+  requestId: string,
+  completion: ChatCompletion,
+): CompletionToStore {
+  const shown: Omit<StoredChatCompletion, 'metadata'> = {
     ...completion,
-    metadata: row.metadata,
-    request_id: request.request_id,
+    request_id: requestId,
     input_user: request.user ?? null,
     seed: request.seed ?? null,
     temperature: request.temperature ?? 1,
@@ -31,6 +31,17 @@ export function presentStored(row: StoredRow): StoredChatCompletion {
     tool_choice: request.tool_choice ?? null,
     response_format: request.response_format ?? null,
   };
+  return {
+    id: completion.id,
+    model: completion.model,
+    metadata: request.metadata ?? null,
+    request: { messages: request.messages },
+    completion: shown,
+  };
+}
+
+export function presentStored({ completion, metadata }: StoredRow): StoredChatCompletion {
+  return { ...(completion as unknown as Omit<StoredChatCompletion, 'metadata'>), metadata };
 }
 
 interface MessageQuery {
@@ -41,10 +52,10 @@ interface MessageQuery {
 
 /** One page of the messages that were sent; each is named after its place. */
 export function presentMessages(
-  row: StoredRow,
+  row: StoredMessages,
   query: MessageQuery,
 ): Page<z.infer<typeof storedMessageSchema>> {
-  const { messages } = row.request as unknown as KeptRequest;
+  const { messages } = row.request as unknown as Pick<CompletionBody, 'messages'>;
   const all = messages.map((message, index) => ({
     ...message,
     id: `${row.id}-${index}`,

@@ -62,7 +62,7 @@ export const createTextCompletionSchema = strictObject({
   suffix,
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().min(0).max(1).nullish(),
-  user: z.string().nullish(),
+  user: z.string().max(512).nullish(),
 })
   .superRefine((body, context) => {
     const issue = (path: string, message: string) =>
