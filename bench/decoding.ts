@@ -1,4 +1,5 @@
 /** Steps of decoding on random weights, through the device's runner: what decode-cpu and the device check time. */
+import { mkdtempSync, rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -18,6 +19,8 @@ export interface DecodeBench {
   model: Model;
   /** One token for each of `streams` sequences at `position`, each with its own adapter or all on the base. */
   decode(streams: number, position: number, withAdapters: boolean): void;
+  /** From an adapter that lies on disk and nowhere else to one token drawn with it. */
+  loadAndDecode(position: number): void;
   dispose(): void;
 }
 
@@ -42,13 +45,24 @@ export async function decodeBench(
   const cache = new KvCache(model, { blocks: blocksEach * most, blockSize: BLOCK, scratchRows });
   const lora = { r, lora_alpha: 2 * r, lora_dropout: 0, target_modules: 'all-linear', use_rslora: false };
   const adapters = Array.from({ length: most }, (_, seed) => LoraAdapter.create(model, lora, seed));
+  const stored = mkdtempSync(path.join(tmpdir(), 'lathe-bench-adapter-'));
+  await adapters[0]!.save(stored, { baseModelName: 'bench' });
+  const withLoaded = (use: (adapter: LoraAdapter) => void) => {
+    const loaded = LoraAdapter.load(stored, model);
+    use(loaded);
+    loaded.dispose();
+  };
   if (!onDevice)
     return {
       model,
+      loadAndDecode: (position) =>
+        withLoaded((loaded) => {
+          model.forwardPaged(batchOf(1, position, blocksEach, [loaded]), cache);
+        }),
       decode: (streams, position, withAdapters) => {
         model.forwardPaged(batchOf(streams, position, blocksEach, withAdapters ? adapters : null), cache);
       },
-      dispose: () => disposeAll([cache, ...adapters, model]),
+      dispose: () => disposeAll([cache, ...adapters, model], stored),
     };
   const runner = new DeviceRunner(model, cache, {
     vocabSize: config.vocabSize,
@@ -64,11 +78,15 @@ export async function decodeBench(
         .map((sampler, s) => itemOf(s, position, blocksEach, withAdapters ? adapters[s]! : null, sampler));
       runner.run(items);
     },
-    dispose: () => disposeAll([runner, cache, ...adapters, model]),
+    loadAndDecode: (position) =>
+      withLoaded((loaded) => {
+        runner.run([itemOf(0, position, blocksEach, loaded, samplers[0]!)]);
+      }),
+    dispose: () => disposeAll([runner, cache, ...adapters, model], stored),
   };
 }
 
-const GREEDY: WireSampling = {
+export const GREEDY: WireSampling = {
   max_tokens: null,
   temperature: 0,
   top_p: 1,
@@ -101,8 +119,9 @@ function itemOf(
   };
 }
 
-function disposeAll(things: readonly { dispose(): void }[]): void {
+function disposeAll(things: readonly { dispose(): void }[], folder: string): void {
   for (const thing of things) thing.dispose();
+  rmSync(folder, { recursive: true });
 }
 
 /** Through a folder on disk: only a model that is opened gets its weights in serving layout. */

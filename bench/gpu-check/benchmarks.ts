@@ -44,6 +44,7 @@ const DECODING: Record<Device['kind'], DecodeCase> = {
 
 const R_SERVING = 8;
 const UNTIMED_STEPS = 2;
+const LOADS = 5;
 
 export function benchmarkTraining(device: Device, ceilings: Ceilings, { report, deadline }: Context): void {
   for (const { key, ...c } of TRAINING[device.kind]) {
@@ -101,6 +102,7 @@ export async function benchmarkDecoding(device: Device, ceilings: Ceilings, cont
   };
   const single = measure(1, false);
   const [base, adapted] = [measure(c.streams, false), measure(c.streams, true)];
+  const fresh = median(Array.from({ length: LOADS }, () => seconds(() => bench.loadAndDecode(c.context))));
   bench.dispose();
   const { trunk, head } = matmulParameters(config, R_SERVING);
   // The ceiling counts what a copy reads and writes; decoding reads every weight once.
@@ -109,15 +111,23 @@ export async function benchmarkDecoding(device: Device, ceilings: Ceilings, cont
   report.keys[`${key}_ratio_to_floor`] = round(single / floor);
   report.keys[`${key}_batch_tokens_per_second`] = round(c.streams / base, 4);
   report.keys[`${key}_adapters_to_base_time`] = round(adapted / base);
+  report.keys[`${key}_adapter_to_first_token_ms`] = round(1000 * fresh);
   const judged = device.kind === 'cuda';
   const one = `${round(1 / single, 4)} tokens/s, ${round(single / floor)} × the time of reading the weights`;
   const many = `${round(adapted / base)} × the time of the base (${round(c.streams / base, 4)} tokens/s)`;
-  const names = [`decode, ${c.shape}, one stream`, `${c.streams} streams on ${c.streams} adapters`] as const;
+  const upload = `${round(1000 * fresh)} ms`;
+  const names = [
+    `decode, ${c.shape}, one stream`,
+    `${c.streams} streams on ${c.streams} adapters`,
+    'adapter on disk to first token',
+  ] as const;
   if (judged) {
     report.judge(names[0], one, '≤ 1.25', single / floor <= 1.25);
     report.judge(names[1], many, '≤ 1.2', adapted / base <= 1.2);
+    report.judge(names[2], upload, '≤ 200 ms', fresh <= 0.2);
   } else {
     report.measure(names[0], one);
     report.measure(names[1], many);
+    report.measure(names[2], upload);
   }
 }

@@ -13,19 +13,16 @@ export interface Ceilings {
 
 /** Side of the square product: large enough to fill a GPU, small enough for a CPU. */
 const SIDE = { cuda: 8192, cpu: 2048 } as const;
+/** Runs between two waits: on a GPU a wait costs as much as a short run. */
+const TIMES = { cuda: 10, cpu: 1 } as const;
 const COPY_BYTES = { cuda: 2 ** 31, cpu: 2 ** 28 } as const;
 
-/** Waits for everything that was asked of the device: reading one element back cannot overtake it. */
-export function finish(device: Device, tensor: Tensor): void {
-  device.native.tensorRead(tensor.rows(0, 1).handle, new Uint8Array(tensor.rows(0, 1).bytes));
-}
-
-/** Seconds that `work` takes `times` times, the device's queue drained before and after. */
-export function timed(device: Device, tensor: Tensor, work: () => void, times = 1): number {
-  finish(device, tensor);
+/** Seconds that `work` takes, the mean of `times` runs in a row, the device's queue drained before and after. */
+function timed(device: Device, work: () => void, times: number): number {
+  device.native.synchronize();
   const start = performance.now();
   for (let i = 0; i < times; i++) work();
-  finish(device, tensor);
+  device.native.synchronize();
   return (performance.now() - start) / 1000 / times;
 }
 
@@ -45,7 +42,7 @@ function product(device: Device): number {
   for (const [stream, x] of [a, b].entries()) device.native.randomNormal(x.handle, 0, 1, 1, stream);
   const multiply = () => device.native.gemm(c.handle, a.handle, b.handle, false, true, 1, 0);
   multiply();
-  const runs = Array.from({ length: 5 }, () => timed(device, c, multiply, device.kind === 'cuda' ? 10 : 1));
+  const runs = Array.from({ length: 5 }, () => timed(device, multiply, TIMES[device.kind]));
   for (const tensor of [a, b, c]) tensor.dispose();
   return (2 * n ** 3) / median(runs);
 }
@@ -57,7 +54,7 @@ function copy(device: Device): number {
   device.native.randomNormal(from.handle, 0, 1, 1, 1);
   const run = () => device.native.copy(to.handle, from.handle);
   run();
-  const runs = Array.from({ length: 5 }, () => timed(device, to, run));
+  const runs = Array.from({ length: 5 }, () => timed(device, run, TIMES[device.kind]));
   for (const tensor of [from, to]) tensor.dispose();
   return (2 * from.bytes) / median(runs);
 }

@@ -13,6 +13,7 @@ import { measureCeilings } from './device-report.ts';
 import { checkEngineParity } from './engine-parity.ts';
 import { checkOps } from './op-suite.ts';
 import { type Context, Report } from './report.ts';
+import { checkServing } from './serving-parity.ts';
 import { checkTrainingRun } from './training-run.ts';
 import { benchmarkTutorial } from './tutorial.ts';
 
@@ -54,6 +55,7 @@ async function main(): Promise<number> {
   const ceilings = measureCeilings(device, context);
   checkOps(device, context);
   await checkEngineParity(device, context);
+  checkServing(device, context);
   await checkTrainingRun({ kind: device.kind }, context);
   benchmarkTraining(device, ceilings, context);
   await benchmarkDecoding(device, ceilings, context);

@@ -22,6 +22,7 @@ export function checkOps(device: Device, { report }: Context): void {
     for (const type of row.types ?? (['f32', 'bf16'] as const)) {
       rows++;
       try {
+        proveDevice(device);
         worst[type] = Math.max(worst[type], checkRow(device, row, type));
       } catch (error) {
         failures.push({ row: `${row.name}, ${type}`, reason: (error as Error).message });
@@ -45,7 +46,7 @@ export function checkOps(device: Device, { report }: Context): void {
 function checkRow(device: Device, row: OpCase, type: FloatType): number {
   const prepared = prepare(row, type);
   const [first, second] = [once(device, prepared, type), once(device, prepared, type)];
-  const limit = limits(row, type);
+  const limit = limits(row, type, device.kind);
   const shares: number[] = [];
   const compare = (what: string, ours: ArrayLike<number>, reference: ArrayLike<number>, bound: number) => {
     const error = relativeError(ours, reference);
@@ -67,8 +68,16 @@ function checkRow(device: Device, row: OpCase, type: FloatType): number {
   return Math.max(0, ...shares);
 }
 
+/** The rows must run where they claim to: a tensor of the bench lies on this device. */
+function proveDevice(device: Device): void {
+  const bench = new Bench(device.native, 'f32', device.kind);
+  const { device: at } = device.native.tensorInfo(bench.empty([1]));
+  bench.close();
+  if (at !== device.kind) throw new Error(`the bench's tensors lie on ${at}`);
+}
+
 function once(device: Device, prepared: Prepared, type: FloatType) {
-  const bench = new Bench(device.native, type);
+  const bench = new Bench(device.native, type, device.kind);
   try {
     return run(bench, prepared);
   } finally {
