@@ -71,6 +71,7 @@ const char* reason_code(ErrorCode code) {
     case ErrorCode::cuda_no_driver: return "LATHE_CUDA_NO_DRIVER";
     case ErrorCode::cuda_driver_too_old: return "LATHE_CUDA_DRIVER_TOO_OLD";
     case ErrorCode::cuda_no_device: return "LATHE_CUDA_NO_DEVICE";
+    case ErrorCode::cuda_lost: return "LATHE_CUDA_LOST";
     default: return "LATHE_CUDA_ERROR";
   }
 }

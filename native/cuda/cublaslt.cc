@@ -4,21 +4,21 @@
 #include "cublaslt.h"
 
 #include <dlfcn.h>
-#include <glob.h>
+#include <unistd.h>
 
-#include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <tuple>
 #include <vector>
 
 #include "../core/backend.h"
+#include "cublaslt_paths.h"
 
 namespace lathe::cuda {
 namespace {
 
 // ---- the ABI: cublasLt.h of CUDA 12 and 13 ----
 using Status = int;  // 0: success
+constexpr Status kAllocationFailed = 3;
 using Handle = void*;
 using Descriptor = void*;
 using Layout = void*;
@@ -65,33 +65,6 @@ struct Library {
   Handle handle = nullptr;
 };
 
-std::vector<std::string> candidates() {
-  std::vector<std::string> paths;
-  for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12"}) {
-    for (const char* variable : {"CUDA_HOME", "CUDA_PATH"}) {
-      const char* home = std::getenv(variable);
-      if (!home || !*home) continue;
-      for (const char* folder : {"/lib64/", "/lib/", "/targets/x86_64-linux/lib/"}) paths.push_back(home + (folder + std::string(name)));
-    }
-    paths.push_back(name);  // the loader's own search
-    for (const char* folder : {"/usr/local/cuda/lib64/", "/usr/lib/x86_64-linux-gnu/"}) paths.push_back(folder + std::string(name));
-    const char* virtual_env = std::getenv("VIRTUAL_ENV");
-    const std::string prefixes[] = {virtual_env ? virtual_env : "", "/usr/local", "/usr", "/opt/conda"};
-    for (const std::string& prefix : prefixes) {
-      if (prefix.empty()) continue;
-      for (const char* packages : {"/lib/python3*/site-packages/", "/lib/python3*/dist-packages/", "/lib/python3/dist-packages/"}) {
-        const std::string pattern = prefix + packages + "nvidia/*/lib/" + name;
-        glob_t matches = {};
-        if (glob(pattern.c_str(), 0, nullptr, &matches) == 0) {
-          for (size_t i = 0; i < matches.gl_pathc; i++) paths.push_back(matches.gl_pathv[i]);
-        }
-        globfree(&matches);
-      }
-    }
-  }
-  return paths;
-}
-
 bool resolve(void* library, Api& api) {
   const auto find = [library](auto& function, const char* name) {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
@@ -118,9 +91,13 @@ Library& library() {
   static Library* instance = [] {
     auto* l = new Library();
     std::string tried;
-    for (const std::string& path : candidates()) {
+    for (const std::string& path : cublaslt_paths()) {
       void* opened = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
-      if (!opened) continue;
+      if (!opened) {
+        const char* reason = dlerror();
+        if (access(path.c_str(), F_OK) == 0) tried += (tried.empty() ? "" : ", ") + std::string(reason ? reason : path);
+        continue;
+      }
       Status status = -1;
       if (resolve(opened, l->api)) status = l->api.create(&l->handle);
       if (status == 0) {
@@ -132,7 +109,7 @@ Library& library() {
       dlclose(opened);
     }
     l->found.why = tried.empty() ? "libcublasLt.so.13 and .12 were not found in CUDA_HOME, on the loader's path or in "
-                                   "Python's nvidia packages"
+                                   "the nvidia packages of the python3 on PATH"
                                  : tried;
     return l;
   }();
@@ -163,7 +140,15 @@ struct Plan {
 int type_of(DType d) { return d == DType::bf16 ? kR16BF : kR32F; }
 
 void demand(Status status, const char* what) {
-  if (status != 0) throw Error(ErrorCode::cuda_error, std::string(what) + ": cuBLAS status " + std::to_string(status));
+  if (status == 0) return;
+  // A kernel before this call may be at fault: the stream knows, and then the device is lost, not this call refused.
+  if (!capturing()) {
+    const cudaError_t before = cudaStreamQuery(stream());
+    if (before != cudaErrorNotReady) check(before, what);
+  }
+  cudaGetLastError();
+  const ErrorCode code = status == kAllocationFailed ? ErrorCode::out_of_memory : ErrorCode::cuda_error;
+  throw Error(code, std::string(what) + ": cuBLAS status " + std::to_string(status));
 }
 
 /// Column-major, C is [n, m] = op(B)ᵀ-wise product: X = B's memory, Y = A's. A row-major matrix is its own transpose

@@ -22,7 +22,7 @@ struct LtLibrary {
   std::string path, version, why;
 };
 
-/// Looks for the library once: $CUDA_HOME, the loader's path, pip's site-packages; version 13, then 12.
+/// Looks for the library once, at the places of cublaslt_paths.h.
 const LtLibrary& lt_library();
 
 /// C = alpha·op(A)·op(B) + beta·C on the stream. False when the library has no algorithm for these types and sizes.

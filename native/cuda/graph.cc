@@ -16,6 +16,7 @@ class CudaGraph : public Graph {
   ~CudaGraph() override {
     // A launch may still be running: the exec waits for it by itself, the blocks are stream-ordered.
     cudaGraphExecDestroy(exec_);
+    cudaGetLastError();  // nobody is told here, and the next launch must not be blamed
     std::lock_guard<std::mutex> lock(pool_mutex());
     pool().drop_owner(owner_);
   }
@@ -53,6 +54,7 @@ std::unique_ptr<Graph> end_capture() {
   cudaError_t result = cudaStreamEndCapture(state.stream, &graph);
   if (result == cudaSuccess) result = cudaGraphInstantiate(&exec, graph, 0);
   if (graph) cudaGraphDestroy(graph);
+  cudaGetLastError();
   if (result != cudaSuccess) {
     std::lock_guard<std::mutex> lock(pool_mutex());
     pool().drop_owner(mine);

@@ -3,7 +3,7 @@
 set(CUDA_SOURCES
   adamw attention attention_backward cross_entropy elementwise embedding gemm_own linear_group paged_attention random reduce
   rms_norm rope sample_tokens swiglu)
-set(CUDA_HOST_SOURCES backend gemm cublaslt graph memory runtime staging table)
+set(CUDA_HOST_SOURCES backend gemm cublaslt cublaslt_paths graph memory runtime staging table)
 
 get_filename_component(CUDA_BIN "${LATHE_NVCC}" DIRECTORY)
 get_filename_component(CUDA_ROOT "${CUDA_BIN}" DIRECTORY)

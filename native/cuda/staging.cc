@@ -103,6 +103,7 @@ class PinnedRead : public DeferredRead {
   ~PinnedRead() override {
     if (cudaEventQuery(done_) == cudaSuccess) buffers().give(data_, bytes_);
     cudaEventDestroy(done_);
+    cudaGetLastError();  // "not ready" is no fault of the next kernel
   }
   int64_t bytes() const override { return bytes_; }
   bool ready() override {

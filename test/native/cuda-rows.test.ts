@@ -66,3 +66,12 @@ it('the device pool keeps blocks apart and joins them again; host copies know wh
   expect(failed(lines), `LATHE_TEST_SEED=${RUN_SEED}`).toEqual([]);
   expect(lines.length).toBe(25);
 }, 120_000);
+
+it('cuBLASLt is looked for where the python3 on PATH has its packages', async () => {
+  const program = join(folder, 'paths');
+  const sources = [join(checks, 'paths_check.cc'), join(native, 'cuda', 'cublaslt_paths.cc')];
+  await run('g++', [...FLAGS, '-O1', ...sources, '-o', program]);
+  const lines = await results(program);
+  expect(failed(lines)).toEqual([]);
+  expect(lines.length).toBe(8);
+}, 120_000);
