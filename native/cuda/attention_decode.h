@@ -9,9 +9,9 @@
 
 namespace lathe::cuda {
 
-constexpr int kTickets = 1 << 16;  // (row, key head) pairs of one launch, at most
+constexpr int kTickets = 1 << 16;  // (grid.z, key head) pairs of one launch, at most
 
-/// Blocks done per (row, key head); every launch leaves zeros. All launches are on one stream.
+/// Blocks done per (grid.z, key head); every launch leaves zeros. All launches are on one stream.
 static __device__ unsigned decode_tickets[kTickets];
 
 /// Fragments of the group's queries: row g is query head first_head + g, zero beyond `heads`.
@@ -98,23 +98,27 @@ __device__ __forceinline__ void decode_tile(DecodeState<kD>& state, const uint32
   }
 }
 
-/// Grid: (most_splits, key heads · ceil(group/16), rows).
+/// Grid: (most_splits, key heads · ceil(group/16), rows or sequences).
 template <int kD>
 __global__ void __launch_bounds__(kAttentionThreads, 3) attention_decode_kernel(const DecodeArguments a) {
   LATHE_DYNAMIC_SHARED(shared);
   __shared__ unsigned done;
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5, group = a.query_heads / a.key_heads;
   const int key_head = blockIdx.y % a.key_heads, head_in_group = static_cast<int>(blockIdx.y) / a.key_heads * 16;
-  const int row = blockIdx.z, s = sequence_of_row(a.sequences.offsets, a.sequences.count, row, lane);
+  const int z = blockIdx.z;
+  const int s = a.by_sequence ? z : sequence_of_row(a.sequences.offsets, a.sequences.count, z, lane);
   const SequenceView sequence = a.sequences.view(s);
-  if (sequence.queries > a.most_queries) return;
+  if (a.by_sequence && sequence.queries != 1) return;
+  const int row = a.by_sequence ? sequence.first_row : z;
   const int end = sequence.position(row - sequence.first_row) + 1, begin = a.window > 0 ? max(0, end - a.window) : 0;
   const int first_tile = begin / kDecodeKeys, tiles = div_up(end, kDecodeKeys) - first_tile;
   const int per_split = split_tiles(tiles), splits = div_up(tiles, per_split);
   if (static_cast<int>(blockIdx.x) >= splits) return;
 
   const int heads = min(16, group - head_in_group);
-  const int64_t first_entry = static_cast<int64_t>(row) * a.query_heads + key_head * group + head_in_group;
+  const int first_head = key_head * group + head_in_group;
+  const int64_t first_entry = static_cast<int64_t>(row) * a.query_heads + first_head;
+  const int64_t first_part = static_cast<int64_t>(z) * a.query_heads + first_head;
   unsigned char* stages = shared + warp * DecodeTile<kD>::kWarpBytes;
   const int from = first_tile + blockIdx.x * per_split, to = min(from + per_split, first_tile + tiles);
   const auto load = [&](int tile) {
@@ -140,7 +144,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 3) attention_decode_kernel(
   wait_copies<0>();
   publish_warp<kD>(reinterpret_cast<float*>(stages), state, lane);
   __syncthreads();
-  write_split<kD>(a, shared, first_entry, heads, splits == 1, thread);
+  write_split<kD>(a, shared, first_entry, first_part, heads, splits == 1, thread);
   if (splits == 1) return;
 
   // The last block of this row and key head merges the splits, in their order.
@@ -154,7 +158,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 3) attention_decode_kernel(
   __threadfence();
   for (int i = thread; i < heads * kD; i += kAttentionThreads) {
     const int head = i / kD, column = i % kD;
-    const float* parts = a.partial + (first_entry + head) * gridDim.x * (kD + 2);
+    const float* parts = a.partial + (first_part + head) * gridDim.x * (kD + 2);
     float maximum, sum, value;
     merge_parts(splits, maximum, sum, value, [&](int split, int what) {
       return load_global(parts + split * (kD + 2) + (what == 2 ? column : kD + what));

@@ -14,8 +14,8 @@ struct DecodeArguments {
   int rows, query_heads, key_heads;
   int window;
   float scale_log2;
-  int most_queries;  // sequences with more new tokens are somebody else's
-  float* partial;    // [rows · query heads, splits, kD + 2]: out, maximum, sum; null when gridDim.x is 1
+  bool by_sequence;  // grid.z counts sequences, and those without exactly one new token are somebody else's; else rows
+  float* partial;    // [grid.z · query heads, splits, kD + 2]: out, maximum, sum; unused when gridDim.x is 1
 };
 
 /// Key tiles per split for a context of `tiles`.
@@ -77,10 +77,11 @@ __device__ __forceinline__ void merge_parts(int count, float& maximum, float& su
   }
 }
 
-/// The block's result out of its four warps' parts: to `out` when it is the only split, else to its partial.
+/// The block's result out of its four warps' parts: to `out` (entries of the tensor) when it is the only split, else to
+/// its partial.
 template <int kD>
 __device__ __forceinline__ void write_split(const DecodeArguments& a, const unsigned char* shared, int64_t first_entry,
-                                            int heads, bool only, int thread) {
+                                            int64_t first_part, int heads, bool only, int thread) {
   const auto at = [&](int warp) { return reinterpret_cast<const float*>(shared + warp * DecodeTile<kD>::kWarpBytes); };
   for (int i = thread; i < heads * kD; i += kAttentionThreads) {
     const int row = i / kD, column = i % kD;
@@ -92,7 +93,7 @@ __device__ __forceinline__ void write_split(const DecodeArguments& a, const unsi
       a.out[(first_entry + row) * kD + column] = bf16_bits(value / sum);
       continue;
     }
-    float* to = a.partial + ((first_entry + row) * gridDim.x + blockIdx.x) * (kD + 2);
+    float* to = a.partial + ((first_part + row) * gridDim.x + blockIdx.x) * (kD + 2);
     to[column] = value;
     if (column == 0) {
       to[kD] = maximum;

@@ -1,16 +1,27 @@
-// pagedAttentionForward on CUDA. Nothing is known on the host but the totals: sequences with one new token go through
-// the decode kernel, those with more through the tiled one, and each kernel passes over what is not its own. As many
-// rows as sequences: all of it is decoding (the decode kernel takes any number of new tokens, only slowly).
+// pagedAttentionForward on CUDA. The host relies on nothing but the totals: sequences with one new token go through the
+// decode kernel (a block row per sequence), those with more through the tiled one, and each kernel passes over what is
+// not its own. As many rows as sequences: all of it is decoding, row by row (for any number of new tokens, only slowly).
 #include "attention_decode.h"
 #include "attention_forward.h"
 #include "attention_generic.h"
 #include "attention_launch.h"
+#include "../core/host_copy.h"
 #include "parts.h"
 
 namespace lathe::cuda {
 namespace {
 
-constexpr int kAnyQueries = 1 << 30;
+/// Whether any sequence has exactly one new token; true where the host cannot say.
+bool may_decode(In cu_seqlens_q) {
+  const int64_t count = cu_seqlens_q.dims[0];
+  const char* copy = cu_seqlens_q.host && !capturing() ? cu_seqlens_q.host->find(cu_seqlens_q.data, count * 4) : nullptr;
+  if (!copy) return true;
+  const auto* offsets = reinterpret_cast<const int32_t*>(copy);
+  for (int64_t s = 0; s + 1 < count; s++) {
+    if (offsets[s + 1] - offsets[s] == 1) return true;
+  }
+  return false;
+}
 
 template <int kD>
 void launch_tiled(const ForwardArguments& a) {
@@ -22,11 +33,12 @@ void launch_tiled(const ForwardArguments& a) {
 template <int kD>
 void launch_decode(DecodeArguments a, int64_t most_keys) {
   const int splits = most_splits(static_cast<int>(ceil_div(most_keys, kDecodeKeys)));
-  const int64_t entries = static_cast<int64_t>(a.rows) * a.query_heads;
+  const unsigned depth = a.by_sequence ? a.sequences.count : a.rows;
+  const int64_t entries = static_cast<int64_t>(depth) * a.query_heads;
   const Scratch partial(splits > 1 ? entries * splits * (kD + 2) * 4 : 4);
   a.partial = partial.as<float>();
   const unsigned heads = a.key_heads * div_up(a.query_heads / a.key_heads, 16);
-  launch("pagedAttentionForward decode", attention_decode_kernel<kD>, dim3(splits, heads, a.rows),
+  launch("pagedAttentionForward decode", attention_decode_kernel<kD>, dim3(splits, heads, depth),
          dim3(kAttentionThreads), DecodeTile<kD>::kSharedBytes, a);
 }
 
@@ -49,12 +61,14 @@ void pagedAttentionForward(Out out, In q, In k_cache, In v_cache, In block_table
            dim3(generic_blocks(rows, query_heads)), dim3(128), 0, a);
     return;
   }
-  const int64_t tickets = static_cast<int64_t>(rows) * key_heads * div_up(query_heads / key_heads, 16);
-  const bool only_decode = rows <= sequences.count, decode = tickets <= kTickets && rows <= 65535;
-  if (decode) {
+  const bool only_decode = rows <= sequences.count;
+  const int64_t depth = only_decode ? rows : sequences.count;
+  const int64_t tickets = depth * key_heads * div_up(query_heads / key_heads, 16);
+  const bool decode = tickets <= kTickets && depth <= 65535;
+  if (decode && (only_decode || may_decode(cu_seqlens_q))) {
     const DecodeArguments a = {halves(q), halves(k_cache), halves(v_cache), writable_halves(out), sequences, rows,
                                query_heads, key_heads, window_of(window), scale * kLog2E,
-                               only_decode ? kAnyQueries : 1, nullptr};
+                               !only_decode, nullptr};
     const int64_t most_keys = static_cast<int64_t>(sequences.max_blocks) * block_size;
     if (head_dim == 64) launch_decode<64>(a, most_keys);
     else launch_decode<128>(a, most_keys);

@@ -70,11 +70,13 @@ void check(const Paged& p, bool only_decode, const std::string& name) {
   const int rows = p.offsets.back(), count = static_cast<int>(p.contexts.size());
   const SequenceSet set = {p.offsets.data(), count, p.tables.data(), p.contexts.data(), p.max_blocks, p.block_size};
   const int splits = most_splits(div_up(p.max_blocks * p.block_size, kDecodeKeys));
-  std::vector<float> partial(static_cast<size_t>(rows) * s.query_heads * splits * (kD + 2), NAN);
+  const unsigned depth = only_decode ? rows : count;
+  const size_t parts = static_cast<size_t>(depth) * s.query_heads * splits * (kD + 2);
+  std::vector<float> partial(parts + 1, NAN);
   const DecodeArguments d = {p.q.data(), p.k.data(), p.v.data(), out.data(), set, rows, s.query_heads, s.key_heads,
-                             s.window, static_cast<float>(s.scale) * kLog2E, only_decode ? 1 << 30 : 1, partial.data()};
+                             s.window, static_cast<float>(s.scale) * kLog2E, !only_decode, partial.data()};
   const unsigned heads = s.key_heads * div_up(s.query_heads / s.key_heads, 16);
-  emulation::launch({static_cast<unsigned>(splits), heads, static_cast<unsigned>(rows)}, kAttentionThreads,
+  emulation::launch({static_cast<unsigned>(splits), heads, depth}, kAttentionThreads,
                     DecodeTile<kD>::kSharedBytes, [&] { attention_decode_kernel<kD>(d); });
   if (!only_decode) {
     ForwardArguments f = {};
@@ -86,6 +88,7 @@ void check(const Paged& p, bool only_decode, const std::string& name) {
                       [&] { attention_forward_kernel<kD>(f); });
   }
   expect_close(name, widen(out), p.expected, 1e-2);
+  expect(name + ": partials within their entries", std::isnan(partial[parts]));
   bool clean = true;
   for (int i = 0; i < kTickets; i++) clean &= decode_tickets[i] == 0;
   expect(name + ": tickets are zero again", clean);
@@ -105,6 +108,7 @@ int main(int count, char** arguments) {
     check<64>(draw({2, 1, 64, 0, 0.125}, 16, {2200}, {1}), true, "decode, more tiles than splits");
     check<128>(draw({2, 1, 128, 0, 0.088}, 8, {150, 40, 20}, {140, 1, 20}), false, "mixed, 128, blocks of 8");
     check<64>(draw({2, 2, 64, 0, 0.125}, 16, {50, 9}, {2, 0}), true, "two new tokens by the decode kernel");
+    check<64>(draw({4, 2, 64, 0, 0.125}, 16, {70, 200, 9, 130}, {66, 1, 0, 1}), false, "mixed, single tokens behind a prompt");
   }
   expect("no bank conflicts", emulation::bank_conflicts == 0);
   return failures != 0;
