@@ -159,6 +159,45 @@ describe('adapters in the pool', () => {
 });
 
 describe('a decode step', () => {
+  it('is recorded once a size, with and without adapters, and anew when the pool has moved', () => {
+    let live = 0;
+    const recorder: Recorder = {
+      record: (work) => {
+        live++;
+        return { run: work, dispose: () => live-- };
+      },
+    };
+    const runner = deviceRunner({ recorder });
+    const decode = (rows: number, used: LoraAdapter | null) =>
+      runner.run(
+        Array.from({ length: rows }, (_, s) => ({
+          tokens: Int32Array.of(5 + s),
+          start: 0,
+          blocks: [s],
+          adapterKey: used && 'one',
+          adapter: used,
+          sampler: null,
+          score: null,
+        })),
+      );
+    const [large, small] = [adapters[0]!, adapters[1]!];
+    decode(5, null);
+    expect(live).toBe(0);
+    for (const rows of [7, 8, 6]) decode(rows, null);
+    expect(live).toBe(1);
+    for (const rows of [9, 12, 10]) decode(rows, small);
+    expect(live).toBe(1); // the pool has come: what was there before may read another one
+    for (const rows of [9, 9, 3, 3]) decode(rows, null);
+    expect(live).toBe(3);
+    for (const rows of [9, 12, 2, 2]) decode(rows, large);
+    expect(live).toBe(2);
+    decode(2, small);
+    expect(live).toBe(2);
+    expect(runner.recorded).toBe(2);
+    runner.dispose();
+    expect(live).toBe(0);
+  });
+
   it('refuses what a recorded one could not check', () => {
     const runner = deviceRunner();
     const item = (over: Partial<RunItem<LoraAdapter>>): RunItem<LoraAdapter> => ({
