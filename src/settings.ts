@@ -259,12 +259,24 @@ export const SETTINGS = {
     integer(0, 2 ** 31 - 1),
     0,
   ),
+  maxOpenBatches: entry(
+    'LATHE_MAX_OPEN_BATCHES',
+    'Batches of a project that may wait or run at once; 0 = no limit.',
+    integer(0, 2 ** 31 - 1),
+    500,
+  ),
   maxFiles: entry('LATHE_MAX_FILES', 'Files of a project; 0 = no limit.', integer(0, 2 ** 31 - 1), 0),
   maxStorageBytes: entry(
     'LATHE_MAX_STORAGE_BYTES',
     'Bytes that the files of a project may have together; 0 = no limit.',
     integer(0, Number.MAX_SAFE_INTEGER),
     0,
+  ),
+  maxEventStreams: entry(
+    'LATHE_MAX_EVENT_STREAMS',
+    'Streams of job events that one API key may have open in one API process; 0 = no limit.',
+    integer(0, 1_000_000),
+    256,
   ),
   webhookPrivateAddresses: entry(
     'LATHE_WEBHOOK_PRIVATE',

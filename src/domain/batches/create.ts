@@ -6,9 +6,11 @@ import type { Dependencies } from '../dependencies.ts';
 import { lockFile } from '../files/repository.ts';
 import type { Identity } from '../keys/lookup.ts';
 import { allows } from '../keys/scopes.ts';
+import { requireBatchSlot } from '../quotas/quotas.ts';
 import { type BatchRow, findBatch, insertBatch, listBatches, requestCancel } from './repository.ts';
 
 type Deps = Pick<Dependencies, 'database'>;
+type CreateDeps = Pick<Dependencies, 'config' | 'database'>;
 
 export interface BatchRequestFields {
   endpoint: string;
@@ -20,10 +22,11 @@ export interface BatchRequestFields {
 
 /**
  * The batch, which waits for a runner. One that already has this `id` was made by an earlier try of the same request,
- * and is the answer. ApiError 400 when the input file is unknown or not for batches, 403 when the key may not ask models.
+ * and is the answer. ApiError 400 when the input file is unknown or not for batches, 403 when the key may not ask models,
+ * 429 over the quota.
  */
 export function createBatch(
-  deps: Deps,
+  deps: CreateDeps,
   identity: Identity,
   fields: BatchRequestFields,
   id: string = newId('batch_'),
@@ -44,6 +47,7 @@ export function createBatch(
     }
     // What the lines ask for is asked with this key.
     if (!allows(identity, 'api.model.request')) throw insufficientScope('api.model.request');
+    await requireBatchSlot(tx, deps.config, projectId);
     return insertBatch(tx, { id, projectId, keyId, ...fields });
   });
 }

@@ -40,12 +40,16 @@ export async function claimBatch(
   runnerId: string,
   leaseSeconds: number,
 ): Promise<Hold | null> {
+  const open = sql`b.status in ('validating', 'in_progress', 'finalizing', 'cancelling')`;
+  // What each project has running is counted once for the claim, not once for each batch that waits.
   const next = sql`(select b.id from ${batches} b
-    where b.status in ('validating', 'in_progress', 'finalizing', 'cancelling')
-      and b.run_after <= clock_timestamp() and (b.lease_until is null or b.lease_until < clock_timestamp())
-    order by (select count(*) from ${batches} o
-        where o.project_id = b.project_id and o.lease_until > clock_timestamp()), b.created_at, b.id
-    limit 1 for update skip locked)`;
+    left join (select b.project_id, count(*) as running from ${batches} b
+      where ${open} and b.lease_until > clock_timestamp() group by b.project_id) held
+      on held.project_id = b.project_id
+    where ${open} and b.run_after <= clock_timestamp()
+      and (b.lease_until is null or b.lease_until < clock_timestamp())
+    order by coalesce(held.running, 0), b.created_at, b.id
+    limit 1 for update of b skip locked)`;
   const rows = await db
     .update(batches)
     .set({ epoch: sql`${batches.epoch} + 1`, runnerId, leaseUntil: after(leaseSeconds) })

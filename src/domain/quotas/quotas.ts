@@ -1,11 +1,11 @@
 /**
- * Quotas of a project: active jobs, files, bytes. Counted under a lock on the project where one is set, so concurrent
+ * Quotas of a project: active jobs, open batches, files, bytes. Counted under a lock on the project where one is set, so concurrent
  * creations cannot pass together; without one there is neither lock nor count.
  */
 import type { Config } from '../../config.ts';
 import type { Queryable } from '../../db/client.ts';
 import { quotaReached } from '../../errors-tenancy.ts';
-import { countActiveJobs, findQuotas, lockProject, measureFiles } from './repository.ts';
+import { countActiveJobs, countOpenBatches, findQuotas, lockProject, measureFiles } from './repository.ts';
 
 export interface Quotas {
   /** 0 = no limit, as in the others. */
@@ -34,6 +34,19 @@ export async function requireJobSlot(tx: Queryable, config: QuotaConfig, project
   if ((await countActiveJobs(tx, projectId)) < max) return;
   const message = `This project already has ${max} active fine-tuning ${max === 1 ? 'job' : 'jobs'}, which is its limit. Wait for one to end or cancel one.`;
   throw quotaReached(message, 'job_limit_reached', 429);
+}
+
+/** Within the transaction that inserts a batch. Throws ApiError 429 `batch_limit_reached`. */
+export async function requireBatchSlot(
+  tx: Queryable,
+  { maxOpenBatches: max }: Pick<Config, 'maxOpenBatches'>,
+  projectId: string,
+): Promise<void> {
+  if (max === 0) return;
+  await lockProject(tx, projectId);
+  if ((await countOpenBatches(tx, projectId)) < max) return;
+  const message = `This project already has ${max} open ${max === 1 ? 'batch' : 'batches'}, which is its limit. Wait for one to end or cancel one.`;
+  throw quotaReached(message, 'batch_limit_reached', 429);
 }
 
 /**

@@ -5,6 +5,7 @@
 import { and, asc, count, eq, inArray, isNull, or, sql, sum } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
 import { baseModels, files, jobs, projects } from '../../db/schema.ts';
+import { batches } from '../../db/schema-batches.ts';
 import { rateLimitBuckets as buckets, projectRateLimits } from '../../db/schema-tenancy.ts';
 
 export interface StoredLimit {
@@ -123,6 +124,16 @@ export async function countActiveJobs(db: Queryable, projectId: string): Promise
       and(eq(jobs.projectId, projectId), inArray(jobs.status, ['validating_files', 'queued', 'running'])),
     );
   return rows[0]?.jobs ?? 0;
+}
+
+/** Batches that wait or run, those that are being cancelled among them: a runner still has to end them. */
+export async function countOpenBatches(db: Queryable, projectId: string): Promise<number> {
+  const open = ['validating', 'in_progress', 'finalizing', 'cancelling'];
+  const rows = await db
+    .select({ batches: count() })
+    .from(batches)
+    .where(and(eq(batches.projectId, projectId), inArray(batches.status, open)));
+  return rows[0]?.batches ?? 0;
 }
 
 /** Number and bytes of the files a user can see. */

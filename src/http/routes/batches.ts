@@ -17,7 +17,7 @@ const create = createRoute({
   tags,
   summary: 'Create a batch',
   request: { body: { required: true, content: { 'application/json': { schema: createBatchSchema } } } },
-  responses: { ...ok(batchSchema), ...errors(400, 413, 415) },
+  responses: { ...ok(batchSchema), ...errors(400, 413, 415, 429) },
 });
 
 const list = createRoute({
