@@ -46,13 +46,9 @@ type LowRank = [Handle, Handle, Handle] | [null, null, null];
 function ceilings(b: KernelBench, s: Sizes): { flops: number; bytes: number } {
   const n = s.product;
   const [x, w, y] = [b.random([n, n]), b.random([n, n]), b.empty([n, n])];
-  const product = b.seconds(
-    y,
-    () => b.device.native.gemm(y.handle, x.handle, w.handle, false, true, 1, 0),
-    4,
-  );
+  const product = b.seconds(() => b.device.native.gemm(y.handle, x.handle, w.handle, false, true, 1, 0), 4);
   const [from, to] = [b.random([s.copyBytes / 2]), b.empty([s.copyBytes / 2])];
-  const copy = b.seconds(to, () => b.device.native.copy(to.handle, from.handle), 4);
+  const copy = b.seconds(() => b.device.native.copy(to.handle, from.handle), 4);
   return { flops: (2 * n ** 3) / product, bytes: (2 * s.copyBytes) / copy };
 }
 
@@ -69,13 +65,9 @@ function attention(b: KernelBench, s: Sizes, flops: number): Figures {
   const lse = b.empty([s.queryHeads, T], 'f32');
   const cu = b.ints(Array.from({ length: T / length + 1 }, (_, i) => i * length));
   const [inputs, rest] = [[q.handle, k.handle, v.handle, cu.handle] as const, [D, D ** -0.5, 0] as const];
-  const forward = b.seconds(
-    out,
-    () => native.attentionForward(out.handle, lse.handle, ...inputs, ...rest),
-    2,
-  );
+  const forward = b.seconds(() => native.attentionForward(out.handle, lse.handle, ...inputs, ...rest), 2);
   const gradients = [dq.handle, dk.handle, dv.handle, dout.handle, out.handle, lse.handle] as const;
-  const backward = b.seconds(dq, () => native.attentionBackward(...gradients, ...inputs, ...rest), 2);
+  const backward = b.seconds(() => native.attentionBackward(...gradients, ...inputs, ...rest), 2);
   const operations = 2 * T * length * s.queryHeads * D;
   return {
     attention_forward_tflops: round(operations / forward / 1e12),
@@ -102,7 +94,7 @@ function decodeAttention(b: KernelBench, s: Sizes, bytes: number): Figures {
   const caches = [kCache.handle, vCache.handle, tables.handle, bounds.handle, contexts.handle] as const;
   const call = () =>
     native.pagedAttentionForward(out.handle, q.handle, ...caches, blockSize, D, D ** -0.5, 0);
-  const time = b.seconds(out, call, 4);
+  const time = b.seconds(call, 4);
   const read = kCache.bytes + vCache.bytes;
   return {
     attention_decode_gb_per_second: round(read / time / 1e9),
@@ -165,8 +157,8 @@ function linearGroup(b: KernelBench, rows: number, depth: number, widths: number
     native.linearGroup(y0!, y1 ?? null, y2 ?? null, ...given, low[0], low[1], low[2]);
   };
   const times = Math.max(copies, 4);
-  const base = inner.seconds(ys[0]!, (i) => call(i, false), times);
-  const adapted = inner.seconds(ys[0]!, (i) => call(i, true), times);
+  const base = inner.seconds((i) => call(i, false), times);
+  const adapted = inner.seconds((i) => call(i, true), times);
   inner.close();
   return { base, adapted };
 }
@@ -180,7 +172,7 @@ function loss(b: KernelBench, s: Sizes, flops: number): Figures {
   const targets = b.ints(Array.from({ length: N }, (_, i) => (i * 7919) % V));
   const outputs = [losses.handle, correct.handle, dx.handle, null] as const;
   const call = () => native.linearCrossEntropy(...outputs, x.handle, w.handle, targets.handle, null, 1 / N);
-  const time = b.seconds(losses, call, 2);
+  const time = b.seconds(call, 2);
   const operations = 4 * N * V * C;
   return { loss_tflops: round(operations / time / 1e12), loss_ratio: round(operations / time / flops) };
 }
@@ -207,7 +199,7 @@ function sampling(b: KernelBench, s: Sizes): Figures {
     const none = [null, null, null, null, null] as const;
     const call = () =>
       native.sampleTokens(tokens.handle, null, null, logits.handle, settings.handle, ints.handle, ...none, V);
-    figures[`sampling_${name}_microseconds`] = round(b.seconds(tokens, call, 4) * 1e6);
+    figures[`sampling_${name}_microseconds`] = round(b.seconds(call, 4) * 1e6);
   }
   return figures;
 }

@@ -38,8 +38,7 @@ export function loraBench(device: Device, config: ModelConfig, dtype: 'f32' | 'b
       return { loss: sums.reduce((sum, { lossSum }) => sum + lossSum, 0) / labelledTotal, gradNorm };
     },
     dispose() {
-      adapter.dispose();
-      model.dispose();
+      for (const thing of [optimizer, adapter, model]) thing.dispose();
     },
   };
 }

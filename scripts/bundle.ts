@@ -20,7 +20,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { PROJECT_ROOT } from '../src/config.ts';
-import { packageFolders, packagesOf } from './bundle/imports.ts';
+import { packageFolders, reach } from './bundle/imports.ts';
 
 const BYTES_MAX = 50 * 2 ** 20;
 /** A date that depends on nothing: file times are part of an archive. */
@@ -53,10 +53,6 @@ const TREE = [
   'examples/data',
   'scripts/build-native.mjs',
   'scripts/build-cuda.mjs',
-  'test/engine/ops.runner.ts',
-  'test/engine/ops.table.ts',
-  'test/helpers/float64.ts',
-  'test/helpers/tolerance.ts',
 ];
 const LEFT_OUT = /^(native\/build(-cuda)?|bench\/results)(\/|$)/;
 const NOT_LOADED =
@@ -70,6 +66,8 @@ const { values } = parseArgs({
   allowNegative: true,
 });
 
+const absolute = (file: string) => path.join(PROJECT_ROOT, file);
+const reached = reach(ENTRIES.map(absolute), new Set(CHOOSERS.map(absolute)));
 const { version } = JSON.parse(readFileSync(path.join(PROJECT_ROOT, 'package.json'), 'utf8'));
 const name = `lathe-${version}-linux-${process.arch}`;
 
@@ -102,14 +100,16 @@ function requireTool(tool: string): void {
 }
 
 function copyTree(root: string): void {
-  const cases = ['elementwise', 'linear', 'norm', 'attention'].map(
-    (part) => `test/engine/ops.${part}.cases.ts`,
-  );
-  for (const item of [...TREE, 'test/engine/ops.cases.ts', ...cases]) {
+  for (const item of TREE) {
     cpSync(path.join(PROJECT_ROOT, item), path.join(root, item), {
       recursive: true,
       filter: (source) => !LEFT_OUT.test(path.relative(PROJECT_ROOT, source)),
     });
+  }
+  // The op table of the tests, as far as the device check reads it.
+  for (const module of reached.modules) {
+    const item = path.relative(PROJECT_ROOT, module);
+    if (!existsSync(path.join(root, item))) cpSync(module, path.join(root, item));
   }
   const own = path.join(PROJECT_ROOT, 'scripts', 'bundle');
   copyFileSync(path.join(own, 'launcher.sh'), path.join(root, 'lathe'));
@@ -118,9 +118,7 @@ function copyTree(root: string): void {
 }
 
 function copyPackages(root: string): void {
-  const absolute = (file: string) => path.join(PROJECT_ROOT, file);
-  const needed = packagesOf(ENTRIES.map(absolute), new Set(CHOOSERS.map(absolute)));
-  for (const folder of packageFolders(PROJECT_ROOT, [...needed, ...BUILD_PACKAGES])) {
+  for (const folder of packageFolders(PROJECT_ROOT, [...reached.packages, ...BUILD_PACKAGES])) {
     const from = absolute(folder);
     cpSync(from, path.join(root, folder), {
       recursive: true,

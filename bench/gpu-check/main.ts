@@ -9,7 +9,7 @@ import { PROJECT_ROOT } from '../../src/config.ts';
 import { type Device, openDevice } from '../../workers/engine/device.ts';
 import { machine } from '../options.ts';
 import { benchmarkDecoding, benchmarkTraining } from './benchmarks.ts';
-import { measureCeilings } from './device-report.ts';
+import { type Ceilings, measureCeilings } from './device-report.ts';
 import { checkEngineParity } from './engine-parity.ts';
 import { checkOps } from './op-suite.ts';
 import { type Context, Report } from './report.ts';
@@ -52,22 +52,45 @@ async function main(): Promise<number> {
     node: process.version,
   });
   report.measure('device', device.name);
-  const ceilings = measureCeilings(device, context);
-  checkOps(device, context);
-  await checkEngineParity(device, context);
-  checkServing(device, context);
-  await checkTrainingRun({ kind: device.kind }, context);
-  benchmarkTraining(device, ceilings, context);
-  await benchmarkDecoding(device, ceilings, context);
-  await benchmarkTutorial(device, context);
-  report.keys.seconds = Math.round(performance.now() / 1000);
-
   const slug = device.name
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-|-$/g, '');
   const file = values.out ?? path.join(PROJECT_ROOT, 'bench', 'results', `gpu-${slug}-${date}.json`);
-  report.save(file);
+  const info = device.native.cudaInfo();
+  if (device.kind === 'cuda' && info.available) {
+    report.keys.blas = info.blas;
+    report.judge('library of large products', info.blas, 'cuBLASLt', info.blas.startsWith('cuBLASLt'));
+  }
+
+  let ceilings: Ceilings = { flops: Number.NaN, bytes: Number.NaN };
+  const sections: [name: string, run: () => void | Promise<void>][] = [
+    [
+      'ceilings',
+      () => {
+        ceilings = measureCeilings(device, context);
+      },
+    ],
+    ['ops', () => checkOps(device, context)],
+    ['engine', () => checkEngineParity(device, context)],
+    ['serving', () => checkServing(device, context)],
+    ['training run', () => checkTrainingRun({ kind: device.kind }, context)],
+    ['training speed', () => benchmarkTraining(device, ceilings, context)],
+    ['decoding speed', () => benchmarkDecoding(device, ceilings, context)],
+    ['tutorial', () => benchmarkTutorial(device, context)],
+  ];
+  for (const [name, run] of sections) {
+    try {
+      await run();
+    } catch (error) {
+      // What the others find is worth as much: a section that breaks is one line that does not hold.
+      report.judge(name, (error as Error).message.split('\n')[0]!, 'runs to its end', false);
+      process.stderr.write(`${(error as Error).stack}\n`);
+    }
+    // Saved each time: a machine that is taken away leaves what was found so far.
+    report.keys.seconds = Math.round(performance.now() / 1000);
+    report.save(file);
+  }
   console.log(`${report.table()}\n\n${report.passed} hold, ${report.failed} do not; written to ${file}`);
   return report.failed === 0 ? 0 : 1;
 }

@@ -13,10 +13,13 @@ const BESIDE = /new URL\(\s*'(\.[^']+\.ts)'\s*,\s*import\.meta\.url/g;
 const builtin = new Set(builtinModules);
 
 /**
- * Package names that the modules reachable from `entries` import.
+ * The modules reachable from `entries`, and the names of the packages they import.
  * @param skip modules (absolute paths) whose dynamic imports are not followed: they choose among programs
  */
-export function packagesOf(entries: readonly string[], skip: ReadonlySet<string>): Set<string> {
+export function reach(
+  entries: readonly string[],
+  skip: ReadonlySet<string>,
+): { modules: Set<string>; packages: Set<string> } {
   const packages = new Set<string>();
   const seen = new Set<string>();
   const open = [...entries];
@@ -33,7 +36,7 @@ export function packagesOf(entries: readonly string[], skip: ReadonlySet<string>
       } else if (!name.startsWith('node:') && !builtin.has(name)) packages.add(packageName(name));
     }
   }
-  return packages;
+  return { modules: seen, packages };
 }
 
 const packageName = (specifier: string) =>

@@ -23,6 +23,8 @@ function gemmCase(transA: boolean, transB: boolean, [c, a, b]: Mix): OpCase {
     why: 'products of bf16 values are exact in f32 and sums of 300 lose about 1e-6; a bf16 result adds its rounding',
     types: ['f32'],
     tolerance: { f32: limit },
+    // A mixed product rounds its f32 operand to bf16 there: half a unit in the last of 8 bits, less in the mean.
+    ...(a === b ? {} : { cudaTolerance: { f32: Math.max(limit, 4e-3) } }),
     make(random) {
       const [M, N, K] = [random.pick(SIZES), random.pick(SIZES), random.pick(SIZES)];
       const [alpha, beta] = random.pick([

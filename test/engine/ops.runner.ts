@@ -1,5 +1,7 @@
 // One row of the op table on one device: draws the problem, works out the float64 answers, runs the native op.
 // Knows no test runner: the device check of the bundle uses it as well.
+
+import type { NativeDevice } from '../../native/index.ts';
 import { finiteDifference } from '../helpers/float64.ts';
 import { Random, RUN_SEED, roundBf16, TOLERANCE } from '../helpers/tolerance.ts';
 import type { Bench, FloatType, Handles, OpCase, Problem, Values } from './ops.table.ts';
@@ -76,8 +78,8 @@ const DEFAULTS = {
 };
 
 /** Bounds on the relative errors of values and gradients. */
-export function limits(row: OpCase, type: FloatType) {
-  const t = row.tolerance ?? {};
+export function limits(row: OpCase, type: FloatType, device: NativeDevice = 'cpu') {
+  const t = { ...row.tolerance, ...(device === 'cuda' ? row.cudaTolerance : {}) };
   return type === 'f32'
     ? { value: t.f32 ?? DEFAULTS.f32.value, gradient: t.gradientF32 ?? DEFAULTS.f32.gradient }
     : { value: t.bf16 ?? DEFAULTS.bf16.value, gradient: t.gradientBf16 ?? DEFAULTS.bf16.gradient };

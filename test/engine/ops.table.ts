@@ -34,6 +34,13 @@ export interface Problem {
   probes?: number;
 }
 
+export interface Tolerances {
+  f32?: number;
+  bf16?: number;
+  gradientF32?: number;
+  gradientBf16?: number;
+}
+
 export interface OpCase {
   name: string;
   /** Native functions that this row proves. */
@@ -41,7 +48,9 @@ export interface OpCase {
   /** Why these tolerances hold. */
   why: string;
   types?: FloatType[];
-  tolerance?: { f32?: number; bf16?: number; gradientF32?: number; gradientBf16?: number };
+  tolerance?: Tolerances;
+  /** Where CUDA promises less; see native/cuda/README.md. */
+  cudaTolerance?: Tolerances;
   make(random: Random): Problem;
 }
 

@@ -37,7 +37,7 @@ for (const row of OP_CASES) {
           const { expected, gradients } = prepared();
           native.configure({ isa: target.isa });
           const bench = new Bench(native, type, target.device);
-          const limit = limits(row, type);
+          const limit = limits(row, type, target.device);
           try {
             const got = run(bench, prepared());
             for (const [name, values] of Object.entries(expected)) {
