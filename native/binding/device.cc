@@ -21,8 +21,8 @@ struct Deferred {
 };
 
 struct RecordedGraph {
-  std::unique_ptr<Graph> graph;  // before the storages: it is destroyed first
   Storages storages;
+  std::unique_ptr<Graph> graph;  // after the storages: it is destroyed first
 };
 
 Storages& recorded_storages() {

@@ -7,19 +7,6 @@ namespace lathe {
 namespace cuda {
 namespace {
 
-/// cudaMalloc is not part of what a recording records, but is refused in it unless this thread says that it knows.
-class RelaxedCapture {
- public:
-  RelaxedCapture() { check(cudaThreadExchangeStreamCaptureMode(&mode_), "cudaThreadExchangeStreamCaptureMode"); }
-  ~RelaxedCapture() {
-    cudaThreadExchangeStreamCaptureMode(&mode_);
-    cudaGetLastError();
-  }
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
-
 void* raw_allocate(int64_t bytes) {
   const RelaxedCapture relaxed;
   void* data = nullptr;

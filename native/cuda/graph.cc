@@ -15,6 +15,7 @@ class CudaGraph : public Graph {
   CudaGraph(cudaGraphExec_t exec, int pool_owner) : exec_(exec), owner_(pool_owner) {}
   ~CudaGraph() override {
     // A launch may still be running: the exec waits for it by itself, the blocks are stream-ordered.
+    const RelaxedCapture relaxed;
     cudaGraphExecDestroy(exec_);
     cudaGetLastError();  // nobody is told here, and the next launch must not be blamed
     std::lock_guard<std::mutex> lock(pool_mutex());

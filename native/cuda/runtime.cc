@@ -30,6 +30,11 @@ bool is_lost(cudaError_t e) {
     case cudaErrorAssert:
     case cudaErrorContextIsDestroyed:
     case cudaErrorDevicesUnavailable:
+    case cudaErrorMpsClientTerminated:
+#if CUDART_VERSION >= 13000
+    case cudaErrorContained:
+    case cudaErrorTensorMemoryLeak:
+#endif
     case cudaErrorUnknown: return true;
     default: return false;
   }

@@ -101,12 +101,14 @@ class PinnedRead : public DeferredRead {
   }
   /// A read that was never taken may still be on its way: its buffer is given up with it.
   ~PinnedRead() override {
+    const RelaxedCapture relaxed;
     if (cudaEventQuery(done_) == cudaSuccess) buffers().give(data_, bytes_);
     cudaEventDestroy(done_);
     cudaGetLastError();  // "not ready" is no fault of the next kernel
   }
   int64_t bytes() const override { return bytes_; }
   bool ready() override {
+    refuse_while_capturing("deferredReady");
     const cudaError_t state = cudaEventQuery(done_);
     if (state == cudaErrorNotReady) {
       cudaGetLastError();
@@ -116,6 +118,7 @@ class PinnedRead : public DeferredRead {
     return true;
   }
   void take(void* to) override {
+    refuse_while_capturing("deferredTake");
     check(cudaEventSynchronize(done_), "readLater");
     std::memcpy(to, data_, static_cast<size_t>(bytes_));
   }
