@@ -104,6 +104,24 @@ describe('recorded decode steps', () => {
     expect(graphs.logits(one)).not.toBeNull();
   });
 
+  it('record only what has run: a first step that fails is forgotten, with its memory', () => {
+    const model = own(tinyModel(device, { trainable: false }));
+    const cache = own(new KvCache(model, { blocks: EACH * 2, blockSize: BLOCK }));
+    const { seen, recorder } = countingRecorder();
+    const graphs = new DecodeGraphs(model, cache, recorder);
+    const base = [{ adapter: null, start: 0, end: 2 }];
+    graphs.logits(step([1], 0, [{ adapter: null, start: 0, end: 1 }]));
+    const held = device.memory().inUse;
+    for (let twice = 0; twice < 2; twice++) {
+      expect(() => graphs.logits(step([1, VOCABULARY], 0, base))).toThrow(/ids/);
+      expect(device.memory().inUse).toBe(held);
+    }
+    const first = graphs.logits(step([1, 2], 0, base));
+    expect(seen.recorded).toBe(0);
+    expect(graphs.logits(step([1, 2], 0, base))).toEqual(first);
+    expect(seen).toMatchObject({ recorded: 1, replayed: 1 });
+  });
+
   it('forget the shape that was not used for longest, with its memory', () => {
     const model = own(tinyModel(device, { trainable: false }));
     const cache = own(new KvCache(model, { blocks: EACH * 34, blockSize: BLOCK }));

@@ -63,7 +63,14 @@ export class DecodeGraphs {
     const work = () =>
       scope(() => runPaged(this.#model, shape.inputs, shape.adapters, this.#cache, rotaryRows, shape.logits));
     if (known === undefined) {
-      work();
+      try {
+        work();
+      } catch (error) {
+        // Recording needs a step that has run: it finds everything chosen, loaded and allocated.
+        this.#shapes.delete(key);
+        disposeShape(shape);
+        throw error;
+      }
       this.#forgetOldest();
     } else {
       shape.replay ??= this.#recorder.record(work);
