@@ -5,3 +5,6 @@ CREATE INDEX model_operations_result ON model_operations (storage_prefix) WHERE 
 ALTER TABLE webhook_deliveries ADD COLUMN taken_until timestamptz;
 --> statement-breakpoint
 CREATE INDEX webhook_deliveries_taken ON webhook_deliveries (taken_until) WHERE taken_until IS NOT NULL;
+--> statement-breakpoint
+-- Of a completed Upload, so that a repeated completion is held to it.
+ALTER TABLE uploads ADD COLUMN md5 text;

@@ -25,6 +25,7 @@ export const uploads = pgTable(
     status: text('status').notNull().default('pending'), // pending | completed | cancelled | expired
     fileId: text('file_id'),
     partIds: jsonb('part_ids').$type<string[] | null>(), // what the file was made of
+    md5: text('md5'), // of the whole file, hex, once completed
     createdAt: createdAt(),
     expiresAt: time('expires_at').notNull(),
     endedAt: time('ended_at'),

@@ -136,6 +136,23 @@ describe('an upload', () => {
       await (await t.storage.get(`projects/${t.alice.projectId}/files/${done.file!.id}`)).toArray(),
     ).toEqual([Buffer.from('abcdef')]);
     expect((await stored()).length).toBe(before.length + 1);
+    // Repeated: the same answer, but not for bytes that it does not have.
+    expect((await complete([a, b])).file!.id).toBe(done.file!.id);
+    expect(await refused(complete([a, b], md5(Buffer.from('other'))))).toEqual(['checksum_mismatch', 'md5']);
+  });
+
+  it('that is cancelled while it is put together says so', async () => {
+    const upload = await create(3);
+    const part = await addPart(upload.id, 'abc');
+    const storage: Storage = {
+      ...t.storage,
+      get: async (key, range) => {
+        await client.uploads.cancel(upload.id);
+        return t.storage.get(key, range);
+      },
+    };
+    const completing = completeUpload({ ...t, storage }, t.alice.projectId, upload.id, { part_ids: [part] });
+    await expect(completing).rejects.toMatchObject({ status: 400, code: 'upload_cancelled' });
   });
 
   it('is looked into like any file of its purpose', async () => {

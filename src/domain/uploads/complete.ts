@@ -46,8 +46,9 @@ export async function completeUpload(
       mustBePending(now.status === 'expired' ? { ...now, status: 'pending' } : now); // it was in time when it began
       await requireFileRoom(tx, deps.config, projectId, made.bytes);
       committing = true;
-      const row = await insertFile(tx, { projectId, ...made });
-      const end = { status: 'completed', fileId: row.id, partIds: request.part_ids } as const;
+      const { md5, ...fields } = made;
+      const row = await insertFile(tx, { projectId, ...fields });
+      const end = { status: 'completed', fileId: row.id, partIds: request.part_ids, md5 } as const;
       return { upload: await endUpload(tx, projectId, id, end), file: row };
     });
     await removeParts(deps, { projectId, uploadId: id });
@@ -55,13 +56,18 @@ export async function completeUpload(
   } catch (error) {
     if (file && !committing) await deps.storage.delete(file.storageKey);
     // The same call at the same time may have won at any moment; its end also takes the parts away.
-    const twin = await alreadyCompleted(deps, await getUpload(deps, projectId, id), request);
+    const now = await getUpload(deps, projectId, id);
+    const twin = await alreadyCompleted(deps, now, request);
     if (twin) return twin;
+    if (error instanceof ObjectNotFound) mustBePending(now); // a part is gone: the Upload has ended
     throw error;
   }
 }
 
-/** The answer to a completion that has happened; null when this one asks for something else. */
+/**
+ * The answer to a completion that has happened; null when this one asks for other parts. Throws ApiError 400 for another
+ * checksum.
+ */
 async function alreadyCompleted(
   { database }: Deps,
   upload: UploadRow,
@@ -69,6 +75,7 @@ async function alreadyCompleted(
 ): Promise<UploadView | null> {
   if (upload.status !== 'completed' || upload.fileId === null) return null;
   if (upload.partIds?.join() !== request.part_ids.join()) return null;
+  if (upload.md5 !== null) checkMd5(request.md5 ?? null, upload.md5);
   return { upload, file: await findFile(database.db, upload.projectId, upload.fileId) };
 }
 
@@ -97,8 +104,11 @@ interface Assembled extends StoredObject {
   purpose: FilePurpose;
   storageKey: string;
   expiresAfterSeconds: number | null;
+  /** Hex. */
+  md5: string;
 }
 
+/** Throws ApiError for what the purpose or the checksum refuses, ObjectNotFound when a part is gone. */
 async function putTogether(
   { storage }: Deps,
   upload: UploadRow,
@@ -113,15 +123,10 @@ async function putTogether(
   const hash = createHash('md5');
   const segments: Segment[] = parts.map((part) => ({ key: part.storageKey, bytes: part.bytes }));
   const body = hashed(readSegments(storage, segments), hash);
-  const stored = await storage.put(storageKey, check ? watched(body, check) : body).catch((error) => {
-    if (!(error instanceof ObjectNotFound)) throw error;
-    throw badRequest(`Upload ${upload.id} has expired.`, 'upload_id', 'upload_expired');
-  });
+  const stored = await storage.put(storageKey, check ? watched(body, check) : body);
+  const got = hash.digest('hex');
   try {
-    const got = hash.digest('hex');
-    if (md5 !== null && md5.toLowerCase() !== got) {
-      throw badRequest(`The bytes have the md5 ${got}, not ${md5}.`, 'md5', 'checksum_mismatch');
-    }
+    checkMd5(md5, got);
     checkContent(purpose, { filename, bytes: stored.bytes }, check);
   } catch (error) {
     await storage.delete(storageKey);
@@ -134,7 +139,13 @@ async function putTogether(
     storageKey,
     ...stored,
     expiresAfterSeconds: upload.fileExpiresAfterSeconds,
+    md5: got,
   };
+}
+
+function checkMd5(wanted: string | null, got: string): void {
+  if (wanted === null || wanted.toLowerCase() === got) return;
+  throw badRequest(`The bytes have the md5 ${got}, not ${wanted}.`, 'md5', 'checksum_mismatch');
 }
 
 async function* hashed(body: AsyncIterable<Uint8Array>, hash: Hash): AsyncGenerator<Uint8Array> {

@@ -4,7 +4,6 @@
  */
 import { and, eq, gt, inArray, sql } from 'drizzle-orm';
 import type { Queryable, Transaction } from '../../db/client.ts';
-import { projects } from '../../db/schema.ts';
 import { uploadParts, uploads } from '../../db/schema-uploads.ts';
 
 export type UploadRow = Omit<typeof uploads.$inferSelect, 'status'> & { status: UploadStatus };
@@ -24,6 +23,7 @@ export interface NewUpload {
 const effective = {
   ...{ id: uploads.id, projectId: uploads.projectId, filename: uploads.filename, purpose: uploads.purpose },
   ...{ mimeType: uploads.mimeType, bytes: uploads.bytes, fileId: uploads.fileId, partIds: uploads.partIds },
+  md5: uploads.md5,
   fileExpiresAfterSeconds: uploads.fileExpiresAfterSeconds,
   status: sql<UploadStatus>`case when ${uploads.status} = 'pending' and ${uploads.expiresAt} <= clock_timestamp()
     then 'expired' else ${uploads.status} end`,
@@ -76,11 +76,6 @@ export async function lockUpload(tx: Transaction, projectId: string, id: string)
   return rows[0] ?? null;
 }
 
-/** Waits for the project's other announcements, so that two of them cannot pass one bound together. */
-export async function lockProject(tx: Transaction, projectId: string): Promise<void> {
-  await tx.select({ id: projects.id }).from(projects).where(eq(projects.id, projectId)).for('no key update');
-}
-
 /** Number and bytes of an Upload's parts. */
 export async function sumParts(db: Queryable, projectId: string, uploadId: string) {
   const rows = await db
@@ -120,7 +115,7 @@ export async function endUpload(
   tx: Transaction,
   projectId: string,
   id: string,
-  end: { status: 'completed'; fileId: string; partIds: string[] } | { status: 'cancelled' },
+  end: { status: 'completed'; fileId: string; partIds: string[]; md5: string } | { status: 'cancelled' },
 ): Promise<UploadRow> {
   const rows = await tx
     .update(uploads)
