@@ -37,7 +37,7 @@ export interface Answer {
 type Deps = Pick<Dependencies, 'database' | 'log'>;
 
 /**
- * The stored answer, or null after `work` has run under the key. `work` gets the seed for the new object's id and
+ * The stored answer, or null after `work` has run under the key (beside it when `anew` meets an equal request at work). `work` gets the seed for the new object's id and
  * returns the answer to store: only successes (2xx) are kept. Throws ApiError 409 when the key was used for another
  * request, or when the first one takes too long.
  */
@@ -51,11 +51,16 @@ export async function once(
   const held: Held = { projectId, key, holder: randomBase62(24) };
   const end = performance.now() + WAIT_MS;
   let pause = POLL_MS.first;
-  for (let anew = request.anew; ; anew = false) {
-    const hold = { ...request, ...held, anew, seed: randomBase62(24), holdSeconds: HOLD_SECONDS };
+  for (;;) {
+    const hold = { ...request, ...held, seed: randomBase62(24), holdSeconds: HOLD_SECONDS };
     const seed = await holdKey(deps.database.db, hold);
     if (seed !== null) {
       await runHeld(deps, held, seed, work);
+      return null;
+    }
+    if (request.anew) {
+      // An equal request is at work: it keeps the key, so that its own repetitions find what it made.
+      await work(randomBase62(24));
       return null;
     }
     const found = await findKey(deps.database.db, projectId, key);

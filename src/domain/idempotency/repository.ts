@@ -17,7 +17,7 @@ export interface NewHold extends Held {
   seed: string;
   holdSeconds: number;
   keepSeconds: number;
-  /** Begins anew, whatever stands under the key. */
+  /** Begins anew, unless somebody is at work under the key. */
   anew: boolean;
 }
 
@@ -29,7 +29,8 @@ export async function holdKey(db: Queryable, hold: NewHold): Promise<string | nu
   const now = sql`clock_timestamp()`;
   const heldUntil = sql`${now} + make_interval(secs => ${hold.holdSeconds})`;
   const expiresAt = sql`${now} + make_interval(secs => ${hold.keepSeconds})`;
-  const past = sql`(${keys.expiresAt} <= ${now} or ${hold.anew})`;
+  const idle = sql`(${keys.status} is not null or ${keys.heldUntil} <= ${now})`;
+  const past = sql`(${keys.expiresAt} <= ${now} or (${hold.anew} and ${idle}))`;
   const left = sql`(${keys.status} is null and ${keys.heldUntil} <= ${now} and ${keys.fingerprint} = excluded.fingerprint)`;
   const { projectId, key, holder, fingerprint, seed } = hold;
   const rows = await db
