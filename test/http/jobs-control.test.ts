@@ -1,10 +1,11 @@
 /** Jobs through the SDK beyond create and list: pause, resume, integrations, continuing from a tuned model. */
 import { eq, sql } from 'drizzle-orm';
 import OpenAI from 'openai';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { jobs, projects, tunedModels } from '../../src/db/schema.ts';
 import { pause, requestCancel, transition } from '../../src/domain/jobs/states.ts';
 import { insertEvents } from '../../src/queue/sql.ts';
+import { ObjectNotFound } from '../../src/storage/storage.ts';
 import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
 import { addJob, addTunedModel, jobRow } from './rows.ts';
 
@@ -232,6 +233,24 @@ describe('continuing from a tuned model', () => {
       expect([status, json.error.param, json.error.code]).toEqual([400, param, 'conflicting_parameters']);
       expect(json.error.message).toContain(id);
     }
+  });
+
+  it('holds no connection while storage is asked', async () => {
+    const start = await tuned('slow0000');
+    const json = { model: start.id, training_file: await t.upload(TEN_ROWS) };
+    const busy: number[] = [];
+    const get = vi.spyOn(t.storage, 'get').mockImplementation(async () => {
+      busy.push(t.database.pool.totalCount - t.database.pool.idleCount);
+      throw new ObjectNotFound(start.storagePrefix);
+    });
+    const answers = [
+      await t.call('POST', '/v1/fine_tuning/jobs', { json }),
+      await t.call('POST', '/v1/fine_tuning/estimate', { json }),
+    ];
+    get.mockRestore();
+    for (const { status, json } of answers)
+      expect([status, json.error.param, json.error.code]).toEqual([400, 'model', 'model_not_available']);
+    expect(busy).toEqual([0, 0]);
   });
 
   it('a fully tuned model continues whole', async () => {

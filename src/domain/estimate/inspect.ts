@@ -21,6 +21,7 @@ import {
   type RequestedTrainer,
   storedHyperparameters,
 } from '../jobs/methods.ts';
+import { readShape } from '../jobs/start-model.ts';
 
 type Deps = Pick<Dependencies, 'database' | 'config' | 'storage' | 'log'>;
 
@@ -35,7 +36,8 @@ const RETRY_SECONDS = 2;
 
 /** Checks the request as creating a job would. Throws the same ApiErrors; nothing is written. */
 export async function planOf(deps: Deps, projectId: string, request: JobRequest): Promise<Plan> {
-  const checked = await deps.database.transaction((tx) => checkRequest(tx, deps, projectId, request));
+  const shape = await readShape(deps, projectId, request.model);
+  const checked = await deps.database.transaction((tx) => checkRequest(tx, shape, projectId, request));
   const { base, from, method } = checked;
   const adapter = (from?.adapter ?? { peft_type: 'LORA', ...request.adapter }) as RequestedAdapter;
   const config = base.config as Record<string, unknown>;

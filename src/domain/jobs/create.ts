@@ -25,7 +25,7 @@ import {
   storedMethod,
 } from './methods.ts';
 import { findJob, insertJob, type JobRow } from './repository.ts';
-import { type StartingPoint, startFrom } from './start-model.ts';
+import { type AdapterShape, readShape, type StartingPoint, startFrom } from './start-model.ts';
 
 /** A tracker that shall follow the job; kept and shown. No tracker is built in, which an event says. */
 export interface Integration {
@@ -57,10 +57,11 @@ export async function createJob(
   request: JobRequest,
   id: string = newId('ftjob-'),
 ): Promise<JobRow> {
+  const shape = await readShape({ database, storage }, projectId, request.model);
   return database.transaction(async (tx) => {
     const made = await findJob(tx, projectId, id);
     if (made) return made;
-    const { base, tuned, from, method } = await checkRequest(tx, { storage }, projectId, request);
+    const { base, tuned, from, method } = await checkRequest(tx, shape, projectId, request);
     await requireJobSlot(tx, config, projectId);
     return insertJob(tx, {
       id,
@@ -91,16 +92,19 @@ export interface CheckedRequest {
   validationFile: FileRow | null;
 }
 
-/** Finds what a request names and checks what it asks for. Throws ApiError naming the parameter. */
+/**
+ * Finds what a request names and checks what it asks for; `shape` is readShape's answer for its model. Throws ApiError
+ * naming the parameter.
+ */
 export async function checkRequest(
   tx: Queryable,
-  { storage }: Pick<Dependencies, 'storage'>,
+  shape: AdapterShape | null,
   projectId: string,
   request: JobRequest,
 ): Promise<CheckedRequest> {
   const { type, hyperparameters } = chooseMethod(request);
   const { base, tuned } = await findModel(tx, projectId, request.model);
-  const from = tuned && (await startFrom({ storage }, tuned, request.adapter));
+  const from = tuned && startFrom(shape, tuned, request.adapter);
   checkTrainer(request.trainer ?? {}, hyperparameters, base);
   const trainingFile = await checkFile(tx, projectId, request.training_file, 'training_file');
   if (request.validation_file && request.validation_file === request.training_file) {

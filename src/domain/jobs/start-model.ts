@@ -7,14 +7,14 @@ import type { StartWeights } from '../../db/schema.ts';
 import { badRequest, modelNotTunable } from '../../errors.ts';
 import { ObjectNotFound } from '../../storage/storage.ts';
 import type { Dependencies } from '../dependencies.ts';
-import type { TunedModelRow } from '../models/repository.ts';
+import { findTunedModel, type TunedModelRow } from '../models/repository.ts';
 import { LINEAR_MODULES, type RequestedAdapter } from './methods.ts';
 
 const CONFIG_FILE = 'adapter_config.json';
 const CONFIG_BYTES_MAX = 1 << 20;
 
 /** The options that are part of what the adapter computes; a training cannot change them. */
-interface AdapterShape {
+export interface AdapterShape {
   r: number;
   lora_alpha: number;
   lora_dropout: number;
@@ -28,12 +28,15 @@ export interface StartingPoint {
   adapter: Record<string, unknown>;
 }
 
-/** @throws ApiError 400 naming the adapter option that contradicts the model. */
-export async function startFrom(
-  { storage }: Pick<Dependencies, 'storage'>,
+/**
+ * `shape` is what readShape told. @throws ApiError 400 naming the adapter option that contradicts the model, or the
+ * model when it has no shape.
+ */
+export function startFrom(
+  shape: AdapterShape | null,
   model: TunedModelRow,
   requested: RequestedAdapter | null | undefined,
-): Promise<StartingPoint> {
+): StartingPoint {
   const kind = model.kind === 'full' ? 'full' : 'adapter';
   const start: StartWeights = { kind, storage_prefix: model.storagePrefix, files: model.files };
   if (kind === 'full') {
@@ -42,7 +45,7 @@ export async function startFrom(
     return { start, adapter: { peft_type: 'FULL' } };
   }
   if (requested?.peft_type === 'FULL') throw contradiction('peft_type', 'FULL', 'LORA', model.id);
-  const shape = await readShape(storage, model);
+  if (!shape) throw modelNotTunable(model.id); // deleted at this moment
   const { lora_dropout, target_modules, ...rest } = requested ?? {};
   for (const name of ['r', 'lora_alpha', 'use_rslora'] as const) {
     const asked = (rest as Partial<AdapterShape>)[name];
@@ -57,12 +60,24 @@ export async function startFrom(
   };
 }
 
-async function readShape(storage: Dependencies['storage'], model: TunedModelRow): Promise<AdapterShape> {
+/**
+ * What the named model's adapter computes, from storage; null for models without one and for unknown ones. Storage may be
+ * slow: not for the inside of a transaction.
+ */
+export async function readShape(
+  { database, storage }: Pick<Dependencies, 'database' | 'storage'>,
+  projectId: string,
+  id: string,
+): Promise<AdapterShape | null> {
+  const model = await findTunedModel(database.db, projectId, id);
+  if (!model || model.kind === 'full') return null;
   const file = model.files.find(({ name }) => name === CONFIG_FILE);
   if (!file || file.bytes > CONFIG_BYTES_MAX) throw new Error(`${model.id} has no readable ${CONFIG_FILE}`);
   const stored = await storage.get(`${model.storagePrefix}/${CONFIG_FILE}`).catch((error: unknown) => {
-    throw error instanceof ObjectNotFound ? modelNotTunable(model.id) : error; // deleted at this moment
+    if (error instanceof ObjectNotFound) return null;
+    throw error;
   });
+  if (!stored) return null;
   const bytes = await buffer(stored);
   const config = JSON.parse(bytes.toString('utf8')) as Partial<AdapterShape>;
   return {
