@@ -27,7 +27,7 @@ export function describeAccess(paths: Record<string, object>): void {
       | undefined;
     const operation = item?.[method.toLowerCase()];
     if (!operation) continue;
-    const scope = rule.scope === 'any' ? 'Any key.' : `Needs the scope \`${rule.scope}\`.`;
+    const scope = `Needs the scope \`${rule.scope}\`.`;
     operation.description = [operation.description, scope].filter(Boolean).join('\n\n');
     const refusal = (description: string) => ({ ...(operation.responses?.['401'] as object), description });
     if (rule.idempotent) {

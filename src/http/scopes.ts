@@ -6,8 +6,8 @@ import { allows, type Grant, type Scope } from '../domain/keys/scopes.ts';
 import { insufficientScope } from '../errors-tenancy.ts';
 
 interface RouteRule {
-  /** The scope of the key; 'any' = every live key. */
-  scope: Scope | 'any';
+  /** The scope that a key needs. */
+  scope: Scope;
   /** A POST with a JSON body that creates something: honours `Idempotency-Key` (http/idempotency.ts). */
   idempotent?: true;
   /** Spends the project's requests and tokens per minute (http/rate-limit.ts); the body names `model`. */
@@ -15,7 +15,7 @@ interface RouteRule {
 }
 
 export const ROUTE_RULES: Readonly<Record<string, RouteRule>> = {
-  'GET /metrics': { scope: 'any' },
+  'GET /metrics': { scope: 'api.management.read' },
 
   'POST /v1/files': { scope: 'api.files.write' },
   'GET /v1/files': { scope: 'api.files.read' },
@@ -127,5 +127,5 @@ export function ruleOf(method: string, route: string): RouteRule | undefined {
 export function requireScope(grant: Grant, method: string, route: string): void {
   const rule = ruleOf(method, route);
   if (!rule) throw insufficientScope(`none (no key may use ${method} ${route})`);
-  if (rule.scope !== 'any' && !allows(grant, rule.scope)) throw insufficientScope(rule.scope);
+  if (!allows(grant, rule.scope)) throw insufficientScope(rule.scope);
 }

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { createKey, revokeKey } from '../../src/domain/keys/create.ts';
 import { OPEN_ROUTES } from '../../src/http/auth.ts';
 import { useApp } from '../helpers/app.ts';
+import { adminKeyOf } from './admin-rows.ts';
 
 const t = useApp();
 
@@ -89,7 +90,7 @@ describe('auth', () => {
     }
   });
 
-  it('shows figures to this machine without a key, to others only with one', async () => {
+  it('shows figures to this machine without a key, to others only with an admin key', async () => {
     const local = await fetch((await t.serve()).replace('/v1', '/metrics'));
     expect(local.status).toBe(200);
     const proxied = await fetch((await t.serve()).replace('/v1', '/metrics'), {
@@ -97,7 +98,9 @@ describe('auth', () => {
     });
     expect(proxied.status).toBe(401);
     expect((await t.call('GET', '/metrics', { key: null })).status).toBe(401);
-    expect((await t.call('GET', '/metrics')).status).toBe(200);
+    expect((await t.call('GET', '/metrics')).status).toBe(403); // they are about every project
+    const { key } = await adminKeyOf(t, t.alice);
+    expect((await t.call('GET', '/metrics', { key })).status).toBe(200);
   });
 
   it('keeps keys out of the log', () => {

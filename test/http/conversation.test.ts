@@ -6,6 +6,7 @@ import { workers } from '../../src/db/schema.ts';
 import { newId } from '../../src/ids.ts';
 import type { Storage } from '../../src/storage/storage.ts';
 import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { adminKeyOf } from './admin-rows.ts';
 import { addJob } from './rows.ts';
 
 const t = useApp({ maxBodyBytes: 2_000 });
@@ -171,7 +172,8 @@ describe('operation', () => {
   it('counts requests by route and jobs by status, without ids', async () => {
     const id = await addJob(t, t.alice);
     await t.call('GET', `/v1/fine_tuning/jobs/${id}`);
-    const { text, headers } = await t.call('GET', '/metrics');
+    const { key } = await adminKeyOf(t, t.alice);
+    const { text, headers } = await t.call('GET', '/metrics', { key });
     expect(headers.get('content-type')).toMatch(/^text\/plain/);
     expect(text).toMatch(
       /lathe_http_request_duration_seconds_count\{method="GET",route="\/v1\/fine_tuning\/jobs\/:fine_tuning_job_id",status="200"\} 1/,

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { createApp } from '../../src/app.ts';
 import { useApp } from '../helpers/app.ts';
+import { adminKeyOf } from './admin-rows.ts';
 
 const t = useApp();
 const PAGE = 'https://app.example';
@@ -53,7 +54,9 @@ describe('a page of another origin', () => {
   });
 
   it('sees nothing outside the API', async () => {
-    const { headers } = await t.call('GET', '/metrics', { headers: { origin: PAGE } });
+    const { key } = await adminKeyOf(t, t.alice);
+    const { status, headers } = await t.call('GET', '/metrics', { key, headers: { origin: PAGE } });
+    expect(status).toBe(200);
     expect(headers.get('access-control-allow-origin')).toBeNull();
   });
 

@@ -10,6 +10,7 @@ import { errors, ok } from '../schemas/error.ts';
 import { eventSchema, presentEvent, streamedEvents } from '../schemas/event.ts';
 import { cursor, listOf, listWithEnds, pageSize, toList, toListWithEnds } from '../schemas/list.ts';
 import { byteStream } from '../sse.ts';
+import { StreamPlaces } from '../stream-places.ts';
 import { jobParams } from './fine-tuning-jobs.ts';
 
 const tags = ['Fine-tuning'];
@@ -43,7 +44,7 @@ const events = createRoute({
       },
     },
     204: { description: 'The job has ended, and nothing came after the given event.' },
-    ...errors(400, 404),
+    ...errors(400, 404, 429),
   },
 });
 
@@ -62,7 +63,13 @@ function wantsStream(c: AppContext, stream: 'true' | 'false' | undefined): boole
   return (c.req.header('accept') ?? '').split(',').some((type) => /^\s*text\/event-stream\b/i.test(type));
 }
 
-async function stream(deps: Dependencies, c: AppContext, jobId: string, after: string | undefined) {
+async function stream(
+  deps: Dependencies,
+  places: StreamPlaces,
+  c: AppContext,
+  jobId: string,
+  after: string | undefined,
+) {
   const returning = c.req.header('last-event-id') || null;
   const from = returning ?? after ?? null;
   const { events, isOver } = await followJob(deps, c.var.identity.projectId, jobId, from);
@@ -70,8 +77,9 @@ async function stream(deps: Dependencies, c: AppContext, jobId: string, after: s
     await events.return?.();
     return c.body(null, 204); // tells a browser's EventSource not to come back
   }
+  const placed = await places.take(c.var.identity.keyId, withEnd(events));
   return byteStream(
-    whileKeyLives(c, deps, withEnd(events), () => void events.return?.()),
+    whileKeyLives(c, deps, placed, () => void events.return?.()),
     (item) => (item === END ? DONE : streamedEvents(item)),
     () => {},
   );
@@ -99,10 +107,11 @@ function withEnd<T>(source: AsyncIterator<T, FollowEnd>): AsyncIterator<T | type
 }
 
 export function fineTuningEventRoutes(app: App, deps: Dependencies): void {
+  const places = new StreamPlaces(deps.config.maxEventStreams);
   app.openapi(events, async (c) => {
     const jobId = c.req.valid('param').fine_tuning_job_id;
     const query = c.req.valid('query');
-    if (wantsStream(c, query.stream)) return (await stream(deps, c, jobId, query.after)) as never;
+    if (wantsStream(c, query.stream)) return (await stream(deps, places, c, jobId, query.after)) as never;
     const page = await pageOfEvents(deps, c.var.identity.projectId, jobId, query);
     return c.json(toList(page, presentEvent), 200);
   });

@@ -43,7 +43,7 @@ const figures = createRoute({
   method: 'get',
   path: '/metrics',
   tags,
-  summary: 'Figures for Prometheus; no key needed from this machine',
+  summary: 'Figures for Prometheus; no key needed from this machine, an admin key from others',
   responses: {
     200: { description: 'Text exposition', content: { 'text/plain': { schema: z.string() } } },
     ...errors(),
