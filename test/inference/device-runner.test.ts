@@ -1,27 +1,19 @@
 // The runner of devices on the CPU's ops: the shipped model and random adapters, beside ModelRunner on the same steps.
 import { describe, expect, it } from 'vitest';
 import type { Recorder } from '../../workers/engine/graphs.ts';
-import { KvCache } from '../../workers/engine/models/index.ts';
 import type { LoraAdapter } from '../../workers/engine/peft/lora.ts';
-import { DeviceRunner } from '../../workers/inference/device-runner.ts';
 import type { GrammarState } from '../../workers/inference/grammar/states.ts';
-import type { RunItem } from '../../workers/inference/model-runner.ts';
 import type { Sample } from '../../workers/inference/sampling.ts';
 import {
   type Ask,
+  adapter,
   adapters,
   asks,
-  BLOCK,
-  BLOCKS_EACH,
-  cacheFor,
   deviceRunner,
   drive,
   expectClose,
-  owned,
-  packed,
-  plain,
+  lora,
   reference,
-  SEQUENCES,
   tokensOf,
   vocabulary,
 } from './device-steps.ts';
@@ -147,6 +139,16 @@ describe('adapters in the pool', () => {
     expect(() => pool.slotsOf([a, b, c])).toThrow('a step of 3 adapters; the pool has 2 slots');
   });
 
+  it('give their slots up first once they are disposed', () => {
+    const { pool } = deviceRunner({ adapterSlots: 2 });
+    const passing = adapter(9, lora(8, ['o_proj']));
+    pool.slotsOf([adapters[1]!]);
+    const [second] = pool.slotsOf([passing]);
+    passing.dispose();
+    expect(pool.slotsOf([adapters[0]!])).toEqual([second]);
+    expect(new Set(pool.residents)).toEqual(new Set([adapters[0], adapters[1]]));
+  });
+
   it('are refused with figures when they are too large', () => {
     const { pool } = deviceRunner({ adapterSlots: 2, adapterBytes: 240_000 });
     pool.check(adapters[1]!);
@@ -155,71 +157,5 @@ describe('adapters in the pool', () => {
     );
     expect(() => pool.slotsOf([adapters[0]!])).toThrow(/may take 120000/);
     expect(pool.residents).toEqual([]);
-  });
-});
-
-describe('a decode step', () => {
-  it('is recorded once a size, with and without adapters, and anew when the pool has moved', () => {
-    let live = 0;
-    const recorder: Recorder = {
-      record: (work) => {
-        live++;
-        return { run: work, dispose: () => live-- };
-      },
-    };
-    const runner = deviceRunner({ recorder });
-    const decode = (rows: number, used: LoraAdapter | null) =>
-      runner.run(
-        Array.from({ length: rows }, (_, s) => ({
-          tokens: Int32Array.of(5 + s),
-          start: 0,
-          blocks: [s],
-          adapterKey: used && 'one',
-          adapter: used,
-          sampler: null,
-          score: null,
-        })),
-      );
-    const [large, small] = [adapters[0]!, adapters[1]!];
-    decode(5, null);
-    expect(live).toBe(0);
-    for (const rows of [7, 8, 6]) decode(rows, null);
-    expect(live).toBe(1);
-    for (const rows of [9, 12, 10]) decode(rows, small);
-    expect(live).toBe(1); // the pool has come: what was there before may read another one
-    for (const rows of [9, 9, 3, 3]) decode(rows, null);
-    expect(live).toBe(3);
-    for (const rows of [9, 12, 2, 2]) decode(rows, large);
-    expect(live).toBe(2);
-    decode(2, small);
-    expect(live).toBe(2);
-    expect(runner.recorded).toBe(2);
-    runner.dispose();
-    expect(live).toBe(0);
-  });
-
-  it('refuses what a recorded one could not check', () => {
-    const runner = deviceRunner();
-    const item = (over: Partial<RunItem<LoraAdapter>>): RunItem<LoraAdapter> => ({
-      tokens: Int32Array.of(5),
-      start: 0,
-      blocks: [0],
-      adapterKey: null,
-      adapter: null,
-      sampler: null,
-      score: null,
-      ...over,
-    });
-    expect(runner.run([item({})])).toEqual([null]);
-    expect(() => runner.run([item({ tokens: Int32Array.of(100_000) })])).toThrow(/token id 100000/);
-    expect(() => runner.run([item({ blocks: [SEQUENCES * BLOCKS_EACH] })])).toThrow(/cache row/);
-    expect(() => runner.run([item({ blocks: [0, -1] })])).toThrow(/block -1/);
-  });
-
-  it('needs plain weights and rows for padding', () => {
-    const options = { vocabSize: 8, adapterSlots: 1, adapterBytes: 2 ** 20 };
-    const bare = owned(new KvCache(plain, { blocks: 2, blockSize: BLOCK }));
-    expect(() => new DeviceRunner(plain, bare, options)).toThrow('no rows for padding');
-    expect(() => new DeviceRunner(packed, cacheFor(packed), options)).toThrow('no plain weights');
   });
 });

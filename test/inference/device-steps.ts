@@ -30,7 +30,7 @@ afterAll(() => {
   for (const thing of open.splice(0).reverse()) thing.dispose();
 });
 
-const lora = (r: number, targets: LoraConfig['target_modules'], rslora = false): LoraConfig => ({
+export const lora = (r: number, targets: LoraConfig['target_modules'], rslora = false): LoraConfig => ({
   r,
   lora_alpha: 2 * r,
   lora_dropout: 0,
@@ -40,7 +40,7 @@ const lora = (r: number, targets: LoraConfig['target_modules'], rslora = false):
 });
 
 /** A random adapter whose values bf16 can hold, so that how a pool stores them makes no difference. */
-function adapter(seed: number, config: LoraConfig): LoraAdapter {
+export function adapter(seed: number, config: LoraConfig): LoraAdapter {
   const made = owned(LoraAdapter.create(packed, config, seed));
   for (const tensor of made.parameters().values())
     scope(() => device.native.copy(tensor.handle, tensor.cast('bf16').cast('f32').handle));

@@ -102,15 +102,20 @@ export class DecodeBuckets {
     const known = this.#shapes.get(key);
     const shape = known ?? this.#create(size, columns, rows.adapterSlots !== null);
     this.#shapes.delete(key);
-    this.#shapes.set(key, shape);
     this.#write(rows, size, columns);
     const work = () => scope(() => this.#forward(shape));
-    // The first run of a shape makes every choice that recording must find made.
-    if (known === undefined || this.#recorder === null) work();
-    else {
-      shape.replay ??= this.#recorder.record(work);
-      shape.replay.run();
+    try {
+      // The first run of a shape makes every choice that recording must find made.
+      if (known === undefined || this.#recorder === null) work();
+      else {
+        shape.replay ??= this.#recorder.record(work);
+        shape.replay.run();
+      }
+    } catch (error) {
+      disposeShape(shape);
+      throw error;
     }
+    this.#shapes.set(key, shape);
     this.#forget(SHAPES_MAX);
     return shape.logits.rows(0, count);
   }
@@ -181,13 +186,17 @@ export class DecodeBuckets {
 
   /** All shapes but the `kept` used last. */
   #forget(kept = 0): void {
-    for (const [key, { replay, views }] of this.#shapes) {
+    for (const [key, shape] of this.#shapes) {
       if (this.#shapes.size <= kept) return;
       this.#shapes.delete(key);
-      replay?.dispose();
-      for (const view of views) view.dispose();
+      disposeShape(shape);
     }
   }
+}
+
+function disposeShape({ replay, views }: Shape): void {
+  replay?.dispose();
+  for (const view of views) view.dispose();
 }
 
 function columnsFor(blocks: number): number {

@@ -129,10 +129,8 @@ export class AdapterPool {
     this.check(adapter);
     const elements = this.#elementsOf(adapter);
     if (this.#pool === null || elements > this.#slotElements) this.#grow(elements);
-    let oldest = 0;
-    this.#slots.forEach(({ used }, index) => {
-      if (used < this.#slots[oldest]!.used) oldest = index;
-    });
+    const ages = this.#slots.map(({ adapter: held, used }) => (held === null || isGone(held) ? -1 : used));
+    const oldest = ages.indexOf(Math.min(...ages));
     const slot = this.#slots[oldest]!;
     slot.adapter = null;
     scope(() => this.#write(oldest, adapter));
@@ -174,6 +172,7 @@ export class AdapterPool {
     this.#pool = grown;
     this.#slotElements = after;
     this.generation++;
+    this.#model.device.native.tensorWrite(this.#table.handle, this.#entries);
   }
 
   #write(slot: number, adapter: LoraAdapter): void {
@@ -218,6 +217,11 @@ function groupOf(model: Model, layer: Linear): { first: number; count: number } 
   const perBlock = model.linears().length / blocks.length;
   const group = linearGroups(blocks[Math.floor(layer.index / perBlock)]!).find((g) => g.includes(layer))!;
   return { first: group[0]!.index, count: group.length };
+}
+
+/** Whether whoever loaded the adapter has let it go: no step will ask for it again. */
+function isGone(adapter: LoraAdapter): boolean {
+  return [...adapter.parameters().values()].some(({ disposed }) => disposed);
 }
 
 function padded(rank: number): number {
