@@ -44,9 +44,9 @@ export function checkOps(device: Device, { report }: Context): void {
 
 /** The largest error of the row as a share of its bound. @throws when a bound is passed or two runs differ */
 function checkRow(device: Device, row: OpCase, type: FloatType): number {
-  const prepared = prepare(row, type);
+  const prepared = prepare(row, type, device.kind);
   const [first, second] = [once(device, prepared, type), once(device, prepared, type)];
-  const limit = limits(row, type, device.kind);
+  const limit = limits(row, type);
   const shares: number[] = [];
   const compare = (what: string, ours: ArrayLike<number>, reference: ArrayLike<number>, bound: number) => {
     const error = relativeError(ours, reference);

@@ -1,6 +1,5 @@
 // One row of the op table on one device: draws the problem, works out the float64 answers, runs the native op.
 // Knows no test runner: the device check of the bundle uses it as well.
-
 import type { NativeDevice } from '../../native/index.ts';
 import { finiteDifference } from '../helpers/float64.ts';
 import { Random, RUN_SEED, roundBf16, TOLERANCE } from '../helpers/tolerance.ts';
@@ -15,10 +14,10 @@ export interface Prepared {
   gradients: Record<string, { elements: number[]; values: Float64Array }>;
 }
 
-/** Draws a row's problem, rounds its inputs to the type and works out the float64 answers. */
-export function prepare(row: OpCase, type: FloatType): Prepared {
+/** Draws a row's problem, rounds its inputs to the type and works out the float64 answers that `device` owes. */
+export function prepare(row: OpCase, type: FloatType, device: NativeDevice): Prepared {
   const random = new Random(RUN_SEED, row.name);
-  const problem = row.make(random);
+  const problem = row.make(random, device);
   const round = (values: Float64Array) => (type === 'bf16' ? roundBf16(values) : values);
   const x = Object.fromEntries(
     Object.entries(problem.inputs).map(([name, { values, dtype = 'compute' }]) => [
@@ -78,8 +77,8 @@ const DEFAULTS = {
 };
 
 /** Bounds on the relative errors of values and gradients. */
-export function limits(row: OpCase, type: FloatType, device: NativeDevice = 'cpu') {
-  const t = { ...row.tolerance, ...(device === 'cuda' ? row.cudaTolerance : {}) };
+export function limits(row: OpCase, type: FloatType) {
+  const t = row.tolerance ?? {};
   return type === 'f32'
     ? { value: t.f32 ?? DEFAULTS.f32.value, gradient: t.gradientF32 ?? DEFAULTS.f32.gradient }
     : { value: t.bf16 ?? DEFAULTS.bf16.value, gradient: t.gradientBf16 ?? DEFAULTS.bf16.gradient };

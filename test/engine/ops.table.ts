@@ -34,13 +34,6 @@ export interface Problem {
   probes?: number;
 }
 
-export interface Tolerances {
-  f32?: number;
-  bf16?: number;
-  gradientF32?: number;
-  gradientBf16?: number;
-}
-
 export interface OpCase {
   name: string;
   /** Native functions that this row proves. */
@@ -48,10 +41,9 @@ export interface OpCase {
   /** Why these tolerances hold. */
   why: string;
   types?: FloatType[];
-  tolerance?: Tolerances;
-  /** Where CUDA promises less; see native/cuda/README.md. */
-  cudaTolerance?: Tolerances;
-  make(random: Random): Problem;
+  tolerance?: { f32?: number; bf16?: number; gradientF32?: number; gradientBf16?: number };
+  /** `device` decides only where the devices promise different results; the drawn inputs are the same. */
+  make(random: Random, device: NativeDevice): Problem;
 }
 
 /** Sizes that are no multiple of any vector width, some that are, and one. */

@@ -27,19 +27,19 @@ afterAll(() => native.configure({ isa: standard, threads: standardThreads }));
 
 for (const row of OP_CASES) {
   for (const type of row.types ?? (['f32', 'bf16'] as const)) {
-    let shared: Prepared | undefined;
-    const prepared = () => (shared ??= prepare(row, type));
+    const shared: { [device in NativeDevice]?: Prepared } = {};
+    const prepared = (device: NativeDevice) => (shared[device] ??= prepare(row, type, device));
 
     describe(`${row.name}, ${type}`, () => {
       for (const target of targets) {
         it(`is right on ${target.name}`, () => {
           const what = (part: string) => `${row.name} ${part} (LATHE_TEST_SEED=${RUN_SEED})`;
-          const { expected, gradients } = prepared();
+          const { expected, gradients } = prepared(target.device);
           native.configure({ isa: target.isa });
           const bench = new Bench(native, type, target.device);
-          const limit = limits(row, type, target.device);
+          const limit = limits(row, type);
           try {
-            const got = run(bench, prepared());
+            const got = run(bench, prepared(target.device));
             for (const [name, values] of Object.entries(expected)) {
               expectClose(
                 `${row.covers[0]} ${type} values, bound ${limit.value}`,
@@ -72,7 +72,7 @@ for (const row of OP_CASES) {
         const results = counts.map((threads) => {
           native.configure({ threads });
           const bench = new Bench(native, type, device);
-          const result = run(bench, prepared());
+          const result = run(bench, prepared(device));
           bench.close();
           return result;
         });
