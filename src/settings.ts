@@ -128,6 +128,12 @@ export const SETTINGS = {
     integer(1024, 2 ** 43),
     2 * 1024 ** 3,
   ),
+  maxImports: entry(
+    'LATHE_MAX_IMPORTS',
+    'Adapters of a project that may be checked at a time while their senders wait.',
+    integer(1, 10_000),
+    8,
+  ),
   maxExports: entry(
     'LATHE_MAX_EXPORTS',
     'Merged models that a project may keep at a time.',

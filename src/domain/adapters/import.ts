@@ -3,6 +3,7 @@
  * model checks them and publishes what it read, and the caller waits for that.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Queryable } from '../../db/client.ts';
 import {
   type ApiError,
   badRequest,
@@ -13,13 +14,17 @@ import {
   stringTooLong,
   unknownParameter,
 } from '../../errors.ts';
+import { quotaReached } from '../../errors-tenancy.ts';
 import { newId, newModelTail } from '../../ids.ts';
 import { liveWorkerUrls } from '../chat/repository.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { UploadSink } from '../files/create.ts';
 import { getModel, type ListedModel } from '../models/registry.ts';
 import { type BaseModelRow, findBaseModel } from '../models/repository.ts';
+import { requireImportRoom } from '../quotas/quotas.ts';
+import { lockProject } from '../quotas/repository.ts';
 import {
+  countLiveImports,
   endOperation,
   findOperation,
   insertOperation,
@@ -28,7 +33,7 @@ import {
 } from './operations-repository.ts';
 import { invalidAdapter, ReceivedAdapter } from './received.ts';
 
-type Deps = Pick<Dependencies, 'database' | 'storage' | 'log'>;
+type Deps = Pick<Dependencies, 'config' | 'database' | 'storage' | 'log'>;
 
 const FIELDS = ['base_model', 'suffix'];
 const SUFFIX_MAX = 64;
@@ -41,12 +46,14 @@ const RETRY_SECONDS = 5;
 
 /**
  * Runs `receive`, which feeds the sink, and returns the new model. Throws ApiError for a form that is not an adapter,
- * one that does not fit its base model, and 503 while no worker has that model. Nothing is left of a refused one.
+ * one that does not fit its base model, 429 when the project has too many under way, and 503 while no worker has that
+ * model. Nothing is left of a refused one; one whose sender leaves (`signal`) is ended, and a sweep takes its bytes.
  */
 export async function importAdapter(
   deps: Deps,
   projectId: string,
   receive: (sink: UploadSink) => Promise<void>,
+  signal: AbortSignal,
 ): Promise<ListedModel> {
   const { database, storage } = deps;
   const id = newId('import_');
@@ -54,6 +61,7 @@ export async function importAdapter(
   const received = new ReceivedAdapter(storage, prefix);
   const fields = new Map<string, string>();
   let problem: ApiError | null = null;
+  await requireSlot(database.db, deps, projectId);
   try {
     await receive({
       field: (name, value) => {
@@ -72,21 +80,40 @@ export async function importAdapter(
     if ((await liveWorkerUrls(database.db, base.id)).length === 0)
       throw modelUnavailable(base.id, 'no worker serves it.', RETRY_SECONDS);
     const slug = await organizationSlug(database.db, projectId);
-    await insertOperation(database.db, {
-      ...{ id, projectId, kind: 'import', baseModel: base.id, inputPrefix: prefix },
-      modelId: `ft:${base.id}:${slug}:${suffix}:${newModelTail()}`,
-      inputFiles: [...received.files.values()],
+    await database.transaction(async (tx) => {
+      await lockProject(tx, projectId);
+      await requireSlot(tx, deps, projectId);
+      const bytes = [...received.files.values()].reduce((sum, file) => sum + file.bytes, 0);
+      await requireImportRoom(tx, deps.config, projectId, bytes);
+      await insertOperation(tx, {
+        ...{ id, projectId, kind: 'import', baseModel: base.id, inputPrefix: prefix },
+        modelId: `ft:${base.id}:${slug}:${suffix}:${newModelTail()}`,
+        inputFiles: [...received.files.values()],
+      });
     });
   } catch (error) {
     await removeReceived(deps, prefix);
     throw error;
   }
-  const done = await outcome(deps, projectId, id);
+  const done = await outcome(deps, projectId, id, signal);
   return getModel(deps, projectId, done.modelId);
 }
 
-/** Waits for the worker. Throws ApiError when it refused the adapter or nobody took it. */
-async function outcome({ database }: Deps, projectId: string, id: string): Promise<OperationRow> {
+/** Throws ApiError 429 when as many imports are under way as a project may have. */
+async function requireSlot(db: Queryable, { config }: Deps, projectId: string): Promise<void> {
+  const max = config.maxImports;
+  if ((await countLiveImports(db, projectId, CHECKED_WITHIN_MS / 1000)) < max) return;
+  const message = `This project already has ${max} ${max === 1 ? 'import' : 'imports'} under way, which is its limit. Wait for one to end.`;
+  throw quotaReached(message, 'import_limit_reached', 429);
+}
+
+/** Waits for the worker. Throws ApiError when it refused the adapter or nobody took it, the signal's reason once aborted. */
+async function outcome(
+  { database }: Deps,
+  projectId: string,
+  id: string,
+  signal: AbortSignal,
+): Promise<OperationRow> {
   const start = performance.now();
   for (;;) {
     const row = await findOperation(database.db, projectId, 'import', id);
@@ -94,12 +121,14 @@ async function outcome({ database }: Deps, projectId: string, id: string): Promi
     if (row?.status === 'failed' && row.error)
       throw badRequest(row.error.message, row.error.param, row.error.code);
     const waited = performance.now() - start;
-    const late = waited > CHECKED_WITHIN_MS || (waited > TAKEN_WITHIN_MS && row?.status === 'queued');
+    const late =
+      signal.aborted || waited > CHECKED_WITHIN_MS || (waited > TAKEN_WITHIN_MS && row?.status === 'queued');
     // Ended by us, so that no model appears that nobody waits for; if a worker is just done, the next look shows it.
     if (!row || (late && (await endOperation(database.db, projectId, 'import', id, ['queued', 'running'])))) {
+      signal.throwIfAborted();
       throw modelUnavailable(row?.baseModel ?? '', 'no worker could check the adapter.', RETRY_SECONDS);
     }
-    await sleep(POLL_MS);
+    await sleep(POLL_MS, undefined, { signal }).catch(() => {}); // the next round ends the import
   }
 }
 

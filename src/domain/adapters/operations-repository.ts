@@ -95,6 +95,13 @@ export function countLiveExports(db: Queryable, projectId: string): Promise<numb
   return (db as Database['db']).$count(modelOperations, and(visible(projectId, 'export'), running));
 }
 
+/** How many imports of the project wait or are checked; those begun over `seconds` ago have nobody who waits for them. */
+export function countLiveImports(db: Queryable, projectId: string, seconds: number): Promise<number> {
+  const live = inArray(modelOperations.status, ['queued', 'running']);
+  const recent = sql`${modelOperations.createdAt} > clock_timestamp() - make_interval(secs => ${seconds})`;
+  return (db as Database['db']).$count(modelOperations, and(visible(projectId, 'import'), live, recent));
+}
+
 export interface OperationQuery {
   limit: number;
   after?: string;

@@ -34,7 +34,7 @@ const bringIn = createRoute({
   tags,
   summary: 'Import an adapter: it becomes a model',
   request: { body: { required: true, content: adapterBody } },
-  responses: { ...ok(modelSchema), ...errors(400, 413, 415) },
+  responses: { ...ok(modelSchema), ...errors(400, 413, 415, 429) },
 });
 
 const takeOut = createRoute({
@@ -95,7 +95,8 @@ export function adapterRoutes(app: App, deps: Dependencies): void {
   app.openapi(bringIn, async (c) => {
     const receive = (sink: Parameters<typeof readForm>[2]) =>
       readForm(c, deps.config.maxAdapterBytes, sink, { files: FORM_FILES });
-    return c.json(presentModel(await importAdapter(deps, c.var.identity.projectId, receive)), 200);
+    const { projectId } = c.var.identity;
+    return c.json(presentModel(await importAdapter(deps, projectId, receive, c.req.raw.signal)), 200);
   });
 
   app.openapi(takeOut, async (c) => {
