@@ -1,8 +1,12 @@
 /** The admin API as the official SDK's admin client speaks it. */
+import { eq } from 'drizzle-orm';
 import OpenAI from 'openai';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { jobs } from '../../src/db/schema.ts';
 import { createAdminKey } from '../../src/domain/keys/admin.ts';
+import { sweepOnce } from '../../src/domain/sweep/run.ts';
 import { useApp } from '../helpers/app.ts';
+import { addJob, jobRow } from './rows.ts';
 
 const t = useApp();
 let admin: OpenAI.Admin.Organization;
@@ -61,6 +65,38 @@ describe('projects', () => {
     expect(await statusOf(admin.projects.serviceAccounts.create(project.id, { name: 'late' }))).toBe(
       '400 project_archived',
     );
+  });
+
+  it('take what waits, rests and runs in them with them', async () => {
+    const project = await admin.projects.create({ name: 'busy' });
+    const { json } = await t.call('POST', `/v1/organization/projects/${project.id}/api_keys`, {
+      key: adminKey,
+      json: { name: 'k' },
+    });
+    const tenant = { ...t.alice, projectId: project.id, key: json.value as string };
+    const [waiting, paused, running] = [
+      await addJob(t, tenant),
+      await addJob(t, tenant),
+      await addJob(t, tenant),
+    ];
+    const others = await addJob(t, t.alice);
+    await t.call('POST', `/v1/fine_tuning/jobs/${paused}/pause`, { key: tenant.key });
+    const hold = { workerId: 'w', epoch: 1, leaseUntil: new Date(Date.now() + 30_000) };
+    await t.database.db.update(jobs).set(hold).where(eq(jobs.id, running));
+    await admin.projects.archive(project.id);
+    expect((await jobRow(t, waiting)).status).toBe('cancelled');
+    expect((await jobRow(t, paused)).status).toBe('cancelled');
+    expect(await jobRow(t, running)).toMatchObject({ cancelRequestedAt: expect.any(Date) }); // its trainer obeys
+    expect(await jobRow(t, others)).toMatchObject({ status: 'validating_files', cancelRequestedAt: null });
+
+    // As one that was made in the seconds in which a key may still be taken for a live one.
+    await t.database.db
+      .update(jobs)
+      .set({ cancelRequestedAt: null, leaseUntil: null, workerId: null })
+      .where(eq(jobs.id, running));
+    expect((await sweepOnce(t)).removed).toMatchObject({ 'jobs of archived projects': 1 });
+    expect((await jobRow(t, running)).status).toBe('cancelled');
+    expect((await jobRow(t, others)).status).toBe('validating_files');
   });
 
   it('refuse what this server does not have, by name', async () => {

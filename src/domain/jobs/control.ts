@@ -11,6 +11,7 @@ import {
   isPartOfJob,
   type JobQuery,
   type JobRow,
+  jobsOfArchived,
   listCheckpoints,
   listEvents,
   listJobs,
@@ -65,6 +66,23 @@ export async function cancelJob(deps: Deps, projectId: string, id: string): Prom
   if (result.outcome === 'not_found') throw noSuchJob(id);
   if (result.outcome === 'terminal') throw final(jobAlreadyTerminal(id, result.status));
   return waitUntil(deps, projectId, id, CANCEL_WAIT_MS, isTerminal);
+}
+
+/**
+ * Cancels what still waits, rests or runs in archived projects: in one, or in all (null). Nobody holds a key any more
+ * that could. @returns how many
+ */
+export async function cancelJobsOfArchived(
+  { database }: Deps,
+  projectId: string | null,
+  signal?: AbortSignal,
+): Promise<number> {
+  const left = await jobsOfArchived(database.db, projectId);
+  for (const [done, job] of left.entries()) {
+    if (signal?.aborted) return done;
+    await requestCancel(database, job.projectId, job.id);
+  }
+  return left.length;
 }
 
 /**

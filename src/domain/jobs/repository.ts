@@ -1,10 +1,10 @@
 /**
  * The statements about jobs, their events and checkpoints, as the API needs them. Every one names the project, but the
- * count of all jobs for metrics, which shows no ids. `status` after the insert is states.ts's.
+ * count of all jobs for metrics, which shows no ids, and the jobs of archived projects, for the sweep. `status` after the insert is states.ts's.
  */
-import { and, count, desc, eq, isNotNull, isNull, type SQL, sql } from 'drizzle-orm';
+import { and, count, desc, eq, isNotNull, isNull, notInArray, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
-import { jobCheckpoints, jobEvents, jobs } from '../../db/schema.ts';
+import { jobCheckpoints, jobEvents, jobs, projects } from '../../db/schema.ts';
 import { insertEvents, message } from '../../queue/sql.ts';
 
 export type JobRow = typeof jobs.$inferSelect;
@@ -170,4 +170,23 @@ export async function countJobs(db: Queryable) {
       sql`${jobs.status} in ('validating_files', 'queued', 'running') and ${jobs.workerId} is null and ${jobs.runAfter} <= clock_timestamp()`,
     );
   return { byStatus, waiting: waiting[0]?.count ?? 0 };
+}
+
+/** Jobs of archived projects that have neither ended nor been told to: of one project, or of all (null). */
+export async function jobsOfArchived(
+  db: Queryable,
+  projectId: string | null,
+): Promise<{ id: string; projectId: string }[]> {
+  return db
+    .select({ id: jobs.id, projectId: jobs.projectId })
+    .from(jobs)
+    .innerJoin(projects, eq(projects.id, jobs.projectId))
+    .where(
+      and(
+        isNotNull(projects.archivedAt),
+        projectId === null ? undefined : eq(jobs.projectId, projectId),
+        notInArray(jobs.status, ['succeeded', 'failed', 'cancelled']),
+        isNull(jobs.cancelRequestedAt),
+      ),
+    );
 }

@@ -1,11 +1,12 @@
 /**
  * Projects of an organization: made, found, changed, archived. An archived project keeps everything it has; its keys are
- * refused within 5 s.
+ * refused within 5 s, and nothing of it goes on running.
  */
 import { badRequest, invalidValue } from '../../errors.ts';
 import { noSuchProject } from '../../errors-tenancy.ts';
 import { newId } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
+import { cancelJobsOfArchived } from '../jobs/control.ts';
 import {
   archiveProjectRow,
   findProject,
@@ -73,13 +74,16 @@ export async function modifyProject(
   return changed;
 }
 
-/** Archives the project; again changes nothing. 400 for the last one: an organization keeps one that can be used. */
+/**
+ * Archives the project and cancels its jobs; again changes nothing. Its batches end with its keys. 400 for the last one:
+ * an organization keeps one that can be used.
+ */
 export async function archiveProject(
   { database }: Deps,
   organizationId: string,
   id: string,
 ): Promise<ProjectRow> {
-  return database.transaction(async (tx) => {
+  const archived = await database.transaction(async (tx) => {
     const active = await lockActiveProjects(tx, organizationId);
     const project = await findProject(tx, organizationId, id);
     if (!project) throw noSuchProject(id);
@@ -89,4 +93,6 @@ export async function archiveProject(
     }
     return (await archiveProjectRow(tx, organizationId, id))!;
   });
+  await cancelJobsOfArchived({ database }, id); // cut off here, a sweep does the rest
+  return archived;
 }

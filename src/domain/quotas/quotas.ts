@@ -5,7 +5,14 @@
 import type { Config } from '../../config.ts';
 import type { Queryable } from '../../db/client.ts';
 import { quotaReached } from '../../errors-tenancy.ts';
-import { countActiveJobs, countOpenBatches, findQuotas, lockProject, measureFiles } from './repository.ts';
+import {
+  countActiveJobs,
+  countOpenBatches,
+  findQuotas,
+  lockProject,
+  measureFiles,
+  measureImports,
+} from './repository.ts';
 
 export interface Quotas {
   /** 0 = no limit, as in the others. */
@@ -63,12 +70,34 @@ export async function requireFileRoom(
   if (quotas.maxFiles === 0 && quotas.maxStorageBytes === 0) return;
   await lockProject(db, projectId);
   const used = await measureFiles(db, projectId);
+  if (quotas.maxStorageBytes > 0) used.bytes += await measureImports(db, projectId);
   if (quotas.maxFiles > 0 && used.files >= quotas.maxFiles) {
     const message = `This project already has ${used.files} files; its limit is ${quotas.maxFiles}. Delete one first.`;
     throw quotaReached(message, 'file_limit_reached', 403);
   }
   if (quotas.maxStorageBytes > 0 && used.bytes + bytes > quotas.maxStorageBytes) {
-    const message = `The files of this project have ${used.bytes} bytes; with this one they would have more than the limit of ${quotas.maxStorageBytes}.`;
-    throw quotaReached(message, 'storage_quota_exceeded', 403);
+    throw storageExceeded(used.bytes, quotas.maxStorageBytes);
   }
+}
+
+/**
+ * Within the transaction that begins the import of an adapter of `bytes`. Throws ApiError 403 `storage_quota_exceeded`:
+ * what is brought in counts like files.
+ */
+export async function requireImportRoom(
+  tx: Queryable,
+  config: QuotaConfig,
+  projectId: string,
+  bytes: number,
+): Promise<void> {
+  const { maxStorageBytes: max } = await quotasOf(tx, config, projectId);
+  if (max === 0) return;
+  await lockProject(tx, projectId);
+  const used = (await measureFiles(tx, projectId)).bytes + (await measureImports(tx, projectId));
+  if (used + bytes > max) throw storageExceeded(used, max);
+}
+
+function storageExceeded(used: number, max: number) {
+  const message = `The files and imported adapters of this project have ${used} bytes; with this one they would have more than the limit of ${max}.`;
+  return quotaReached(message, 'storage_quota_exceeded', 403);
 }

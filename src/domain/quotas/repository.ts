@@ -153,3 +153,15 @@ export async function measureFiles(
     );
   return { files: rows[0]?.files ?? 0, bytes: rows[0]?.bytes ?? 0 };
 }
+
+/** Bytes of the adapters that the project brought in, those that are still being checked among them. */
+export async function measureImports(db: Queryable, projectId: string): Promise<number> {
+  const { rows } = await db.execute<{ bytes: number }>(sql`
+    select coalesce(sum((file->>'bytes')::bigint), 0)::float8 as bytes from (
+      select jsonb_array_elements(m.files) as file from tuned_models m
+        where m.project_id = ${projectId} and m.job_id is null and m.deleted_at is null
+      union all
+      select jsonb_array_elements(o.input_files) from model_operations o
+        where o.project_id = ${projectId} and o.kind = 'import' and o.status in ('queued', 'running')) x`);
+  return rows[0]!.bytes;
+}

@@ -7,6 +7,7 @@ import { expireOperations, forgetOperations } from '../adapters/operations-repos
 import type { Dependencies } from '../dependencies.ts';
 import { markFilesSwept, overFiles } from '../files/repository.ts';
 import { deleteExpiredKeys } from '../idempotency/repository.ts';
+import { cancelJobsOfArchived } from '../jobs/control.ts';
 import { deletePart, endedParts, expireUploads, forgetUploads } from '../uploads/repository.ts';
 import { removeEnded as removeEndedDeliveries } from '../webhooks/outbox-repository.ts';
 import { sweepObjects } from './objects.ts';
@@ -41,6 +42,10 @@ export const SWEEPS: Sweep[] = [
   {
     name: 'webhooks delivered or given up',
     run: ({ database }) => removeEndedDeliveries(database.db, REMEMBERED_SECONDS),
+  },
+  {
+    name: 'jobs of archived projects',
+    run: (context) => cancelJobsOfArchived(context, null, context.signal),
   },
   { name: 'expired idempotency keys', run: ({ database }) => deleteExpiredKeys(database.db) },
   { name: 'parts of ended uploads', run: sweepParts },
