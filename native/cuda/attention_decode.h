@@ -116,9 +116,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 3) attention_decode_kernel(
   if (static_cast<int>(blockIdx.x) >= splits) return;
 
   const int heads = min(16, group - head_in_group);
-  const int first_head = key_head * group + head_in_group;
-  const int64_t first_entry = static_cast<int64_t>(row) * a.query_heads + first_head;
-  const int64_t first_part = static_cast<int64_t>(z) * a.query_heads + first_head;
+  const int64_t first_entry = static_cast<int64_t>(row) * a.query_heads + key_head * group + head_in_group;
   unsigned char* stages = shared + warp * DecodeTile<kD>::kWarpBytes;
   const int from = first_tile + blockIdx.x * per_split, to = min(from + per_split, first_tile + tiles);
   const auto load = [&](int tile) {
@@ -144,6 +142,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 3) attention_decode_kernel(
   wait_copies<0>();
   publish_warp<kD>(reinterpret_cast<float*>(stages), state, lane);
   __syncthreads();
+  const int64_t first_part = first_entry + static_cast<int64_t>(z - row) * a.query_heads;
   write_split<kD>(a, shared, first_entry, first_part, heads, splits == 1, thread);
   if (splits == 1) return;
 
