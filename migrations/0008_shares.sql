@@ -8,3 +8,6 @@ CREATE INDEX webhook_deliveries_taken ON webhook_deliveries (taken_until) WHERE 
 --> statement-breakpoint
 -- Of a completed Upload, so that a repeated completion is held to it.
 ALTER TABLE uploads ADD COLUMN md5 text;
+--> statement-breakpoint
+-- The models that are shared with a project stand in its list.
+CREATE INDEX checkpoint_permissions_project ON checkpoint_permissions (project_id);

@@ -1,3 +1,4 @@
+import { sql } from 'drizzle-orm';
 import { describe, expect, it } from 'vitest';
 import { BASE_MODEL, CONTEXT_LENGTH, useApp } from '../helpers/app.ts';
 import { addTunedModel } from './rows.ts';
@@ -34,6 +35,18 @@ describe('/v1/models', () => {
     });
     for (const row of [first, second])
       expect((await t.call('GET', `/v1/models/${row.id}`)).json).toEqual(tuned(row));
+  });
+
+  it('lists the newest 10,000 tuned models, and finds the older ones', async () => {
+    const { id, jobId } = await addTunedModel(t, t.bob, { tail: 'first000' });
+    await t.database.db.execute(sql`
+      insert into tuned_models (id, project_id, job_id, base_model, kind, owned_by, step, is_checkpoint, storage_prefix, files, digest)
+      select 'ft:many:' || i, project_id, ${jobId}, base_model, kind, owned_by, step, is_checkpoint, storage_prefix, files, digest
+      from tuned_models, generate_series(1, 10000) i where id = ${id}`);
+    const { data } = (await t.call('GET', '/v1/models', { key: t.bob.key })).json;
+    expect(data.length).toBe(1 + 10_000);
+    expect(data.map((model: { id: string }) => model.id)).not.toContain(id);
+    expect((await t.call('GET', `/v1/models/${id}`, { key: t.bob.key })).status).toBe(200);
   });
 
   it.each([

@@ -5,7 +5,7 @@ import { projects } from '../../src/db/schema.ts';
 import { createAdminKey } from '../../src/domain/keys/admin.ts';
 import { createKey } from '../../src/domain/keys/create.ts';
 import { newId } from '../../src/ids.ts';
-import { type Tenant, useApp } from '../helpers/app.ts';
+import { BASE_MODEL, type Tenant, useApp } from '../helpers/app.ts';
 import { addTunedModel } from './rows.ts';
 import { answerOf, ScriptedWorker } from './scripted-worker.ts';
 
@@ -60,6 +60,12 @@ describe('checkpoint permissions', () => {
       cache_owner: carol.projectId,
     });
     expect([await seenBy(carol), await seenBy(t.bob)]).toEqual([200, 404]);
+    const own = (await addTunedModel(t, carol, { tail: 'carols00' })).id;
+    const listed = async ({ key }: Tenant) =>
+      (await t.call('GET', '/v1/models', { key })).json.data.map(({ id }: { id: string }) => id);
+    expect(await listed(carol)).toEqual([BASE_MODEL, own, model]);
+    expect(await listed(t.bob)).toEqual([BASE_MODEL]);
+    expect(await listed(t.alice)).toEqual([BASE_MODEL, model]);
     // Using is all it allows.
     expect((await t.call('DELETE', `/v1/models/${model}`, { key: carol.key })).status).toBe(404);
     const taken = [
@@ -76,6 +82,7 @@ describe('checkpoint permissions', () => {
       fine_tuned_model_checkpoint: model,
     });
     expect((await chat()).json.error).toMatchObject({ code: 'model_not_found' });
+    expect(await listed(carol)).toEqual([BASE_MODEL, own]);
     await worker.stop();
   });
 

@@ -2,11 +2,11 @@
  * The statements about checkpoints shared between projects of one organization. A permission belongs to the project
  * that owns the model, which every statement names; the one that looks a shared model up names the project it is for.
  */
-import { and, asc, desc, eq, inArray, isNull, type SQL, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, inArray, isNull, ne, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
 import { projects, tunedModels } from '../../db/schema.ts';
 import { checkpointPermissions } from '../../db/schema-webhooks.ts';
-import type { TunedModelRow } from '../models/repository.ts';
+import { type ListedTunedModel, listedColumns, type TunedModelRow } from '../models/repository.ts';
 
 export type PermissionRow = typeof checkpointPermissions.$inferSelect;
 
@@ -49,6 +49,27 @@ export async function findSharedModel(
       ),
     );
   return rows[0]?.model ?? null;
+}
+
+/** Live models of other projects that this project may use, newest first. */
+export function listSharedModels(
+  db: Queryable,
+  projectId: string,
+  limit: number,
+): Promise<ListedTunedModel[]> {
+  return db
+    .select(listedColumns)
+    .from(checkpointPermissions)
+    .innerJoin(tunedModels, eq(tunedModels.id, checkpointPermissions.model))
+    .where(
+      and(
+        eq(checkpointPermissions.projectId, projectId),
+        ne(tunedModels.projectId, projectId),
+        isNull(tunedModels.deletedAt),
+      ),
+    )
+    .orderBy(desc(tunedModels.createdAt), desc(tunedModels.id))
+    .limit(limit);
 }
 
 /** Which of these projects exist in the organization. */

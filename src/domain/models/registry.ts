@@ -4,11 +4,12 @@
  */
 import { ApiError, modelNotFound, permissionDenied } from '../../errors.ts';
 import type { Dependencies } from '../dependencies.ts';
-import { findSharedModel } from '../jobs/permission-repository.ts';
+import { findSharedModel, listSharedModels } from '../jobs/permission-repository.ts';
 import {
   type BaseModelRow,
   findBaseModel,
   findTunedModel,
+  type ListedTunedModel,
   listBaseModels,
   listTunedModels,
   markModelDeleted,
@@ -40,7 +41,7 @@ const listedBase = (row: BaseModelRow): ListedModel => ({
   parameterCount: row.parameterCount,
   tuned: null,
 });
-const listedTuned = (row: TunedModelRow, base: BaseModelRow): ListedModel => ({
+const listedTuned = (row: ListedTunedModel, base: BaseModelRow): ListedModel => ({
   ...listedBase(base),
   id: row.id,
   created: row.createdAt,
@@ -49,12 +50,17 @@ const listedTuned = (row: TunedModelRow, base: BaseModelRow): ListedModel => ({
   tuned: { baseModel: row.baseModel, jobId: row.jobId, step: row.step, isCheckpoint: row.isCheckpoint },
 });
 
-/** Base models first, then the project's own, newest first. */
+/** Tuned models in a list at most: OpenAI's list has no pages. Older ones answer by their names. */
+const LISTED_MAX = 10_000;
+
+/** Base models first, then the tuned ones that the project may use, its own and shared ones, newest first. */
 export async function listModels({ database }: Deps, projectId: string): Promise<ListedModel[]> {
-  const [bases, tuned] = await Promise.all([
+  const [bases, own, shared] = await Promise.all([
     listBaseModels(database.db),
-    listTunedModels(database.db, projectId),
+    listTunedModels(database.db, projectId, LISTED_MAX),
+    listSharedModels(database.db, projectId, LISTED_MAX),
   ]);
+  const tuned = shared.length === 0 ? own : newestFirst([...own, ...shared]).slice(0, LISTED_MAX);
   const baseOf = new Map(bases.map((base) => [base.id, base]));
   const listed = tuned.flatMap((row) => {
     const base = baseOf.get(row.baseModel);
@@ -62,6 +68,9 @@ export async function listModels({ database }: Deps, projectId: string): Promise
   });
   return [...bases.map(listedBase), ...listed];
 }
+
+const newestFirst = (rows: ListedTunedModel[]) =>
+  rows.sort((a, b) => b.createdAt.getTime() - a.createdAt.getTime() || (a.id < b.id ? 1 : -1));
 
 /** The model, or ApiError 404. */
 export async function getModel(deps: Deps, projectId: string, id: string): Promise<ListedModel> {

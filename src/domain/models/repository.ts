@@ -18,12 +18,31 @@ export async function findBaseModel(db: Queryable, id: string): Promise<BaseMode
   return rows[0] ?? null;
 }
 
-export function listTunedModels(db: Queryable, projectId: string): Promise<TunedModelRow[]> {
+/** What a list shows of a tuned model. */
+export const listedColumns = {
+  id: tunedModels.id,
+  createdAt: tunedModels.createdAt,
+  ownedBy: tunedModels.ownedBy,
+  kind: tunedModels.kind,
+  baseModel: tunedModels.baseModel,
+  jobId: tunedModels.jobId,
+  step: tunedModels.step,
+  isCheckpoint: tunedModels.isCheckpoint,
+};
+export type ListedTunedModel = Pick<TunedModelRow, keyof typeof listedColumns>;
+
+/** The project's own, newest first. */
+export function listTunedModels(
+  db: Queryable,
+  projectId: string,
+  limit: number,
+): Promise<ListedTunedModel[]> {
   return db
-    .select()
+    .select(listedColumns)
     .from(tunedModels)
     .where(and(eq(tunedModels.projectId, projectId), isNull(tunedModels.deletedAt)))
-    .orderBy(desc(tunedModels.createdAt), desc(tunedModels.id));
+    .orderBy(desc(tunedModels.createdAt), desc(tunedModels.id))
+    .limit(limit);
 }
 
 export async function findTunedModel(

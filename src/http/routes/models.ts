@@ -16,6 +16,8 @@ const list = createRoute({
   path: '/v1/models',
   tags,
   summary: 'List models',
+  description:
+    'Base models, then the tuned models that the project may use, its own and those shared with it: the newest 10,000.',
   responses: {
     ...ok(z.object({ object: z.literal('list'), data: z.array(modelSchema) })),
     ...errors(),
