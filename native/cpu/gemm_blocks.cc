@@ -219,28 +219,6 @@ void multiply_slabs(const Product& c, const Operand& a, const Operand& b, const 
   for (int64_t j = 0; j < n; j += slab) Slab{c, a, b, packed_b, d, m, j, min(slab, n - j)}.run();
 }
 
-/// Packs B and hands it to the tiles, a slab of columns at a time.
-void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k) {
-  const int64_t units = (k + 1) / 2, slab = max(1, kSlabBytes / max(1, kPanel * units * 4)) * kPanel;
-  const Scratch room(round_up(min(slab, n), kPanel) * units * 4);
-  auto* panels = reinterpret_cast<uint32_t*>(room.bytes());
-  for (int64_t j = 0; j < n; j += slab) {
-    const int64_t columns = min(slab, n - j), tasks = (columns + kPackPanels * kPanel - 1) / (kPackPanels * kPanel);
-    const auto pack = [&](int64_t task, int) {
-      const int64_t first = task * kPackPanels * kPanel;
-      pack_panels(panels + first * units, b, j + first, min(columns - first, kPackPanels * kPanel),
-                  {kPanel, k, units, true});
-    };
-    if (m * columns * k < kSerialWork) {
-      for (int64_t task = 0; task < tasks; task++) pack(task, 0);
-    } else {
-      parallel_tasks(tasks, pack);
-    }
-    const Product part = {c.data.at(j * c.col), c.row, c.col, c.alpha, c.beta};
-    multiply_tiles(part, a, {panels, units}, m, columns, k);
-  }
-}
-
 }  // namespace
 
 void multiply(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k) {

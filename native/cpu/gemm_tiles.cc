@@ -6,25 +6,20 @@
 #include "gemm_tiles.h"
 
 #include "../core/ops.h"
+#include "gemm_tiles_pack.h"
 #include "parallel.h"
-#include "transpose.h"
 
 namespace lathe::LATHE_ISA {
 
 #if defined(__AMX_BF16__)
 namespace {
 
-constexpr int kSide = 16;             // rows of a tile, and its columns of f32
-constexpr int64_t kStepK = 32;        // k of one tile instruction
-constexpr int64_t kStepUnits = 16;    // the same in pairs
-constexpr int64_t kTileBytes = 1024;
-constexpr int64_t kRows = 2 * kSide;  // rows of C that go through the tiles together
-constexpr int64_t kPanel = kPanelWidth;
-constexpr int kParts = 2;
 /// Bytes of the left operand that stay in L1 while a group of panels passes.
 constexpr int64_t kLeftBytes = 24 << 10;
 constexpr int64_t kChunkRows = 64;      // rows of a task
 constexpr int64_t kGroupPanels = 48;    // most panels of a task: its sums and its part of B share an L2
+constexpr int64_t kSlabBytes = 32 << 20;  // most of B that is packed ahead
+constexpr int64_t kPackPanels = 4;        // panels that a task packs in one pass over k
 constexpr int64_t kSerialWork = 1 << 21;  // multiply-adds below which waking a thread costs more
 
 struct alignas(64) TileConfig {
@@ -107,111 +102,6 @@ void block(float* sums, bool add, const char* left, const uint32_t* right, int64
   }
   store_sums<kRowTiles>(sums);
   settle_memory();
-}
-
-/// The upper 16 bits of the lanes: bf16 by truncation.
-inline __m256i upper(VU v) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)v, 16)); }
-
-/// Rounds to nearest even on the way to the upper 16 bits; NaN stays one.
-inline VU to_nearest(VF x) {
-  const VU bits = (VU)x, rounded = bits + vuset(0x7FFF) + (bits >> 16 & vuset(1));
-  return (VU)_mm512_mask_mov_epi32((__m512i)rounded, _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q),
-                                   (__m512i)bits);
-}
-
-/// Splits x into parts whose upper halves count: each takes what the ones before it left over, which is exact.
-template <int kPartCount>
-inline void split(VF x, VU parts[kPartCount]) {
-#pragma GCC unroll 4
-  for (int p = 0; p < kPartCount; p++) {
-    parts[p] = to_nearest(x);
-    if (p + 1 < kPartCount) x -= (VF)(parts[p] & vuset(0xFFFF0000u));
-  }
-}
-
-/// Where the tile row of row r, part p of a step lies.
-template <int kPartCount>
-inline char* tile_row(char* dst, int64_t s, int p, int64_t r) {
-  return dst + ((s * kPartCount + p) * 2 + r / kSide) * kTileBytes + r % kSide * 64;
-}
-
-/// Rows of f32 that are contiguous in k.
-template <int kPartCount>
-void pack_floats_along_k(char* dst, const float* source, int64_t row, int64_t rows, int64_t depth) {
-  for (int64_t r = 0; r < rows; r++) {
-    for (int64_t s = 0; s * kStepK < depth; s++) {
-      VU low[kPartCount], high[kPartCount];
-      const float* from = source + r * row + s * kStepK;
-      const int64_t left = depth - s * kStepK;
-      split<kPartCount>(left >= W ? vload(from) : vload_part(from, static_cast<int>(left)), low);
-      const int64_t more = left - W;
-      split<kPartCount>(more >= W ? vload(from + W) : more > 0 ? vload_part(from + W, static_cast<int>(more)) : VF{}, high);
-#pragma GCC unroll 4
-      for (int p = 0; p < kPartCount; p++) {
-        char* to = tile_row<kPartCount>(dst, s, p, r);
-        _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to), upper(low[p]));
-        _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to + 32), upper(high[p]));
-      }
-    }
-  }
-}
-
-/// Any operand: 16 rows at a time, pairs of k in 16 registers, transposed into tile rows.
-template <int kPartCount>
-void pack_pairs(char* dst, const Operand& a, int64_t rows, int64_t depth) {
-  const auto lanes = [&](int64_t i, int64_t k, int n) {
-    if (k >= depth || n <= 0) return VF{};
-    if (a.row == 1) return load(a.data, i + k * a.col, n);
-    VF v = {};
-    for (int j = 0; j < n; j++) v[j] = load(a.data, (i + j) * a.row + k * a.col, 1)[0];
-    return v;
-  };
-  for (int64_t i = 0; i < kRows; i += kSide) {
-    const int n = static_cast<int>(min(kSide, rows - i));
-    for (int64_t s = 0; s * kStepK < depth; s++) {
-      VU parts[kPartCount][W];
-      for (int u = 0; u < W; u++) {
-        VU even[kPartCount], odd[kPartCount];
-        split<kPartCount>(lanes(i, s * kStepK + 2 * u, n), even);
-        split<kPartCount>(lanes(i, s * kStepK + 2 * u + 1, n), odd);
-#pragma GCC unroll 4
-        for (int p = 0; p < kPartCount; p++) parts[p][u] = even[p] >> 16 | (odd[p] & vuset(0xFFFF0000u));
-      }
-#pragma GCC unroll 4
-      for (int p = 0; p < kPartCount; p++) {
-        transpose(parts[p]);
-        for (int r = 0; r < kSide; r++) {
-          *reinterpret_cast<VUm*>(tile_row<kPartCount>(dst, s, p, i + r)) = parts[p][r];
-        }
-      }
-    }
-  }
-}
-
-void zero_rows(char* dst, int64_t first, int64_t steps, int parts) {
-  for (int64_t t = 0; t < steps * parts * 2; t++) {
-    const int64_t from = max(0, first - t % 2 * kSide);
-    if (from < kSide) __builtin_memset(dst + t * kTileBytes + from * 64, 0, (kSide - from) * 64);
-  }
-}
-
-/// Rows [0, rows) of `a`, k in [0, depth), as the tiles of kRows rows.
-void pack_left(char* dst, const Operand& a, int64_t rows, int64_t depth) {
-  const int64_t steps = (depth + kStepK - 1) / kStepK;
-  if (!a.data.half && a.col == 1) {
-    pack_floats_along_k<kParts>(dst, reinterpret_cast<const float*>(a.data.data), a.row, rows, depth);
-    zero_rows(dst, rows, steps, kParts);
-  } else if (!a.data.half) {
-    pack_pairs<kParts>(dst, a, rows, depth);
-  } else if (a.col == 1 && depth % kStepK == 0) {
-    for (int64_t r = 0; r < rows; r++) {
-      const char* from = a.data.at(r * a.row).data;
-      for (int64_t s = 0; s < steps; s++) *reinterpret_cast<VUm*>(tile_row<1>(dst, s, 0, r)) = *reinterpret_cast<const VUm*>(from + s * 64);
-    }
-    zero_rows(dst, rows, steps, 1);
-  } else {
-    pack_pairs<1>(dst, a, rows, depth);
-  }
 }
 
 /// C[i0…, j0…] = alpha·sums + beta·C.
@@ -299,6 +189,27 @@ void multiply_tiles(const Product& c, const Operand& a, const PairPanels& b, int
     for (int64_t t = 0; t < groups * chunks; t++) task(t, 0);
   } else {
     parallel_tasks(groups * chunks, task);
+  }
+}
+
+void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k) {
+  const int64_t units = (k + 1) / 2, slab = max(1, kSlabBytes / max(1, kPanel * units * 4)) * kPanel;
+  const Scratch room(round_up(min(slab, n), kPanel) * units * 4);
+  auto* panels = reinterpret_cast<uint32_t*>(room.bytes());
+  for (int64_t j = 0; j < n; j += slab) {
+    const int64_t columns = min(slab, n - j), tasks = (columns + kPackPanels * kPanel - 1) / (kPackPanels * kPanel);
+    const auto pack = [&](int64_t task, int) {
+      const int64_t first = task * kPackPanels * kPanel;
+      pack_panels(panels + first * units, b, j + first, min(columns - first, kPackPanels * kPanel),
+                  {kPanel, k, units, true});
+    };
+    if (m * columns * k < kSerialWork) {
+      for (int64_t task = 0; task < tasks; task++) pack(task, 0);
+    } else {
+      parallel_tasks(tasks, pack);
+    }
+    const Product part = {c.data.at(j * c.col), c.row, c.col, c.alpha, c.beta};
+    multiply_tiles(part, a, {panels, units}, m, columns, k);
   }
 }
 

@@ -19,4 +19,7 @@ struct PairPanels {
 /// C = alpha·A·Bᵀ + beta·C with B as panels. An f32 left operand goes in as a sum of bf16 parts (see gemm_tiles.cc).
 void multiply_tiles(const Product& c, const Operand& a, const PairPanels& b, int64_t m, int64_t n, int64_t k);
 
+/// The same with B as it lies: packed here, a slab of columns at a time.
+void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k);
+
 }  // namespace lathe::LATHE_ISA
