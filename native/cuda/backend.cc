@@ -2,6 +2,7 @@
 #include "../core/backend.h"
 
 #include "device.h"
+#include "relaxed_capture.h"
 
 namespace lathe {
 namespace cuda {

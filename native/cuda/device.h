@@ -36,22 +36,6 @@ std::unique_ptr<DeferredRead> stage_read_later(const void* from, int64_t bytes);
 void begin_capture();
 std::unique_ptr<Graph> end_capture();
 
-/// cudaMalloc, cudaFree and queries are not part of what a recording records, but spoil it unless this thread says that
-/// it knows. Says nothing itself when that fails: the call inside then does.
-class RelaxedCapture {
- public:
-  RelaxedCapture() { exchange(); }
-  ~RelaxedCapture() { exchange(); }
-  RelaxedCapture(const RelaxedCapture&) = delete;
-  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
-
- private:
-  void exchange() {
-    if (cudaThreadExchangeStreamCaptureMode(&mode_) != cudaSuccess) cudaGetLastError();
-  }
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
-
 /// Throws when a graph is being recorded: `what` would wait or read host memory at replay.
 void refuse_while_capturing(const char* what);
 

@@ -1,6 +1,7 @@
 // Recording the stream into a CUDA graph. ThreadLocal mode, so other threads' calls do not spoil it; memory that was
 // allocated meanwhile stays reserved for the graph (BlockPool owners).
 #include "device.h"
+#include "relaxed_capture.h"
 
 namespace lathe::cuda {
 namespace {

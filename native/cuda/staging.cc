@@ -5,6 +5,7 @@
 #include <map>
 
 #include "device.h"
+#include "relaxed_capture.h"
 
 namespace lathe::cuda {
 namespace {
