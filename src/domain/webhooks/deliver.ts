@@ -22,7 +22,7 @@ const TIMEOUT_MS = 10_000;
 const LEASE_SECONDS = 60;
 /** Attempts of one process at once; they wait for the network and little else. */
 const AT_ONCE = 32;
-/** Between two looks while deliveries end, so that one look serves several of them. */
+/** At least, between two looks while deliveries end, so that one serves several; a slow look rests as long as it took. */
 const PAUSE_MS = 10;
 /** Waits after the first, second, … failure; the last one repeats until the event is too old. */
 const BACKOFF_SECONDS = [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400];
@@ -77,14 +77,16 @@ export function startWebhookDelivery(deps: Deps): { stop(): Promise<void> } {
     sleep(milliseconds, undefined, { signal: until, ref: false }).catch(() => {}); // woken: the loop looks again
   const work = async () => {
     while (!signal.aborted) {
+      const started = performance.now();
       if (underWay.size < AT_ONCE) await look().catch(away);
+      const took = performance.now() - started;
       const looked = new AbortController();
       await Promise.race([
         pause(deps.config.webhookPollMilliseconds, AbortSignal.any([signal, looked.signal])),
         ...underWay,
       ]);
       looked.abort();
-      await pause(PAUSE_MS, signal);
+      await pause(Math.max(PAUSE_MS, took), signal);
     }
   };
   const working = work();
