@@ -70,3 +70,22 @@ it('that hang do not delay another project', async () => {
   receiver.closeAllConnections(); // or each would be waited for to its end
   await delivery.stop();
 });
+
+it('that are tried out are a few of a project at once', async () => {
+  const [hanging, answering] = [await hook(t.alice, '/hangs'), await hook(t.bob, '/answers')];
+  const before = seen('/hangs');
+  const attempt = (id: string, key: string) =>
+    t.call('POST', `/v1/webhook_endpoints/${id}/test`, { key, json: { event_type: 'batch.failed' } });
+  const waiting = Array.from({ length: 4 }, () => attempt(hanging, t.alice.key));
+  await expect.poll(() => seen('/hangs') - before).toBe(4);
+  const refused = await attempt(hanging, t.alice.key);
+  expect([refused.status, refused.json.error.code]).toEqual([429, 'too_many_webhook_tests']);
+  expect((await attempt(answering, t.bob.key)).status).toBe(200);
+  receiver.closeAllConnections();
+  for (const answer of await Promise.all(waiting))
+    expect([answer.status, answer.json.error.code]).toEqual([400, 'webhook_not_reached']);
+  const again = attempt(hanging, t.alice.key);
+  await expect.poll(() => seen('/hangs') - before).toBe(5);
+  receiver.closeAllConnections();
+  expect((await again).status).toBe(400);
+});

@@ -3,6 +3,7 @@
  * it is made and never again.
  */
 import { badRequest, invalidValue, noSuchWebhook } from '../../errors.ts';
+import { quotaReached } from '../../errors-tenancy.ts';
 import { newId, randomBase62 } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { WebhookEventType } from './event-types.ts';
@@ -25,6 +26,9 @@ type Deps = Pick<Dependencies, 'database' | 'config'>;
 const ENDPOINTS_MAX = 50;
 const KEEP_OLD_SECONDS = 86_400;
 const TEST_TIMEOUT_MS = 10_000;
+/** Samples of one project on their way at once in this process: each may take the whole time. */
+const TESTS_MAX = 4;
+const testing = new Map<string, number>();
 
 export interface EndpointFields {
   name: string;
@@ -115,7 +119,7 @@ export async function deleteEndpoint({ database }: Deps, projectId: string, id: 
 
 /**
  * Sends a sample event now and returns the receiver's status. Throws ApiError 400 when no answer came: what failed is
- * the receiver, so repeating is the caller's choice.
+ * the receiver, so repeating is the caller's choice; 429 while the project has too many samples under way.
  */
 export async function testEndpoint(
   deps: Deps,
@@ -136,12 +140,30 @@ export async function testEndpoint(
   const now = new Date();
   const { secret, oldSecret, oldSecretUntil } = endpoint;
   const secrets = oldSecret && oldSecretUntil && oldSecretUntil > now ? [secret, oldSecret] : [secret];
-  const sent = await send(endpoint.url, signedHeaders(eventId, body, secrets, now), body, {
-    allowPrivate: deps.config.webhookPrivateAddresses,
-    timeoutMilliseconds: TEST_TIMEOUT_MS,
-  });
+  const sent = await inTurn(projectId, () =>
+    send(endpoint.url, signedHeaders(eventId, body, secrets, now), body, {
+      allowPrivate: deps.config.webhookPrivateAddresses,
+      timeoutMilliseconds: TEST_TIMEOUT_MS,
+    }),
+  );
   if (sent.status !== null) return sent.status;
   throw badRequest(`The webhook endpoint could not be reached: ${sent.error}.`, 'url', 'webhook_not_reached');
+}
+
+async function inTurn<T>(projectId: string, work: () => Promise<T>): Promise<T> {
+  const before = testing.get(projectId) ?? 0;
+  if (before >= TESTS_MAX) {
+    const message = `This project already tries ${TESTS_MAX} webhook endpoints. Wait for one to answer.`;
+    throw quotaReached(message, 'too_many_webhook_tests', 429);
+  }
+  testing.set(projectId, before + 1);
+  try {
+    return await work();
+  } finally {
+    const left = (testing.get(projectId) ?? 1) - 1;
+    if (left > 0) testing.set(projectId, left);
+    else testing.delete(projectId);
+  }
 }
 
 function missing(id: string): never {

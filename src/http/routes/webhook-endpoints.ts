@@ -70,7 +70,7 @@ const routes = {
   test: createRoute({
     ...{ method: 'post', path: `${one}/test`, tags, summary: 'Send a sample event' },
     request: { params, body: bodyOf(testWebhookSchema) },
-    responses: { ...ok(webhookTestSchema), ...errors(400, 404, 413, 415) },
+    responses: { ...ok(webhookTestSchema), ...errors(400, 404, 413, 415, 429) },
   }),
   types: createRoute({
     ...{ method: 'get', path: '/v1/webhook_event_types', tags, summary: 'List the types of events' },
