@@ -208,7 +208,12 @@ export const SETTINGS = {
   ),
   kvCacheBytes: entry('LATHE_KV_CACHE_BYTES', 'Memory of the KV cache; 0 chooses.', integer(0, 2 ** 43), 0),
   maxRunning: entry('LATHE_MAX_RUNNING', 'Sequences generated together.', integer(1, 4096), 32),
-  maxWaiting: entry('LATHE_MAX_WAITING', 'Requests that may wait; more get 429.', integer(0, 65536), 256),
+  maxWaiting: entry(
+    'LATHE_MAX_WAITING',
+    'Requests that may wait; more get 429. The last quarter is kept for projects that have few of them.',
+    integer(0, 65536),
+    256,
+  ),
   maxAdapters: entry('LATHE_MAX_ADAPTERS', 'Adapters held in memory.', integer(1, 4096), 16),
   scratchDir: entry(
     'LATHE_SCRATCH_DIR',
@@ -270,6 +275,12 @@ export const SETTINGS = {
     'Batches of a project that may wait or run at once; 0 = no limit.',
     integer(0, 2 ** 31 - 1),
     500,
+  ),
+  maxTrainedTokens: entry(
+    'LATHE_MAX_TRAINED_TOKENS',
+    'Tokens that one job may train on, all epochs together; 0 = no limit.',
+    integer(0, Number.MAX_SAFE_INTEGER),
+    0,
   ),
   maxFiles: entry('LATHE_MAX_FILES', 'Files of a project; 0 = no limit.', integer(0, 2 ** 31 - 1), 0),
   maxStorageBytes: entry(

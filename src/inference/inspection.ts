@@ -24,6 +24,8 @@ export interface InspectedTraining {
 
 export interface InspectRequest {
   base_model: string;
+  /** The project that asks: projects take turns. */
+  owner: string;
   method: 'supervised' | 'dpo';
   max_length: number;
   overlong: 'truncate' | 'drop' | 'error';

@@ -24,7 +24,15 @@ const pair = JSON.stringify({
   non_preferred_output: [{ role: 'assistant', content: 'No.' }],
 });
 const request: InspectRequest = {
-  ...{ base_model: 'tiny', method: 'dpo', max_length: 64, overlong: 'truncate', seconds: 10, rows: null },
+  ...{
+    owner: 'proj_a',
+    base_model: 'tiny',
+    method: 'dpo',
+    max_length: 64,
+    overlong: 'truncate',
+    seconds: 10,
+    rows: null,
+  },
   files: [{ param: 'training_file', id: 'file-a', storage_key: 'pairs', min_examples: 1 }],
   training: { adapter: { r: 4, target_modules: ['q_proj', 'v_proj'] }, dtype: 'f32', pack_tokens: 128 },
 };

@@ -21,7 +21,7 @@ let bytes: number;
 
 const file: InspectedFile = { param: 'training_file', id: 'file-a', storage_key: 'a', min_examples: 10 };
 const request: InspectRequest = {
-  ...{ base_model: 'tiny', method: 'supervised', max_length: 512, overlong: 'truncate' },
+  ...{ base_model: 'tiny', owner: 'proj_a', method: 'supervised', max_length: 512, overlong: 'truncate' },
   ...{ files: [file], seconds: 20, rows: null, training: null },
 };
 const row = (i: number) =>
@@ -101,6 +101,12 @@ describe('Inspector', () => {
       const short = { ...request, seconds: 0.05 };
       const waiting = Array.from({ length: 8 }, () => inspector.inspect(short));
       expect(() => inspector.inspect(short)).toThrow('Too many files');
+      // Another project has places of its own, and its turn comes after the one that runs.
+      const order: string[] = [];
+      const others = inspector.inspect({ ...short, owner: 'proj_b' }).then(() => order.push('other'));
+      void Promise.all(waiting.map((each) => each.then(() => order.push('own'))));
+      await others;
+      expect(order).toEqual(['own', 'other']);
       for (const { files } of await Promise.all(waiting)) expect(files[0]!.rows).toBeGreaterThan(0);
       const adapter = { r: 8, target_modules: ['nothing'] };
       const bad = { ...request, training: { adapter, dtype: 'f32' as const, pack_tokens: 8 } };

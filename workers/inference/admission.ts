@@ -1,6 +1,7 @@
 /**
  * The bound on work that waits: a request takes its place before anything is spent on it and is told at once when
- * there is none. Counts requests and prompt tokens; knows neither HTTP nor sequences.
+ * there is none. The last quarter of the places is kept for owners that have few, so that one alone cannot fill the queue.
+ * Counts requests and prompt tokens; knows neither HTTP nor sequences.
  */
 
 export interface AdmissionOptions {
@@ -11,6 +12,10 @@ export interface AdmissionOptions {
   /** Prompt tokens that may wait at most. */
   maxWaitingTokens: number;
 }
+
+/** This part of the queue is kept for owners that have less than this part of it. */
+const KEPT = 1 / 4;
+const FEW = 1 / 16;
 
 /** A request's place. `started` and `release` may each be called once or more; only the first call counts. */
 export interface Place {
@@ -26,6 +31,8 @@ export class Admission {
   #waitingTokens = 0;
   #runningChoices = 0;
   #requests = 0;
+  /** Waiting requests of each owner that has any. */
+  readonly #waitingOf = new Map<string, number>();
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
@@ -40,12 +47,20 @@ export class Admission {
     return this.#requests;
   }
 
-  /** A place for a request of `choices` choices and about `tokens` prompt tokens, or null when the queue is full. */
-  reserve(choices: number, tokens: number): Place | null {
+  /**
+   * A place for a request of `choices` choices and about `tokens` prompt tokens, or null when the queue is full, or full
+   * but for what is kept for others.
+   */
+  reserve(owner: string, choices: number, tokens: number): Place | null {
     const startable = Math.max(0, this.#options.maxRunning - this.#runningChoices);
-    if (this.#waiting >= this.#options.maxWaiting + startable) return null;
+    const { maxWaiting, maxWaitingTokens } = this.#options;
+    const own = this.#waitingOf.get(owner) ?? 0;
+    const kept = own < Math.max(1, Math.floor(maxWaiting * FEW)) ? 0 : Math.floor(maxWaiting * KEPT);
+    if (this.#waiting >= maxWaiting - kept + startable) return null;
     const alone = this.#waiting === 0; // a single prompt may be as long as the context allows
-    if (!alone && this.#waitingTokens + tokens > this.#options.maxWaitingTokens) return null;
+    const tokensMax = kept > 0 ? maxWaitingTokens * (1 - KEPT) : maxWaitingTokens;
+    if (!alone && this.#waitingTokens + tokens > tokensMax) return null;
+    this.#waitingOf.set(owner, own + 1);
     this.#waiting++;
     this.#waitingTokens += tokens;
     this.#requests++;
@@ -54,6 +69,9 @@ export class Admission {
     const leaveQueue = (): void => {
       this.#waiting--;
       this.#waitingTokens -= held;
+      const left = (this.#waitingOf.get(owner) ?? 1) - 1;
+      if (left > 0) this.#waitingOf.set(owner, left);
+      else this.#waitingOf.delete(owner);
     };
     return {
       resize: (actual) => {

@@ -66,7 +66,11 @@ export async function handleGenerate(
     throw contextTooLong(`your prompt has ${bytes} bytes`, contextLength);
   }
   // The place is taken before anything is spent on the request; a prompt has at most as many tokens as bytes.
-  const place = deps.admission.reserve(request.sampling.n, Math.min(bytes, contextLength));
+  const place = deps.admission.reserve(
+    request.cache_owner,
+    request.sampling.n,
+    Math.min(bytes, contextLength),
+  );
   if (!place) throw rateLimited('Too many requests are waiting for this model. Please try again.', 1);
   let folder: AdapterFolder | null = null;
   try {

@@ -1,6 +1,6 @@
 /**
  * POST /inspect: what a data file holds, worked out in a thread of its own, so that a large file delays neither prompts
- * nor the engine. One at a time; knows the thread and its deadline, not how files are read.
+ * nor the engine. One at a time, projects in turn; knows the thread and its deadline, not how files are read.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Worker } from 'node:worker_threads';
@@ -8,10 +8,12 @@ import { z } from 'zod';
 import type { Config } from '../../src/config.ts';
 import { badRequest, modelNotFound, overloaded, payloadTooLarge } from '../../src/errors.ts';
 import type { InspectAnswer, InspectRequest } from '../../src/inference/inspection.ts';
+import { FairTurns } from './fair-turns.ts';
 import type { FromInspectThread, InspectThreadData } from './inspect-thread.ts';
 
 const BODY_BYTES_MAX = 65_536;
-const WAITING_MAX = 8;
+/** Inspections that wait or run, in all and of one project. */
+const TURNS = { most: 32, mostOfOwner: 8 };
 /** Beyond the time a request gives itself: for the thread's start and the row that is being read. */
 const GRACE_MILLISECONDS = 20_000;
 const SECONDS_MAX = 120;
@@ -19,6 +21,7 @@ const SECONDS_MAX = 120;
 const name = z.string().min(1).max(1024);
 const requestSchema = z.strictObject({
   base_model: name,
+  owner: name,
   method: z.enum(['supervised', 'dpo']),
   max_length: z.int().min(1),
   overlong: z.enum(['truncate', 'drop', 'error']),
@@ -53,9 +56,7 @@ const requestSchema = z.strictObject({
 
 export class Inspector {
   readonly #data: InspectThreadData;
-  /** The last of the inspections, settled or not: the next one begins after it. */
-  #turn: Promise<unknown> = Promise.resolve();
-  #waiting = 0;
+  readonly #turns = new FairTurns(TURNS);
   /** Started by the first inspection, and again after it died or was given up. */
   #thread: Worker | null = null;
 
@@ -68,12 +69,10 @@ export class Inspector {
    * @throws ApiError 503 when too many wait or the thread does not answer in time, 400 for what cannot be read so
    */
   inspect(request: InspectRequest, isGone: () => boolean = () => false): Promise<InspectAnswer> {
-    if (this.#waiting >= WAITING_MAX) throw overloaded('Too many files are being inspected. Try again.', 5);
-    this.#waiting++;
-    const done = this.#turn
-      .then(() => (isGone() ? { files: [], rows: [], memory: null } : this.#run(request)))
-      .finally(() => this.#waiting--);
-    this.#turn = done.catch(() => undefined); // the caller has its failure; the next one only waits
+    const done = this.#turns.take(request.owner, async () =>
+      isGone() ? { files: [], rows: [], memory: null } : this.#run(request),
+    );
+    if (!done) throw overloaded('Too many files are being inspected. Try again.', 5);
     return done;
   }
 

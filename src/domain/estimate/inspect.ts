@@ -27,6 +27,7 @@ type Deps = Pick<Dependencies, 'database' | 'config' | 'storage' | 'log'>;
 
 /** A request as a job would take it, with its settings for any number of examples. */
 export interface Plan extends CheckedRequest {
+  projectId: string;
   adapter: RequestedAdapter;
   /** Every number in force for `rows` usable examples (at least 1). */
   resolve: (rows: number) => ResolvedHyperparameters;
@@ -52,7 +53,7 @@ export async function planOf(deps: Deps, projectId: string, request: JobRequest)
       contextLength: base.contextLength,
       baseIsBf16: (config.dtype ?? config.torch_dtype) === 'bfloat16',
     });
-  return { ...checked, adapter, resolve };
+  return { ...checked, projectId, adapter, resolve };
 }
 
 /** Both files (or one) as a worker is told of them, with the fewest examples a job needs of each. */
@@ -75,13 +76,13 @@ export function filesOf({ trainingFile, validationFile }: CheckedRequest): Inspe
 /** Asks the live workers of the base model one after the other. Throws ApiError: 503 when none answers. */
 export async function inspect(
   { database, config, log }: Deps,
-  { base, method, resolve }: Plan,
+  { projectId, base, method, resolve }: Plan,
   request: Pick<InspectRequest, 'files' | 'rows' | 'training'>,
   signal: AbortSignal,
 ): Promise<InspectAnswer> {
   const { max_length, overlong } = resolve(1).trainer;
   const whole: InspectRequest = {
-    ...{ base_model: base.id, method: method.type, max_length, overlong },
+    ...{ base_model: base.id, owner: projectId, method: method.type, max_length, overlong },
     ...{ seconds: config.inspectSeconds, ...request },
   };
   const urls = await liveWorkerUrls(database.db, base.id);
