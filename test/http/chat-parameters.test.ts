@@ -231,6 +231,19 @@ describe('response_format', () => {
     expect((await chat(bad.at(-1)![0])).status).toBe(200);
   });
 
+  it('is bounded together with the schemas of all tools, and so are they', async () => {
+    const literal = { const: 'x'.repeat(100_000) };
+    const tool = (_: unknown, i: number) => ({
+      type: 'function',
+      function: { name: `f${i}`, parameters: literal },
+    });
+    const many = await chat({ tools: Array.from({ length: 6 }, tool) });
+    expect([many.status, many.json.error.param]).toEqual([400, 'tools[4].function.parameters']);
+    const both = await chat({ tools: Array.from({ length: 4 }, tool), ...format(literal) });
+    expect([both.status, both.json.error.param]).toEqual([400, 'response_format']);
+    expect((await chat({ tools: Array.from({ length: 4 }, tool) })).status).toBe(200);
+  });
+
   it('wants a name that OpenAI takes', async () => {
     const { json } = await chat({ response_format: { type: 'json_schema', json_schema: { name: 'a b' } } });
     expect(json.error.param).toBe('response_format.json_schema.name');

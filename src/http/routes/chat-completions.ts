@@ -11,6 +11,7 @@ import { type ChatCompletion, chunkSchema, completionSchema } from '../schemas/c
 import { createCompletionSchema, toChatRequest } from '../schemas/chat-completion.ts';
 import { toStored } from '../schemas/chat-stored.ts';
 import { errors } from '../schemas/error.ts';
+import { checkSchemas } from '../schemas/schema-check.ts';
 import { eventStream, settledWithin } from '../sse.ts';
 
 /**
@@ -44,6 +45,7 @@ export function chatCompletionRoutes(app: App, deps: Dependencies): void {
     const left = new AbortController();
     const signal = AbortSignal.any([c.req.raw.signal, left.signal]);
     const request = toChatRequest(body);
+    await checkSchemas(body);
     const { projectId } = c.var.identity;
     const answer = {
       n: request.sampling.n,

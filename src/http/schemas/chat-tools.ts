@@ -4,9 +4,7 @@
  */
 import { z } from '@hono/zod-openapi';
 import { strictObject } from '../../domain/jobs/parameters.ts';
-import { ApiError, invalidValue } from '../../errors.ts';
-import { schemaGrammar } from '../../inference/grammar/json-schema.ts';
-import { SchemaRefusal } from '../../inference/grammar/refusal.ts';
+import { invalidValue } from '../../errors.ts';
 import type { WireFormat, WireToolChoice } from '../../inference/protocol.ts';
 
 const TOOLS_MAX = 128;
@@ -94,7 +92,7 @@ interface FunctionTool {
 
 /**
  * Tools as templates and workers know them; null when there are none.
- * @throws ApiError 400 for a choice of a function that is not offered, or a schema outside the supported subset
+ * @throws ApiError 400 for a choice of a function that is not offered
  */
 export function wireTools(body: ToolParameters): { tools: FunctionTool[]; choice: WireToolChoice } | null {
   const legacy = body.functions ?? null;
@@ -116,9 +114,6 @@ export function wireTools(body: ToolParameters): { tools: FunctionTool[]; choice
   }
   const names = new Set(tools.map((tool) => tool.function.name));
   if (names.size < tools.length) throw invalidValue(param, 'two functions have the same name.');
-  for (const [index, tool] of tools.entries()) {
-    checkParameters(tool, legacy ? `functions[${index}]` : `tools[${index}].function`);
-  }
   const parallel = legacy ? false : (body.parallel_tool_calls ?? true);
   return { tools, choice: wireChoice(given ?? 'auto', names, parallel, choiceParam) };
 }
@@ -171,44 +166,12 @@ function wireChoice(
   };
 }
 
-/** Strict functions get exactly their schema; the others at least valid JSON, so only what is no schema is refused. */
-function checkParameters({ function: { name, parameters, strict } }: FunctionTool, param: string): void {
-  if (!parameters) return;
-  checkSchema(
-    parameters,
-    strict ? { strict } : { lenient: true },
-    `function '${name}'`,
-    `${param}.parameters`,
-  );
-}
-
-function checkSchema(
-  schema: unknown,
-  options: { strict?: boolean; lenient?: boolean },
-  what: string,
-  param: string,
-): void {
-  try {
-    schemaGrammar(schema, options);
-  } catch (error) {
-    if (!(error instanceof SchemaRefusal)) throw error;
-    const message = `Invalid schema for ${what}: ${error.message}`;
-    throw new ApiError({ status: 400, message, param, code: 'invalid_json_schema' });
-  }
-}
-
-/** The format as workers know it; null for free text. @throws ApiError 400 for a schema outside the supported subset */
+/** The format as workers know it; null for free text. */
 export function wireFormat(
   format: z.infer<typeof responseFormatSchema> | null | undefined,
 ): WireFormat | null {
   if (!format || format.type === 'text') return null;
   if (format.type === 'json_object') return { type: 'json_object' };
-  const { name, schema, strict } = format.json_schema;
-  const wire = {
-    type: 'json_schema' as const,
-    schema: schema ?? { type: 'object' },
-    strict: strict ?? false,
-  };
-  checkSchema(wire.schema, { strict: wire.strict }, `response_format '${name}'`, 'response_format');
-  return wire;
+  const { schema, strict } = format.json_schema;
+  return { type: 'json_schema', schema: schema ?? { type: 'object' }, strict: strict ?? false };
 }

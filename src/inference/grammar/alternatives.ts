@@ -4,6 +4,7 @@
  */
 import { deterministic, TooManyStates } from './automaton.ts';
 import { type Context, node, type Path, type Schema } from './json-schema.ts';
+import { LIMITS, literalLength } from './limits.ts';
 import { choice, type Node, sequence, text } from './nodes.ts';
 import { SchemaRefusal } from './refusal.ts';
 
@@ -44,7 +45,7 @@ export function combination(
     throw new SchemaRefusal(path, keyword, 'must be a list of at least one schema.');
   if (keyword === 'allOf' && list.length > 1 && !context.options.lenient)
     throw new SchemaRefusal(path, 'allOf', 'with more than one schema is not supported.');
-  if (keyword === 'oneOf' && !context.options.lenient && !areDisjoint(list))
+  if (keyword === 'oneOf' && !context.options.lenient && !areDisjoint(context, list, path))
     throw new SchemaRefusal(path, 'oneOf', 'is not supported where its schemas may overlap. Use anyOf.');
   const taken = keyword === 'allOf' ? list.slice(0, 1) : list;
   const arrays = taken.filter((item) => [(item as Schema | null)?.type].flat().includes('array')).length;
@@ -55,14 +56,29 @@ export function combination(
 }
 
 /** Whether no value can fit two of the schemas: other types, or another constant under the same required property. */
-function areDisjoint(list: readonly unknown[]): boolean {
-  return list.every((a, i) => list.slice(i + 1).every((b) => differ(a, b)));
+function areDisjoint({ budget }: Context, list: readonly unknown[], path: Path): boolean {
+  const known = list.map((item) =>
+    typeof item === 'object' && item !== null ? constants(item as Schema) : new Map(),
+  );
+  return list.every((a, i) =>
+    list.every((b, j) => {
+      if (j <= i) return true;
+      budget.work -= 8 + known[i]!.size;
+      if (budget.work < 0) throw new SchemaRefusal(path, 'oneOf', 'has too many schemas to tell apart.');
+      return differ(a, b, known[i]!, known[j]!);
+    }),
+  );
 }
 
-function differ(a: unknown, b: unknown): boolean {
+/** There are no more. */
+const TYPES = 7;
+
+type Constants = Map<string, Set<string>>;
+
+function differ(a: unknown, b: unknown, left: Constants, right: Constants): boolean {
   const [first, second] = [a as Schema, b as Schema];
   if (!first || !second || typeof first !== 'object' || typeof second !== 'object') return false;
-  const [types, others] = [[first.type].flat(), [second.type].flat()];
+  const [types, others] = [[first.type].flat().slice(0, TYPES), [second.type].flat().slice(0, TYPES)];
   const numeric = (type: unknown) => (type === 'integer' ? 'number' : type);
   if (
     types[0] !== undefined &&
@@ -70,26 +86,23 @@ function differ(a: unknown, b: unknown): boolean {
     !types.some((type) => others.map(numeric).includes(numeric(type)))
   )
     return true;
-  const [left, right] = [constants(first), constants(second)];
   for (const [name, allowed] of left) {
     const other = right.get(name);
-    if (other && !allowed.some((value) => other.includes(value))) return true;
+    if (other && ![...allowed].some((value) => other.has(value))) return true;
   }
   return false;
 }
 
 /** Required properties that must have one of a few values, as JSON texts. */
-function constants(schema: Schema): Map<string, string[]> {
-  const found = new Map<string, string[]>();
-  const required = Array.isArray(schema.required) ? schema.required : [];
+function constants(schema: Schema): Constants {
+  const found: Constants = new Map();
+  const required = new Set(Array.isArray(schema.required) ? schema.required : []);
   for (const [name, value] of Object.entries((schema.properties ?? {}) as Record<string, Schema>)) {
-    if (!required.includes(name) || typeof value !== 'object' || value === null) continue;
-    if ('const' in value) found.set(name, [JSON.stringify(value.const)]);
-    else if (Array.isArray(value.enum))
-      found.set(
-        name,
-        value.enum.map((item) => JSON.stringify(item)),
-      );
+    if (!required.has(name) || typeof value !== 'object' || value === null) continue;
+    const listed = 'const' in value ? [value.const] : Array.isArray(value.enum) ? value.enum : null;
+    // Longer ones are refused where they stand.
+    if (listed && literalLength(listed, LIMITS.literals) <= LIMITS.literals)
+      found.set(name, new Set(listed.map((item) => JSON.stringify(item))));
   }
   return found;
 }

@@ -7,9 +7,10 @@ import { choice, type Node, type Rules, repeat, rule, sequence, text } from './n
 
 export class TooManyStates extends Error {}
 
-/** How many more deterministic states a grammar may have; each is work and text. */
+/** How many more deterministic states a grammar may have, and steps to find them. */
 export interface StateBudget {
   states: number;
+  work: number;
 }
 
 const LOOSE_STATES_MAX = 16_000;
@@ -108,7 +109,12 @@ function build(states: Loose[], node: Node, from: number, named: Set<number>): n
 }
 
 function determine(states: Loose[], end: number, named: ReadonlySet<number>, budget: StateBudget): Strict[] {
-  const classes = symbolClasses(states, named);
+  const spend = (steps: number): void => {
+    budget.work -= steps;
+    if (budget.work < 0) throw new TooManyStates();
+  };
+  spend(8 * states.length);
+  const classes = symbolClasses(states, named, spend);
   const strict: Strict[] = [];
   const known = new Map<string, number>();
   const sets: number[][] = [];
@@ -124,11 +130,13 @@ function determine(states: Loose[], end: number, named: ReadonlySet<number>, bud
   enter(closure(states, [0]));
   for (let i = 0; i < sets.length; i++) {
     const moves = sets[i]!.flatMap((state) => states[state]!.on);
-    if (moves.length === 0) continue;
+    spend(moves.length * classes.length);
     for (const symbols of classes) {
       const reached = moves.filter(({ accepts }) => accepts(symbols[0]!)).map(({ to }) => to);
       if (reached.length === 0) continue;
-      const target = enter(closure(states, reached));
+      const set = closure(states, reached);
+      spend(8 * set.length);
+      const target = enter(set);
       const { exits } = strict[i]!;
       exits.set(
         target,
@@ -140,9 +148,14 @@ function determine(states: Loose[], end: number, named: ReadonlySet<number>, bud
 }
 
 /** Symbols that no transition tells apart, together. */
-function symbolClasses(states: Loose[], named: ReadonlySet<number>): number[][] {
+function symbolClasses(
+  states: Loose[],
+  named: ReadonlySet<number>,
+  spend: (steps: number) => void,
+): number[][] {
   const tests = new Map(states.flatMap(({ on }) => on.map(({ key, accepts }) => [key, accepts] as const)));
   const classes = new Map<string, number[]>();
+  spend(tests.size * (ASCII + named.size));
   for (const symbol of [...Array.from({ length: ASCII }, (_, i) => i), ...named, OTHER]) {
     let signature = '';
     for (const accepts of tests.values()) signature += accepts(symbol) ? '1' : '0';

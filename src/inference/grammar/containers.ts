@@ -3,13 +3,19 @@
  * properties come after them, under names that are not among them.
  */
 import { type Context, node, type Path, type Schema } from './json-schema.ts';
-import { anyObject, anyString, PLAIN, space, stringRest } from './json-text.ts';
-import { choice, type Node, oneOf, optional, type Ranges, repeat, rule, sequence, text } from './nodes.ts';
+import { anyObject, anyString, space } from './json-text.ts';
+import { weigh } from './limits.ts';
+import { choice, type Node, optional, repeat, rule, sequence, text } from './nodes.ts';
+import { otherName } from './other-names.ts';
 import { SchemaRefusal } from './refusal.ts';
 
 const ITEMS_MAX = 1_000;
+/** Parts of arrays up to this weight are written where they are used. */
+const INLINE_WEIGHT = 200;
 /** Names of further properties must differ from the listed ones; their trie grows with the names. */
 const NAME_CHARACTERS_MAX = 4_000;
+const NAME_CHARACTER_WORK = 64;
+const NAME_MAX = 500;
 
 interface Property {
   name: string;
@@ -24,7 +30,7 @@ export function objectNode(context: Context, schema: Schema, path: Path): Node {
     throw new SchemaRefusal(path, 'properties', 'must be an object.');
   const required = requiredNames(schema, path);
   if (context.options.strict) checkStrict(schema, Object.keys(listed), required, path);
-  const further = furtherSchema(context, schema, Object.keys(listed).length > 0);
+  const further = furtherSchema(schema, Object.keys(listed).length > 0);
   const names = Object.keys(listed);
   context.budget.properties -= names.length;
   if (context.budget.properties < 0) throw new SchemaRefusal(path, 'properties', 'has too many properties.');
@@ -70,10 +76,8 @@ function checkStrict(schema: Schema, names: string[], required: Set<string>, pat
 /**
  * Unsaid, an object with listed properties is closed: fewer texts than the schema allows, but the ones that are meant.
  */
-function furtherSchema(_context: Context, schema: Schema, listed: boolean): unknown {
-  const { additionalProperties } = schema;
-  if (additionalProperties === undefined) return !listed;
-  return additionalProperties;
+function furtherSchema({ additionalProperties }: Schema, listed: boolean): unknown {
+  return additionalProperties === undefined ? !listed : additionalProperties;
 }
 
 function furtherValue(context: Context, further: unknown, path: Path): Node {
@@ -89,13 +93,16 @@ function furtherMembers(
 ): Node {
   const { rules, prefix } = context;
   const names = properties.map(({ name }) => name);
-  if (names.join('').length > NAME_CHARACTERS_MAX)
+  const characters = names.join('').length;
+  context.budget.work -= NAME_CHARACTER_WORK * characters;
+  const long = names.some((name) => name.length > NAME_MAX);
+  if (long || characters > NAME_CHARACTERS_MAX || context.budget.work < 0)
     throw new SchemaRefusal(
       path,
       'additionalProperties',
-      'beside so many named properties is not supported.',
+      'beside so many or such long names is not supported.',
     );
-  const key = names.length === 0 ? anyString(rules) : otherName(context, names);
+  const key = names.length === 0 ? anyString(rules) : otherName(rules, prefix, names);
   const member = sequence(key, text(':'), space(rules), furtherValue(context, further, path));
   return rules.define(rules.fresh(`${prefix}_more`), member);
 }
@@ -132,54 +139,6 @@ function members({ rules, prefix }: Context, properties: readonly Property[], fu
   return sequence(text('{'), space(rules), rule(name(0, true)), text('}'));
 }
 
-/** A string that is none of `names`: a walk along their trie that leaves it or stops between names. */
-function otherName({ rules, prefix }: Context, names: readonly string[]): Node {
-  const stem = rules.fresh(`${prefix}_name`);
-  let count = 0;
-  const visit = (spellings: string[][]): string => {
-    const id = `${stem}_${count++}`;
-    const taken = new Map<string, string[][]>();
-    for (const spelling of spellings) {
-      const [next, ...rest] = spelling;
-      if (next === undefined) continue;
-      taken.set(next, [...(taken.get(next) ?? []), rest]);
-    }
-    const isName = spellings.some((spelling) => spelling.length === 0);
-    const options: Node[] = isName ? [] : [text('"')];
-    const free = without(PLAIN, [...taken.keys()]);
-    // Next to a taken character beyond ASCII, no other one is offered: fewer names, all of them free.
-    const other =
-      oneOf(free) ??
-      oneOf(free.filter(([low]) => low <= 0x7f).map(([low, high]) => [low, Math.min(high, 0x7f)]))!;
-    options.push(sequence(other, stringRest(rules)));
-    for (const [next, rest] of taken) options.push(sequence(text(next), rule(visit(rest))));
-    rules.define(id, choice(...options));
-    return id;
-  };
-  return sequence(text('"'), rule(visit(names.map(spell))));
-}
-
-/** The name character by character, as it stands in JSON. */
-const spell = (name: string): string[] =>
-  [...name].map((character) => JSON.stringify(character).slice(1, -1));
-
-function without(ranges: Ranges, characters: readonly string[]): Ranges {
-  const points = characters
-    .filter((c) => [...c].length === 1)
-    .map((c) => c.codePointAt(0)!)
-    .toSorted((a, b) => a - b);
-  let rest = ranges.map(([low, high]): [number, number] => [low, high]);
-  for (const point of points) {
-    rest = rest.flatMap(([low, high]): [number, number][] => {
-      if (point < low || point > high) return [[low, high]];
-      return [[low, point - 1] as [number, number], [point + 1, high] as [number, number]].filter(
-        ([a, b]) => a <= b,
-      );
-    });
-  }
-  return rest;
-}
-
 export function arrayNode(context: Context, schema: Schema, path: Path): Node {
   const { rules, options } = context;
   const min = count(schema, 'minItems', path) ?? 0;
@@ -194,11 +153,16 @@ export function arrayNode(context: Context, schema: Schema, path: Path): Node {
     );
   const fixed = fixedItems(context, schema, path);
   const open = schema.items !== false && (max === null || max > fixed.length);
-  const item = open ? node(context, schema.items ?? true, [...path, 'items']) : null;
+  const item = open ? named(context, node(context, schema.items ?? true, [...path, 'items'])) : null;
   if (item === null && fixed.length < min)
     throw new SchemaRefusal(path, 'minItems', 'asks for more items than the others allow.');
   const taken = max === null ? fixed : fixed.slice(0, max);
   return sequence(text('['), space(rules), elements(context, taken, item, min, max), text(']'));
+}
+
+/** As a rule when it is large: an item is written twice, and arrays of arrays would double with every level. */
+function named({ rules, prefix }: Context, item: Node): Node {
+  return weigh(item) > INLINE_WEIGHT ? rules.define(rules.fresh(`${prefix}_item`), item) : item;
 }
 
 function fixedItems(context: Context, schema: Schema, path: Path): Node[] {
@@ -234,7 +198,7 @@ function elements(
   let rest: Node = item === null || most === 0 ? text('') : repeat(sequence(comma, item), least, most);
   for (let index = fixed.length - 1; index > 0; index--) {
     const more = sequence(comma, fixed[index]!, rest);
-    rest = index >= min ? optional(more) : more;
+    rest = named(context, index >= min ? optional(more) : more);
   }
   const all = sequence(fixed[0]!, rest, space(rules));
   return min === 0 ? optional(all) : all;

@@ -4,10 +4,10 @@
  * functions that are not strict). Objects and arrays are in containers.ts, strings and numbers in scalars.ts.
  */
 import { alternatives, anyTextOf, combination } from './alternatives.ts';
-import type { StateBudget } from './automaton.ts';
 import { arrayNode, objectNode } from './containers.ts';
 import { toEbnf } from './ebnf.ts';
 import { anyBoolean, anyValue } from './json-text.ts';
+import { type Budget, LIMITS, LONG_ENUM, literalLength, schemaBudget, weigh } from './limits.ts';
 import { type Node, Rules, text } from './nodes.ts';
 import { reference } from './references.ts';
 import { SchemaRefusal } from './refusal.ts';
@@ -21,6 +21,8 @@ export interface SchemaOptions {
   strict?: boolean;
   /** Keywords outside the subset do not bind, instead of being refused. */
   lenient?: boolean;
+  /** What this and other schemas may cost together; by default a schema has limits of its own. */
+  budget?: Budget;
 }
 
 /** What one compilation carries along. */
@@ -30,18 +32,8 @@ export interface Context {
   readonly options: SchemaOptions;
   /** Prefix of this schema's own rules. */
   readonly prefix: string;
-  budget: StateBudget & { properties: number; values: number; schemas: number; references: number };
+  budget: Budget;
 }
-
-export const LIMITS = {
-  properties: 5_000,
-  values: 1_000,
-  schemas: 5_000,
-  states: 12_000,
-  references: 200,
-  depth: 32,
-  ebnfBytes: 2_000_000,
-};
 
 const ANNOTATIONS = new Set([
   '$schema',
@@ -91,7 +83,7 @@ export function schemaNode(rules: Rules, schema: unknown, options: SchemaOptions
     root: schema,
     options,
     prefix,
-    budget: { ...LIMITS },
+    budget: options.budget ?? schemaBudget(),
   };
   return reference(context, '#', []);
 }
@@ -102,11 +94,18 @@ export function schemaNode(rules: Rules, schema: unknown, options: SchemaOptions
  */
 export function schemaGrammar(schema: unknown, options: SchemaOptions = {}): string {
   const rules = new Rules();
-  return finish(rules, schemaNode(rules, schema, options));
+  const budget = options.budget ?? schemaBudget();
+  const ebnf = finish(rules, schemaNode(rules, schema, { ...options, budget }));
+  budget.ebnfBytes -= ebnf.length;
+  if (budget.ebnfBytes < 0) throw new SchemaRefusal([], 'schema', 'is too large beside the others.');
+  return ebnf;
 }
 
 /** @throws SchemaRefusal when a rule can never end, begins with itself, or the whole is too large. */
 export function finish(rules: Rules, root: Node): string {
+  let weight = weigh(root);
+  for (const [, each] of rules.entries()) weight += weigh(each);
+  if (weight > LIMITS.ebnfBytes) throw new SchemaRefusal([], 'schema', 'is too large.');
   if (rules.leftRecursive() !== null)
     throw new SchemaRefusal([], '$ref', 'refers to itself without a value in between.');
   if (rules.unproductive().length > 0) {
@@ -121,8 +120,14 @@ export function finish(rules: Rules, root: Node): string {
   return ebnf;
 }
 
-/** The node of a subschema. */
+/** The node of a subschema. @throws SchemaRefusal, also when it would be too large to be written out */
 export function node(context: Context, schema: unknown, path: Path): Node {
+  const found = build(context, schema, path);
+  if (weigh(found) > LIMITS.ebnfBytes) throw new SchemaRefusal(path, 'schema', 'is too large.');
+  return found;
+}
+
+function build(context: Context, schema: unknown, path: Path): Node {
   if (schema === true) return anyValue(context.rules);
   if (schema === false) throw new SchemaRefusal(path, 'false', 'allows no value.');
   if (typeof schema !== 'object' || schema === null || Array.isArray(schema))
@@ -159,11 +164,20 @@ function checkKeywords({ options }: Context, schema: Schema, path: Path): void {
 
 /** `const` and `enum`, and of them only what the type beside them allows. */
 function values(context: Context, list: unknown, schema: Schema, path: Path): Node {
+  const keyword = 'const' in schema ? 'const' : 'enum';
   if (!Array.isArray(list) || list.length === 0)
     throw new SchemaRefusal(path, 'enum', 'must be a list of at least one value.');
   context.budget.values -= list.length;
   if (context.budget.values < 0)
     throw new SchemaRefusal(path, 'enum', `: more than ${LIMITS.values} values in one schema.`);
+  const length = literalLength(list, context.budget.literals);
+  context.budget.literals -= length;
+  if (context.budget.literals < 0)
+    throw new SchemaRefusal(path, keyword, `: more than ${LIMITS.literals} characters in one schema.`);
+  if (list.length > LONG_ENUM.count && length > LONG_ENUM.characters) {
+    const why = `: more than ${LONG_ENUM.characters} characters in more than ${LONG_ENUM.count} values.`;
+    throw new SchemaRefusal(path, keyword, why);
+  }
   const types = typesOf(schema, path);
   const allowed = list.filter((value) => types === null || types.some((type) => isOfType(value, type)));
   if (allowed.length === 0) throw new SchemaRefusal(path, 'enum', "has no value of the schema's type.");
@@ -182,6 +196,8 @@ export function typesOf(schema: Schema, path: Path): string[] | null {
   if (!('type' in schema)) return null;
   const types = Array.isArray(schema.type) ? schema.type : [schema.type];
   if (types.length === 0) throw new SchemaRefusal(path, 'type', 'must not be empty.');
+  if (types.length > Object.keys(OF_TYPE).length)
+    throw new SchemaRefusal(path, 'type', 'names a type more than once.');
   for (const type of types) {
     if (typeof type !== 'string' || !Object.hasOwn(OF_TYPE, type))
       throw new SchemaRefusal(path, 'type', `must be one of ${Object.keys(OF_TYPE).join(', ')}.`);

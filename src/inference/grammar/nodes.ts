@@ -30,6 +30,8 @@ export const optional = (item: Node): Node => repeat(item, 0, 1);
 export const ASCII_LAST = 0x7f;
 const UNICODE_LAST = 0x10ffff;
 const LISTED_MAX = 256;
+/** Nodes that one node may come to without rules; a rule that is named twice counts once. */
+const EXPANSION_STEPS = 20_000;
 
 /**
  * One character of `ranges`. The matcher's classes know ASCII and "anything beyond" only, so a few characters beyond
@@ -59,8 +61,10 @@ export class Rules {
   readonly #nodes = new Map<string, Node>();
   readonly #regular = new Map<string, Node>();
   readonly #expanding = new Set<string>();
+  readonly #expanded = new Map<string, Node>();
   readonly #reserved = new Set<string>();
   #count = 0;
+  #steps = 0;
 
   /** A new name that starts with `stem`. */
   fresh(stem: string): string {
@@ -93,14 +97,19 @@ export class Rules {
   }
 
   /**
-   * The node with the rules it refers to written out; null when that has no end, or `known` has no regular form for a
+   * The node with the rules it refers to written out; null when that has no end or is too large, or `known` has no regular form for a
    * rule that repeats itself.
    */
   expanded(node: Node, depth = 0): Node | null {
-    if (depth > 40) return null;
+    if (depth === 0) this.#steps = EXPANSION_STEPS;
+    if (depth > 40 || --this.#steps < 0) return null;
     switch (node.kind) {
       case 'rule':
-        return this.#regular.get(node.name) ?? this.#expandedRule(node.name, depth);
+        return (
+          this.#regular.get(node.name) ??
+          this.#expanded.get(node.name) ??
+          this.#expandedRule(node.name, depth)
+        );
       case 'sequence':
       case 'choice': {
         const parts = (node.kind === 'sequence' ? node.items : node.options).map((part) =>
@@ -129,6 +138,7 @@ export class Rules {
     this.#expanding.add(name);
     const found = this.expanded(node, depth + 1);
     this.#expanding.delete(name);
+    if (found) this.#expanded.set(name, found);
     return found;
   }
 
@@ -169,9 +179,11 @@ export class Rules {
 
   #fixpoint(test: (node: Node, known: ReadonlySet<string>) => boolean): Set<string> {
     const known = new Set<string>();
-    for (let grown = true; grown; ) {
+    const all = [...this.#nodes];
+    for (let grown = true; grown; all.reverse()) {
+      // Both ways in turn: chains of rules are named from their beginning or from their end.
       grown = false;
-      for (const [name, node] of this.#nodes) {
+      for (const [name, node] of all) {
         if (known.has(name) || !test(node, known)) continue;
         known.add(name);
         grown = true;

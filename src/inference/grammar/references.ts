@@ -1,5 +1,6 @@
 /** `$ref` of a JSON Schema: places in the same document only, each a rule of its own, so schemas may be recursive. */
-import { type Context, LIMITS, node, type Path } from './json-schema.ts';
+import { type Context, node, type Path } from './json-schema.ts';
+import { LIMITS } from './limits.ts';
 import { type Node, rule } from './nodes.ts';
 import { SchemaRefusal } from './refusal.ts';
 

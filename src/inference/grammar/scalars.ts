@@ -127,6 +127,9 @@ function multiples(context: Context, bounds: Bounds, step: unknown, path: Path):
         'multipleOf',
         `needs a minimum and a maximum with at most ${MULTIPLES_MAX} multiples between them.`,
       );
+    context.budget.literals -= listed.join('').length;
+    if (context.budget.literals < 0)
+      throw new SchemaRefusal(path, 'multipleOf', 'allows too many values in one schema.');
     if (listed.length > 0) return anyTextOf(listed.map(String));
   }
   throw new SchemaRefusal(path, 'multipleOf', 'leaves no value within the bounds.');
