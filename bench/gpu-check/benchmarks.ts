@@ -8,7 +8,7 @@ import { median, round, seconds } from '../options.ts';
 import { matmulParameters, shape } from '../shapes.ts';
 import { loraBench, loraFlopsPerToken, randomBatch } from '../training.ts';
 import type { Ceilings } from './device-report.ts';
-import type { Context } from './report.ts';
+import type { Context, Report } from './report.ts';
 
 interface TrainingCase {
   key: string;
@@ -47,35 +47,54 @@ const UNTIMED_STEPS = 2;
 const LOADS = 5;
 
 export function benchmarkTraining(device: Device, ceilings: Ceilings, { report, deadline }: Context): void {
-  for (const { key, ...c } of TRAINING[device.kind]) {
+  for (const c of TRAINING[device.kind]) {
+    const name = `LoRA r=${c.r}, ${c.shape}, S=${c.length} packed, bf16`;
     if (performance.now() > deadline) {
-      report.measure(`LoRA r=${c.r}, ${c.shape}, S=${c.length}`, 'left out: no time was left');
+      report.measure(name, 'left out: no time was left');
       continue;
     }
-    const config = shape(c.shape);
-    const bench = loraBench(device, config, 'bf16', c.r);
-    const batch = randomBatch(config.vocabSize, Array<number>(c.sequences).fill(c.length), 1);
-    let last = { loss: 0, gradNorm: 0 };
+    try {
+      benchmarkShape(device, ceilings, c, name, report);
+    } catch (error) {
+      // The next shape may fit where this one did not.
+      report.judge(name, (error as Error).message.split('\n')[0]!, 'runs to its end', false);
+      device.trim();
+    }
+  }
+}
+
+function benchmarkShape(
+  device: Device,
+  ceilings: Ceilings,
+  { key, ...c }: TrainingCase,
+  name: string,
+  report: Report,
+): void {
+  const config = shape(c.shape);
+  const bench = loraBench(device, config, 'bf16', c.r);
+  const batch = randomBatch(config.vocabSize, Array<number>(c.sequences).fill(c.length), 1);
+  let last = { loss: 0, gradNorm: 0 };
+  let times: number[];
+  try {
     for (let i = 0; i < UNTIMED_STEPS; i++) last = bench.step(i, [batch]);
-    const times = Array.from({ length: c.steps }, (_, i) =>
+    times = Array.from({ length: c.steps }, (_, i) =>
       seconds(() => {
         last = bench.step(UNTIMED_STEPS + i, [batch]);
       }),
     );
-    const { peak } = device.memory();
+  } finally {
     bench.dispose();
-    const speed = (c.length * c.sequences) / median(times);
-    const floor = ceilings.flops / loraFlopsPerToken(config, c.r, 1, c.length);
-    report.keys[`${key}_tokens_per_second`] = round(speed, 4);
-    report.keys[`${key}_ratio_to_floor`] = round(speed / floor);
-    report.keys[`${key}_peak_gib`] = round(peak / 2 ** 30, 4);
-    report.keys[`${key}_loss`] = round(last.loss, 5);
-    report.keys[`${key}_grad_norm`] = round(last.gradNorm, 5);
-    const name = `LoRA r=${c.r}, ${c.shape}, S=${c.length} packed, bf16`;
-    const figure = `${Math.round(speed)} tokens/s, ${round(speed / floor)} of the floor, loss ${last.loss.toFixed(3)}, gradient norm ${round(last.gradNorm)}`;
-    if (c.bar === null) report.measure(name, figure);
-    else report.judge(name, figure, `≥ ${c.bar}`, speed >= c.bar && last.gradNorm > 0);
   }
+  const speed = (c.length * c.sequences) / median(times);
+  const floor = ceilings.flops / loraFlopsPerToken(config, c.r, 1, c.length);
+  report.keys[`${key}_tokens_per_second`] = round(speed, 4);
+  report.keys[`${key}_ratio_to_floor`] = round(speed / floor);
+  report.keys[`${key}_peak_gib`] = round(device.memory().peak / 2 ** 30, 4);
+  report.keys[`${key}_loss`] = round(last.loss, 5);
+  report.keys[`${key}_grad_norm`] = round(last.gradNorm, 5);
+  const figure = `${Math.round(speed)} tokens/s, ${round(speed / floor)} of the floor, loss ${last.loss.toFixed(3)}, gradient norm ${round(last.gradNorm)}`;
+  if (c.bar === null) report.measure(name, figure);
+  else report.judge(name, figure, `≥ ${c.bar}`, speed >= c.bar && last.gradNorm > 0);
 }
 
 export async function benchmarkDecoding(device: Device, ceilings: Ceilings, context: Context): Promise<void> {
