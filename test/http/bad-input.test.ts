@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createKey, revokeKey } from '../../src/domain/keys/create.ts';
+import { expectHealthy, expectNoErrorsLogged, expectNothingShown } from '../bad-input/aftermath.ts';
 import { BASE_MODEL, type CallOptions, TEN_ROWS, useApp } from '../helpers/app.ts';
 import { adminKeyOf } from './admin-rows.ts';
 import { addJob, addTunedModel } from './rows.ts';
@@ -28,10 +29,6 @@ interface Case {
 
 const t = useApp({ maxFileBytes: 200_000 });
 const names: Record<string, string> = {};
-const HEALTH_MS = 100;
-/** What an answer must never show: stacks, folders of the server, statements, drivers. */
-const INSIDE =
-  /\bat \S+ \(|\.ts:\d|node_modules|\/(home|root|tmp|usr)\/|\b(select|insert into) .{0,80}(from|values) |drizzle/i;
 let keys: Record<NonNullable<Case['key']>, string>;
 
 beforeAll(async () => {
@@ -124,17 +121,6 @@ function wild(expected: string | null, got: string | null): string | null {
   return (got ?? '').startsWith(expected.slice(0, -1)) ? got : expected;
 }
 
-/** How long /healthz takes; the better of two, since anything may run beside the tests. */
-async function healthMilliseconds(): Promise<number> {
-  const times: number[] = [];
-  for (let i = 0; i < 2; i++) {
-    const asked = performance.now();
-    expect((await t.call('GET', '/healthz')).status).toBe(200);
-    times.push(performance.now() - asked);
-  }
-  return Math.min(...times);
-}
-
 describe.each(['files', 'uploads', 'jobs', 'chat', 'admin', 'batches', 'http'])('bad input: %s', (file) => {
   const cases = JSON.parse(
     readFileSync(path.join(import.meta.dirname, '../bad-input', `${file}.json`), 'utf8'),
@@ -156,16 +142,13 @@ describe.each(['files', 'uploads', 'jobs', 'chat', 'admin', 'batches', 'http'])(
     });
     expect(message).toMatch(each.expect.message ? new RegExp(fill(each.expect.message)) : /\w/);
     expect(message.length).toBeLessThan(6_000);
-    expect(answer.text).not.toMatch(INSIDE);
+    expectNothingShown(answer.text);
     if (answer.status < 500) expect(type).toBe('invalid_request_error');
     expect(answer.headers.get('x-request-id')).toMatch(/^req_/);
     expect(took).toBeLessThan(2_000);
     expect((await t.stored()).length).toBe(before);
-    expect(await healthMilliseconds()).toBeLessThan(HEALTH_MS);
+    await expectHealthy(t);
   });
 });
 
-afterAll(() => {
-  // Level 50 is an error nobody expected: bad input is never one.
-  expect(t.logged.filter((line) => line.includes('"level":50'))).toEqual([]);
-});
+afterAll(() => expectNoErrorsLogged(t));

@@ -31,6 +31,7 @@ import { publishResult } from './publish.ts';
 import { reasonOf, unlessAborted } from './retry.ts';
 import { dataOptions, type EffectiveSettings, effectiveSettings, modelName } from './settings.ts';
 import { chooseCheckpoint, fetchStart } from './starting-point.ts';
+import { requireTokenRoom } from './token-quota.ts';
 import { CheckpointUploader, removeRetired } from './uploads.ts';
 
 export type JobOutcome =
@@ -123,6 +124,10 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
     { training: data.training, validation: data.validation, plan: settings.plan },
     'the data is valid',
   );
+  // Once accepted, a job is not refused by a limit that was lowered later.
+  if (job.job.status === 'validating_files') {
+    requireTokenRoom(worker.config.maxTrainedTokens, data.training.tokens, settings.plan);
+  }
   await declareRunning(attempt, job, settings, [
     ...data.training.warnings,
     ...(data.validation?.warnings ?? []),

@@ -10,6 +10,12 @@ export const tiny = loadTokenizer(tinyFolder);
 /** A model without a chat template: bytes, one merge, end token 258. */
 export const plain = loadTokenizer(modelFolder(byteTokenizer()));
 
+const ALTERNATING =
+  "{% for m in messages %}{% if m.role != ['user','assistant'][loop.index0 % 2] %}{{ raise_exception('roles must alternate') }}{% endif %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+/** A model whose template refuses two messages of one role in a row. */
+export const alternating = loadTokenizer(modelFolder(byteTokenizer(), ALTERNATING));
+
 const folder = mkdtempSync(join(tmpdir(), 'lathe-data-'));
 let count = 0;
 

@@ -1,9 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { type DataReport, loadDataset, validateFile } from '../../../workers/engine/data/validate.ts';
 import type { Tokenizer } from '../../../workers/engine/tokenizer/load.ts';
-import { loadTokenizer } from '../../../workers/engine/tokenizer/load.ts';
-import { byteTokenizer, modelFolder } from '../tokenizer/fixture.ts';
-import { chatRow, dataFile, plain, tenRows, tiny } from './fixture.ts';
+import { alternating, chatRow, dataFile, plain, tenRows, tiny } from './fixture.ts';
 
 const options = { maxLength: 512, overlong: 'truncate', minExamples: 1 } as const;
 
@@ -170,10 +168,7 @@ describe('faults of a row, with line, code and field', () => {
   });
 
   test('a row that the template refuses', async () => {
-    const strict =
-      "{% for m in messages %}{% if m.role != ['user','assistant'][loop.index0 % 2] %}{{ raise_exception('roles must alternate') }}{% endif %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
-    const tokenizer = loadTokenizer(modelFolder(byteTokenizer(), strict));
-    const report = await validate([chatRow(), chat(user, user, assistant)], {}, tokenizer);
+    const report = await validate([chatRow(), chat(user, user, assistant)], {}, alternating);
     expect(report.errors).toMatchObject([{ line: 2, code: 'template_rejects' }]);
     expect(report.errors[0]!.message).toContain('roles must alternate');
   });

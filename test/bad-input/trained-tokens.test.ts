@@ -1,0 +1,32 @@
+/** A job whose data would train on more tokens than the operator allows fails before it trains. Real trainer. */
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { useDatabase } from '../helpers/database.ts';
+import { chatLines, TestService } from '../workers/service.ts';
+
+const holder = useDatabase();
+let service: TestService;
+beforeAll(async () => {
+  service = await TestService.open(holder.database);
+});
+afterAll(() => service?.close());
+
+it('J58 more tokens after all epochs than a job may train on', { timeout: 60_000 }, async () => {
+  const run = async (maxTrainedTokens: number) => {
+    const hyperparameters = { n_epochs: 2, batch_size: 5 };
+    const id = await service.createJob({ training: chatLines(10), hyperparameters });
+    await service.runQueue({ config: { maxTrainedTokens } });
+    return service.view(id);
+  };
+  const free = await run(0);
+  expect(free.row.status).toBe('succeeded');
+  const tokens = free.row.trainedTokens!;
+  expect((await run(tokens)).row.status).toBe('succeeded');
+  const refused = await run(tokens - 1);
+  expect(refused.row).toMatchObject({ status: 'failed', startedAt: null, fineTunedModel: null });
+  expect(refused.row.error).toEqual({
+    code: 'token_quota_exceeded',
+    message: `The training file has ${tokens / 2} tokens; 4 steps would train on ${tokens}, and the limit of a job is ${tokens - 1}. Lower n_epochs or shorten the file.`,
+    param: 'training_file',
+  });
+  expect(refused.models).toEqual([]);
+});
