@@ -1,17 +1,24 @@
 /** Whole LoRA steps on random weights and packed random tokens: what train-cpu and the device check time. */
 import type { Device } from '../workers/engine/device.ts';
-import { accumulateGradients } from '../workers/engine/losses/supervised.ts';
+import { accumulateGradientsLater } from '../workers/engine/losses/supervised.ts';
 import type { Model, PackedBatch } from '../workers/engine/models/index.ts';
 import { createModel, type ModelConfig } from '../workers/engine/models/index.ts';
 import { AdamW } from '../workers/engine/optim/adamw.ts';
 import { LoraAdapter } from '../workers/engine/peft/lora.ts';
 import { matmulParameters } from './shapes.ts';
 
+export interface StepFigures {
+  loss: number;
+  gradNorm: number;
+}
+
 export interface LoraBench {
   model: Model;
   adapter: LoraAdapter;
   /** One optimizer step over `batches`; returns the mean loss and the gradient norm before clipping. */
-  step(index: number, batches: PackedBatch[]): { loss: number; gradNorm: number };
+  step(index: number, batches: PackedBatch[]): StepFigures;
+  /** The same, asked for: the figures are waited for when they are read. */
+  launch(index: number, batches: PackedBatch[]): () => StepFigures;
   dispose(): void;
 }
 
@@ -25,18 +32,23 @@ export function loraBench(device: Device, config: ModelConfig, dtype: 'f32' | 'b
   );
   model.attach(adapter);
   const optimizer = new AdamW(adapter.parameters(), {});
+  const launch = (index: number, batches: PackedBatch[]) => {
+    const labelledTotal = batches.reduce((sum, batch) => sum + labelledOf(batch), 0);
+    optimizer.zeroGrad();
+    const sums = batches.map((batch, microBatch) =>
+      accumulateGradientsLater(model, batch, { labelledTotal, seed: 1, step: index, microBatch }),
+    );
+    const update = optimizer.stepLater(1e-4, { maxGradNorm: 1 });
+    return () => ({
+      loss: sums.reduce((sum, read) => sum + read().lossSum, 0) / labelledTotal,
+      gradNorm: update.read().gradNorm,
+    });
+  };
   return {
     model,
     adapter,
-    step(index, batches) {
-      const labelledTotal = batches.reduce((sum, batch) => sum + labelledOf(batch), 0);
-      const sums = batches.map((batch, microBatch) =>
-        accumulateGradients(model, batch, { labelledTotal, seed: 1, step: index, microBatch }),
-      );
-      const { gradNorm } = optimizer.step(1e-4, { maxGradNorm: 1 });
-      optimizer.zeroGrad();
-      return { loss: sums.reduce((sum, { lossSum }) => sum + lossSum, 0) / labelledTotal, gradNorm };
-    },
+    launch,
+    step: (index, batches) => launch(index, batches)(),
     dispose() {
       for (const thing of [optimizer, adapter, model]) thing.dispose();
     },
@@ -44,6 +56,28 @@ export function loraBench(device: Device, config: ModelConfig, dtype: 'f32' | 'b
 }
 
 const labelledOf = (batch: PackedBatch) => batch.targets.filter((target) => target >= 0).length;
+
+/**
+ * Seconds a step of `count` steps, the figures of each read while the next one runs, as the trainer does; and the figures
+ * of all of them.
+ */
+export function pipelined(
+  bench: LoraBench,
+  first: number,
+  count: number,
+  batchesOf: (index: number) => PackedBatch[],
+): { secondsPerStep: number; figures: StepFigures[] } {
+  const figures: StepFigures[] = [];
+  const start = performance.now();
+  let before: (() => StepFigures) | null = null;
+  for (let i = 0; i < count; i++) {
+    const read = bench.launch(first + i, batchesOf(first + i));
+    if (before !== null) figures.push(before());
+    before = read;
+  }
+  if (before !== null) figures.push(before());
+  return { secondsPerStep: (performance.now() - start) / 1000 / count, figures };
+}
 
 /** Sequences of the given lengths laid end to end; the last `labelled` share of each is learned. */
 export function randomBatch(vocabSize: number, lengths: readonly number[], labelled: number): PackedBatch {

@@ -10,9 +10,9 @@ import path from 'node:path';
 import { PROJECT_ROOT } from '../../src/config.ts';
 import type { Device } from '../../workers/engine/device.ts';
 import type { PackedBatch } from '../../workers/engine/models/index.ts';
-import { median, round, seconds } from '../options.ts';
+import { round } from '../options.ts';
 import { shape } from '../shapes.ts';
-import { type LoraBench, loraBench } from '../training.ts';
+import { type LoraBench, loraBench, pipelined } from '../training.ts';
 import type { Context } from './report.ts';
 
 const ROWS_PER_STEP = 32;
@@ -111,13 +111,10 @@ function packed(rows: readonly Row[]): PackedBatch {
 }
 
 function runOurs(bench: LoraBench, steps: readonly Row[][]): { losses: number[]; speed: number } {
-  const losses: number[] = [];
-  const times: number[] = [];
-  steps.forEach((rows, index) => {
-    const batch = packed(rows);
-    times.push(seconds(() => losses.push(bench.step(index, [batch]).loss)));
-  });
-  return { losses, speed: ROWS_PER_STEP / median(times.slice(COMPARED_STEPS)) };
+  const batches = steps.map((rows) => [packed(rows)]);
+  const compared = pipelined(bench, 0, COMPARED_STEPS, (i) => batches[i]!);
+  const timed = pipelined(bench, COMPARED_STEPS, TIMED_STEPS, (i) => batches[i]!);
+  return { losses: compared.figures.map(({ loss }) => loss), speed: ROWS_PER_STEP / timed.secondsPerStep };
 }
 
 function comparePeer(
