@@ -9,13 +9,20 @@ function create(o: Partial<SchedulerOptions> & { blocks?: number; prefixCache?: 
   const blocks = new KvBlocks({ blocks: total, blockSize: 4, prefixCache });
   const scheduler = new Scheduler(blocks, { tokenBudget: 16, maxRunning: 8, ...options });
   let arrivals = 0;
-  const add = (promptLength: number, completion = 8, first = arrivals * 1000, salt = 'a'): Sequence => {
+  const add = (
+    promptLength: number,
+    completion = 8,
+    first = arrivals * 1000,
+    salt = 'a',
+    owner?: string,
+  ): Sequence => {
     const prompt = Int32Array.from({ length: promptLength }, (_, i) => first + i);
     const sequence = new Sequence({
       arrival: arrivals++,
       prompt,
       maxLength: promptLength + completion,
       cacheSalt: salt,
+      owner,
       adapter: null,
     });
     scheduler.add(sequence);
@@ -88,6 +95,27 @@ describe('scheduler', () => {
     expect(step(scheduler).map((run) => run.sequence)).toEqual([a, b]);
     step(scheduler);
     expect(step(scheduler).map((run) => run.sequence)).toEqual([b, c]);
+  });
+
+  it('owners share what runs, however many sequences one of them has waiting', () => {
+    const { scheduler, add } = create({ maxRunning: 4 });
+    const of = (owner: string, count: number) =>
+      Array.from({ length: count }, () => add(2, 3, undefined, owner, owner));
+    const loud = of('loud', 9);
+    const owners = () =>
+      step(scheduler)
+        .map((run) => run.sequence.owner)
+        .sort();
+    expect(owners()).toEqual(['loud', 'loud', 'loud', 'loud']); // nobody else is there
+    const [quiet] = [of('quiet', 3), of('other', 1)];
+    step(scheduler);
+    step(scheduler);
+    expect(owners()).toEqual(['loud', 'loud', 'other', 'quiet']);
+    expect(scheduler.waiting).toEqual([...loud.slice(6), ...quiet.slice(1)]);
+    for (let i = 0; i < 2; i++) step(scheduler);
+    expect(owners()).toEqual(['loud', 'loud', 'quiet', 'quiet']);
+    while (scheduler.running.length + scheduler.waiting.length > 0) step(scheduler);
+    expect(loud.map((sequence) => sequence.completionLength)).toEqual(loud.map(() => 3));
   });
 
   it('preempts the youngest when blocks run out, and finishes everything', () => {
@@ -195,7 +223,9 @@ describe('scheduler under random load', () => {
           if (i > 5000) throw new Error(`seed ${seed}: no progress`);
           if (i < 150 && random(3) === 0) {
             const prompt = 1 + random(total * 2);
-            live.add(add(prompt, 1 + random(total * 2), random(3) * 7, `salt${random(2)}`));
+            live.add(
+              add(prompt, 1 + random(total * 2), random(3) * 7, `salt${random(2)}`, `owner${random(3)}`),
+            );
           }
           if (random(12) === 0 && live.size > 0) {
             const victim = [...live][random(live.size)]!;

@@ -152,6 +152,7 @@ function engineRequest({ request, prompt, folder, grammar }: Ready): EngineReque
     adapter: full ? null : tuned,
     fullModel: full ? tuned : null,
     cacheSalt: cacheSalt(request),
+    owner: request.cache_owner,
     sampling,
     seed: sampling.seed ?? randomBytes(6).readUIntLE(0, 6),
     grammar,

@@ -17,6 +17,8 @@ export interface GenerationRequest {
   adapter: { modelId: string; digest: string; directory: string } | null;
   /** Prefix-cache partition: only requests with the same salt share blocks. */
   cacheSalt: string;
+  /** Whose request it is: owners share what runs at a time. */
+  owner?: string;
   sampling: WireSampling;
   /** Random numbers are a function of (seed, choice, position) alone. */
   seed: number;
@@ -82,6 +84,7 @@ export function createGeneration(
       prompt,
       maxLength: Math.min(contextLength, prompt.length + (sampling.max_tokens ?? contextLength)),
       cacheSalt: request.cacheSalt,
+      owner: request.owner,
       adapter: request.adapter?.digest ?? null,
       ...(generation.scores ? { maxChunk: SCORED_CHUNK } : {}),
     });

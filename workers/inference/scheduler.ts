@@ -1,7 +1,8 @@
 /**
  * Decides, step by step, which tokens of which sequences run: token-level continuous batching (Orca, Yu et al. 2022)
  * with chunked prefill beside decode (Sarathi-Serve, Agrawal et al. 2024, arXiv:2403.02310) under a token budget.
- * First come, first served; when blocks run out the youngest running sequence is preempted and recomputed later.
+ * The owner with the fewest running is next, then first come, first served; when blocks run out the youngest running
+ * sequence is preempted and recomputed later.
  * Knows sequences and blocks; must not know tensors, models or connections.
  */
 import type { KvBlocks } from './kv-blocks.ts';
@@ -86,11 +87,11 @@ export class Scheduler {
   #admitWaiting(runs: ScheduledRun[], tokens: number): void {
     let budget = tokens;
     while (budget > 0 && this.waiting.length > 0 && this.running.length < this.#options.maxRunning) {
-      const sequence = this.waiting[0]!;
+      const sequence = this.#next();
       const verdict = this.#options.admit?.(sequence) ?? 'run';
       if (verdict === 'wait') return;
       if (verdict === 'drop') {
-        this.waiting.shift();
+        take(this.waiting, sequence);
         continue;
       }
       sequence.reused = this.#blocks.reusePrefix(sequence);
@@ -101,12 +102,28 @@ export class Scheduler {
         this.#stopRunning(sequence);
         return;
       }
-      this.waiting.shift();
+      take(this.waiting, sequence);
       insertByArrival(this.running, sequence);
       const count = Math.min(sequence.remaining, budget, sequence.maxChunk);
       runs.push(run(sequence, count));
       budget -= count;
     }
+  }
+
+  /** Of the owners that wait, one with the fewest running; of its sequences and of several such owners the oldest. */
+  #next(): Sequence {
+    const runningOf = new Map<string, number>();
+    for (const { owner } of this.running) runningOf.set(owner, (runningOf.get(owner) ?? 0) + 1);
+    let next = this.waiting[0]!;
+    let fewest = runningOf.get(next.owner) ?? 0;
+    for (const sequence of this.waiting) {
+      if (fewest === 0) break;
+      const own = runningOf.get(sequence.owner) ?? 0;
+      if (own >= fewest) continue;
+      fewest = own;
+      next = sequence;
+    }
+    return next;
   }
 
   /** Blocks for `length` tokens of `sequence`, preempting the youngest; false when that was `sequence` itself. */

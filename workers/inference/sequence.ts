@@ -12,6 +12,8 @@ export interface SequenceOptions {
   /** Separates prefix caches: two sequences share blocks only under the same salt. */
   cacheSalt: string;
   adapter: string | null;
+  /** Who asked: owners share what runs. One and the same unless given. */
+  owner?: string;
   /** Tokens run in one step at most, where the step's own budget is too much. */
   maxChunk?: number;
 }
@@ -22,6 +24,7 @@ export class Sequence {
   readonly maxLength: number;
   readonly cacheSalt: string;
   readonly adapter: string | null;
+  readonly owner: string;
   readonly maxChunk: number;
   /** Tokens known: the prompt and what was sampled. */
   length: number;
@@ -40,6 +43,7 @@ export class Sequence {
     this.maxLength = options.maxLength;
     this.cacheSalt = options.cacheSalt;
     this.adapter = options.adapter;
+    this.owner = options.owner ?? '';
     this.maxChunk = options.maxChunk ?? Number.POSITIVE_INFINITY;
     this.length = options.prompt.length;
     this.#tokens = new Int32Array(
