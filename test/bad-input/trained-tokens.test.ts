@@ -1,5 +1,7 @@
 /** A job whose data would train on more tokens than the operator allows fails before it trains. Real trainer. */
+import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { jobs } from '../../src/db/schema.ts';
 import { useDatabase } from '../helpers/database.ts';
 import { chatLines, TestService } from '../workers/service.ts';
 
@@ -11,9 +13,10 @@ beforeAll(async () => {
 afterAll(() => service?.close());
 
 it('J58 more tokens after all epochs than a job may train on', { timeout: 60_000 }, async () => {
-  const run = async (maxTrainedTokens: number) => {
+  const run = async (maxTrainedTokens: number, status = 'validating_files') => {
     const hyperparameters = { n_epochs: 2, batch_size: 5 };
     const id = await service.createJob({ training: chatLines(10), hyperparameters });
+    await holder.database.db.update(jobs).set({ status }).where(eq(jobs.id, id));
     await service.runQueue({ config: { maxTrainedTokens } });
     return service.view(id);
   };
@@ -29,4 +32,6 @@ it('J58 more tokens after all epochs than a job may train on', { timeout: 60_000
     param: 'training_file',
   });
   expect(refused.models).toEqual([]);
+  // As after a pause that came before the files were read.
+  expect((await run(tokens - 1, 'queued')).row.error?.code).toBe('token_quota_exceeded');
 });

@@ -124,8 +124,9 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
     { training: data.training, validation: data.validation, plan: settings.plan },
     'the data is valid',
   );
-  // Once accepted, a job is not refused by a limit that was lowered later.
-  if (job.job.status === 'validating_files') {
+  // Not by the status: a job may be paused before it was validated. What has trained is not refused by a limit that was
+  // lowered later.
+  if (job.job.startedAt === null) {
     requireTokenRoom(worker.config.maxTrainedTokens, data.training.tokens, settings.plan);
   }
   await declareRunning(attempt, job, settings, [
