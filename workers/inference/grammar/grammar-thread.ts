@@ -13,6 +13,7 @@ import {
   type FromGrammarThread,
   type GrammarSource,
   MASK_OFFSET,
+  REFUSED,
   type ToGrammarThread,
 } from './messages.ts';
 
@@ -95,17 +96,18 @@ async function follow({ open, accept, close }: EngineStep): Promise<void> {
       states.set(id, state);
       await advance(state, tokens, tokens.length + 1);
     } catch {
-      breakState(words);
+      breakState(words, BROKEN);
       end();
     }
   }
+  if (open.length + close.length > 0) send({ type: 'states', open: states.size });
 }
 
 /** Follows tokens and writes the mask after them; `masks` is what the counter says then. */
 async function advance({ matcher, shared }: State, tokens: Iterable<number>, masks: number): Promise<void> {
   for (const token of tokens) {
     if (matcher.acceptToken(token)) continue;
-    breakState(shared);
+    breakState(shared, REFUSED);
     return;
   }
   const mask = await matcher.getNextTokenBitmask();
@@ -114,8 +116,8 @@ async function advance({ matcher, shared }: State, tokens: Iterable<number>, mas
   Atomics.notify(shared, 0);
 }
 
-function breakState(shared: Int32Array): void {
-  Atomics.store(shared, 0, BROKEN);
+function breakState(shared: Int32Array, as: typeof BROKEN | typeof REFUSED): void {
+  Atomics.store(shared, 0, as);
   Atomics.notify(shared, 0);
 }
 

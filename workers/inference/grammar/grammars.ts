@@ -67,10 +67,13 @@ export class Grammars implements GrammarCompiler {
     await Promise.all(this.#threads.map((thread) => thread?.close()));
   }
 
-  /** The thread with the fewest grammars waiting; an idle thread that runs is preferred to one that must start. */
+  /**
+   * The thread with the fewest grammars waiting. An idle thread is preferred to one that must start, and that to one
+   * with choices that would wait for their masks meanwhile.
+   */
   #leastBusy(): number {
     let best = 0;
-    const load = (index: number) => this.#threads[index]?.waiting ?? 0.5;
+    const load = (index: number) => this.#threads[index]?.load ?? 0.5;
     for (let index = 1; index < this.#threads.length; index++) if (load(index) < load(best)) best = index;
     return best;
   }
@@ -85,6 +88,8 @@ class GrammarThread {
   #timer: NodeJS.Timeout | null = null;
   #closed = false;
   #ready = false;
+  /** Choices that follow their grammars here. */
+  #open = 0;
   #nextId = 1;
 
   constructor(options: GrammarsOptions, index: number, onEnd: () => void, jobs: Job[] = []) {
@@ -103,8 +108,9 @@ class GrammarThread {
     for (const job of jobs) this.#submit(job);
   }
 
-  get waiting(): number {
-    return this.#jobs.length;
+  /** Grammars that wait; between 0.5 and 1 for choices that are open. */
+  get load(): number {
+    return this.#jobs.length + (this.#open > 0 ? 0.75 : 0);
   }
 
   compile(source: GrammarSource): Promise<'refused' | 'slow' | 'closed' | null> {
@@ -148,6 +154,10 @@ class GrammarThread {
     if (message.type === 'ready') {
       this.#ready = true;
       this.#watch(); // the clock of the first grammar does not count the start
+      return;
+    }
+    if (message.type === 'states') {
+      this.#open = message.open;
       return;
     }
     const at = this.#jobs.findIndex(({ id }) => id === message.id);

@@ -24,7 +24,8 @@ export type ToGrammarThread =
 export type FromGrammarThread =
   | { type: 'ready' }
   | { type: 'compiled'; id: number }
-  | { type: 'refused'; id: number; why: string };
+  | { type: 'refused'; id: number; why: string }
+  | { type: 'states'; open: number };
 
 /** One message per step: what the engine wants of its states. */
 export interface EngineStep {
@@ -34,10 +35,11 @@ export interface EngineStep {
 }
 
 /**
- * A state's shared memory, in 32-bit words: [0] how many masks were written (after opening: 1), negative when the state
- * is broken; then the mask, one bit per token, as it stands after [0] - 1 accepted tokens.
+ * A state's shared memory, in 32-bit words: [0] how many masks were written (after opening: 1), BROKEN when its thread
+ * ends, REFUSED when a token did not fit and building the state anew would not help; then the mask, one bit per token, as it stands after [0] - 1 accepted tokens.
  */
 export const MASK_OFFSET = 1;
 export const BROKEN = -1;
+export const REFUSED = -2;
 
 export const maskWords = (vocabSize: number): number => Math.ceil(vocabSize / 32);

@@ -4,7 +4,14 @@
  * Must not know the matcher, HTTP or logits.
  */
 import type { MessagePort } from 'node:worker_threads';
-import { BROKEN, type CompiledGrammar, type EngineStep, MASK_OFFSET, maskWords } from './messages.ts';
+import {
+  BROKEN,
+  type CompiledGrammar,
+  type EngineStep,
+  MASK_OFFSET,
+  maskWords,
+  REFUSED,
+} from './messages.ts';
 
 /** How often a state is built anew after its thread died before it is given up. */
 const REOPENED_MAX = 2;
@@ -105,6 +112,7 @@ export class GrammarStates {
     for (;;) {
       const masks = Atomics.load(state.shared, 0);
       if (masks === wanted) return state.shared.subarray(MASK_OFFSET);
+      if (masks === REFUSED) return 'broken';
       if (masks === BROKEN && state.reopened >= REOPENED_MAX) return 'broken';
       const now = performance.now();
       if (now - state.askedAt > LOST_MILLISECONDS) return 'broken';
