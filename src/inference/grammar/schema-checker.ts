@@ -18,7 +18,7 @@ export type CheckAnswer = CheckResult | 'ready';
 export class CheckerBusy extends Error {}
 
 /** All schemas of a request together; what is longer takes long to hand over. */
-const CHARACTERS_MAX = 1_000_000;
+const CHARACTERS_MAX = 500_000;
 const HEAP_MB = 512;
 /** No more than where the grammar is made again to be used. */
 const STACK_MB = 1;
