@@ -65,7 +65,7 @@ export class FileCheck {
   readonly #seen = new Set<string>();
   readonly #counts = {
     ...{ rows: 0, examples: 0, tokens: 0, labelledTokens: 0, longest: 0 },
-    ...{ truncated: 0, dropped: 0, duplicates: 0, rowsWithSpecials: 0, equalAnswers: 0 },
+    ...{ truncated: 0, dropped: 0, duplicates: 0, rowsWithSpecials: 0 },
   };
   #format: Format | null = null;
   #mixedReported = false;
@@ -91,10 +91,14 @@ export class FileCheck {
     const example = readExample(value, format, (code, path, message) =>
       this.#issues.add(raw.line, code, path, message),
     );
+    if (example?.kind === 'preference' && answersEqual(example)) {
+      const message = 'both outputs are the same: there is nothing to prefer';
+      this.#issues.add(raw.line, 'identical_preference', 'non_preferred_output', message);
+      return null;
+    }
     const sequences = example && this.#encode(raw.line, example);
     if (example === null || sequences === null) return null;
     this.#count(sequences);
-    if (example.kind === 'preference' && answersEqual(example)) this.#counts.equalAnswers++;
     this.#countDuplicate(raw.text);
     return sequences;
   }
@@ -207,7 +211,7 @@ export class FileCheck {
   }
 
   #warnings(blankLines: number): { code: string; message: string }[] {
-    const { examples, duplicates, truncated, dropped, rowsWithSpecials, equalAnswers } = this.#counts;
+    const { examples, duplicates, truncated, dropped, rowsWithSpecials } = this.#counts;
     const share = Math.round((100 * duplicates) / Math.max(1, examples - 1));
     const repeated = `${share} % (${duplicates} rows repeat an earlier one)`;
     const all: [number, string, string][] = [
@@ -220,7 +224,6 @@ export class FileCheck {
         'special_tokens_in_text',
         'examples contain special-token strings; they are ordinary text',
       ],
-      [equalAnswers, 'equal_answers', 'examples prefer an answer to the very same answer'],
     ];
     return all
       .filter(([count]) => count > 0)
