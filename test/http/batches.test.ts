@@ -151,9 +151,9 @@ describe('a batch', () => {
     const asked: string[] = [];
     worker.script = (body) => {
       asked.push(String(body.messages.at(-1)?.content));
-      return [60, ...echo(body)];
+      return [300, ...echo(body)]; // eight at a time: 60 of them last 2 s and more
     };
-    const batch = await createBatch(Array.from({ length: 30 }, (_, i) => request(`l${i}`, `s${i}`)));
+    const batch = await createBatch(Array.from({ length: 60 }, (_, i) => request(`l${i}`, `s${i}`)));
     const first = startRunner();
     await vi.waitFor(async () => {
       const { request_counts } = await client.batches.retrieve(batch.id);
@@ -161,13 +161,13 @@ describe('a batch', () => {
     }, 10_000);
     await first.stop();
     const before = (await client.batches.retrieve(batch.id)).request_counts!.completed;
-    expect(before).toBeLessThan(30);
+    expect(before).toBeLessThan(60);
     asked.length = 0;
     startRunner();
     const done = await ended(batch.id);
-    expect(done.request_counts).toEqual({ total: 30, completed: 30, failed: 0 });
-    expect(asked.length).toBe(30 - before);
-    expect((await linesOf(done.output_file_id)).map((line) => line.custom_id)).toHaveLength(30);
+    expect(done.request_counts).toEqual({ total: 60, completed: 60, failed: 0 });
+    expect(asked.length).toBe(60 - before);
+    expect((await linesOf(done.output_file_id)).map((line) => line.custom_id)).toHaveLength(60);
   });
 
   it('a runner that lost its lease writes nothing more', async () => {
