@@ -16,12 +16,15 @@ export interface BenchService {
   databaseUrl: string;
 }
 
-/** Starts a service on a free port, runs `work` against it, and removes everything. */
-export async function withService<T>(work: (service: BenchService) => Promise<T>): Promise<T> {
+/** Starts a service on a free port with these settings, runs `work` against it, and removes everything. */
+export async function withService<T>(
+  work: (service: BenchService) => Promise<T>,
+  settings: Record<string, string> = {},
+): Promise<T> {
   const home = await mkdtemp(join(tmpdir(), 'lathe-bench-'));
   await chmod(home, 0o711); // where Postgres runs as another user, it must be able to enter
   const service = await openService(
-    loadConfig({ ...environment(), LATHE_HOME: home }),
+    loadConfig({ ...environment(), ...settings, LATHE_HOME: home }),
     false,
     new AbortController().signal,
     (line) => console.error(line),

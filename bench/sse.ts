@@ -20,33 +20,36 @@ interface Measured {
 
 export async function run(args: string[]): Promise<Record<string, unknown>> {
   const o = options(args, { streams: 500, jobs: 20, rate: 20, seconds: 8 });
-  return withService(async ({ url, key, apiPid, databaseUrl }) => {
-    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: key });
-    const ids: string[] = [];
-    for (let i = 0; i < o.jobs; i += 1) ids.push(await createWaitingJob(client));
-    const alone = await measure({ ...o, url, key, databaseUrl, ids: ids.slice(0, 1), streams: 1 });
-    const before = rssMib(apiPid);
-    const cpuBefore = cpuSeconds(apiPid);
-    const all = await measure({ ...o, url, key, databaseUrl, ids });
-    const cpu = cpuSeconds(apiPid) - cpuBefore;
-    const interval = 1000 / o.rate;
-    const added = (m: Measured, q: number) => round(quantile(m.gaps, q) - interval);
-    const expected = o.streams * o.rate * o.seconds;
-    return {
-      ...o,
-      ...machine(),
-      events_per_second: round(all.events / o.seconds),
-      missing: expected - all.events,
-      added_gap_p50_ms: added(all, 0.5),
-      added_gap_p99_ms: added(all, 0.99),
-      delay_p50_ms: round(quantile(all.delays, 0.5)),
-      delay_p99_ms: round(quantile(all.delays, 0.99)),
-      api_cpu_us_per_event: round((cpu * 1e6) / all.events),
-      one_stream_added_gap_p99_ms: added(alone, 0.99),
-      api_rss_mib: Math.round(rssMib(apiPid)),
-      rss_kib_per_stream: Math.round(((rssMib(apiPid) - before) * 1024) / o.streams),
-    };
-  });
+  return withService(
+    async ({ url, key, apiPid, databaseUrl }) => {
+      const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: key });
+      const ids: string[] = [];
+      for (let i = 0; i < o.jobs; i += 1) ids.push(await createWaitingJob(client));
+      const alone = await measure({ ...o, url, key, databaseUrl, ids: ids.slice(0, 1), streams: 1 });
+      const before = rssMib(apiPid);
+      const cpuBefore = cpuSeconds(apiPid);
+      const all = await measure({ ...o, url, key, databaseUrl, ids });
+      const cpu = cpuSeconds(apiPid) - cpuBefore;
+      const interval = 1000 / o.rate;
+      const added = (m: Measured, q: number) => round(quantile(m.gaps, q) - interval);
+      const expected = o.streams * o.rate * o.seconds;
+      return {
+        ...o,
+        ...machine(),
+        events_per_second: round(all.events / o.seconds),
+        missing: expected - all.events,
+        added_gap_p50_ms: added(all, 0.5),
+        added_gap_p99_ms: added(all, 0.99),
+        delay_p50_ms: round(quantile(all.delays, 0.5)),
+        delay_p99_ms: round(quantile(all.delays, 0.99)),
+        api_cpu_us_per_event: round((cpu * 1e6) / all.events),
+        one_stream_added_gap_p99_ms: added(alone, 0.99),
+        api_rss_mib: Math.round(rssMib(apiPid)),
+        rss_kib_per_stream: Math.round(((rssMib(apiPid) - before) * 1024) / o.streams),
+      };
+    },
+    { LATHE_MAX_EVENT_STREAMS: String(o.streams) },
+  );
 }
 
 interface Load {
