@@ -34,16 +34,22 @@ const stepsTold = (view: JobView) =>
 const ask = (id: string) => requestPause(holder.database, service.projectId, id);
 const wake = (id: string) => requestResume(holder.database, service.projectId, id);
 
-/** Runs the queue until the job rests; `onStep` is called once when the job has told of this step. */
+/** Runs the queue until the job rests: it is asked to once a trainer holds it and it has done `step` steps. */
 async function pauseAt(id: string, step: number, failpoints: string[] = []): Promise<JobView> {
   const leave = new AbortController();
   const running = service.runQueue({ once: false, drain: leave.signal, failpoints });
-  await service.waitFor(id, ({ row }) => (row.progress?.step ?? -1) >= step);
-  expect(await ask(id)).toEqual({ outcome: 'requested' });
-  const view = await service.waitFor(id, ({ row }) => row.status === 'paused');
-  leave.abort();
-  await running;
-  return view;
+  try {
+    // Held as well: a job that was resumed has its old progress while it waits.
+    const isUnderWay = ({ row }: JobView) =>
+      row.status === 'running' && row.workerId !== null && (row.progress?.step ?? -1) >= step;
+    await service.waitFor(id, isUnderWay);
+    expect(await ask(id)).toEqual({ outcome: 'requested' });
+    return await service.waitFor(id, ({ row }) => row.status === 'paused');
+  } finally {
+    // A trainer that goes on would take the next test's job.
+    leave.abort();
+    await running;
+  }
 }
 
 function expectWholeResult(view: JobView): void {
