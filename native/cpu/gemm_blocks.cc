@@ -2,6 +2,7 @@
 // is used. k is never split between tasks, so the order of summation is the same for every shape and path.
 #include "gemm.h"
 
+#include "gemm_finish.h"
 #include "gemm_kernel.h"
 #include "gemm_tiles.h"
 #include "parallel.h"
@@ -54,25 +55,6 @@ struct Depth {
     }
   }
 };
-
-/// C[i0…, j0…] = alpha·tile + beta·C.
-void write_tile(const Product& c, const float* tile, int64_t i0, int64_t rows, int64_t j0, int64_t columns) {
-  const VF alpha = vset(c.alpha), beta = vset(c.beta);
-  for (int64_t r = 0; r < rows; r++) {
-    const FloatRef to = c.data.at((i0 + r) * c.row + j0 * c.col);
-    if (c.col == 1) {
-      each_vector(columns, [&](int64_t j, int n) {
-        const VF v = alpha * vload(tile + r * kPanel + j);
-        store(to, j, c.beta == 0 ? v : fma(beta, load(to, j, n), v), n);
-      });
-    } else {
-      for (int64_t j = 0; j < columns; j++) {
-        const VF v = alpha * tile[r * kPanel + j];
-        store(to, j * c.col, c.beta == 0 ? v : fma(beta, load(to, j * c.col, 1), v), 1);
-      }
-    }
-  }
-}
 
 /// The panels of B that a task reads: packed ones (units of 32 bits), rows of B as they lie, or room for one block
 /// of one panel that the task packs itself.
@@ -219,12 +201,12 @@ void multiply_slabs(const Product& c, const Operand& a, const Operand& b, const 
   for (int64_t j = 0; j < n; j += slab) Slab{c, a, b, packed_b, d, m, j, min(slab, n - j)}.run();
 }
 
-}  // namespace
-
-void multiply(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k) {
+void one_term(const Product& c, const Term& term, int64_t m, int64_t n) {
+  const Operand &a = term.a, &b = term.b;
+  const int64_t k = term.k;
   // Decided by the right operand's type alone: a row's result must not depend on how many there are.
   if constexpr (kHasTiles) {
-    if (b.data.half) return multiply_on_tiles(c, a, b, m, n, k);
+    if (b.data.half) return multiply_on_tiles(c, a, b, m, n, k, term.one_part);
   }
   // A thin right operand would fill its 32-wide panel with padding: let it be the left one. The chain of each
   // element is the same, and a product does not care which factor comes first.
@@ -233,6 +215,23 @@ void multiply(const Product& c, const Operand& a, const Operand& b, int64_t m, i
     multiply_slabs(transposed, b, a, nullptr, n, m, Depth(b.data.half, a.data.half, false, k));
   } else {
     multiply_slabs(c, a, b, nullptr, m, n, Depth(a.data.half, b.data.half, false, k));
+  }
+}
+
+}  // namespace
+
+void multiply_sum(const Product& c, const Term* terms, int count, int64_t m, int64_t n) {
+  // Several terms meet in f32 and are rounded once.
+  const bool aside = count > 1 && c.data.half;
+  const Scratch room(aside ? m * n * 4 : 0);
+  const Product sums = aside ? Product{{room.bytes(), false}, n, 1, 1.0f, 0.0f} : c;
+  for (int t = 0; t < count; t++) {
+    const float beta = t > 0 ? 1.0f : sums.beta;
+    one_term({sums.data, sums.row, sums.col, sums.alpha * terms[t].scale, beta}, terms[t], m, n);
+  }
+  if (!aside) return;
+  for (int64_t i = 0; i < m; i++) {
+    for (int64_t j = 0; j < n; j += kPanel) write_tile(c, room.floats() + i * n + j, i, 1, j, min(kPanel, n - j));
   }
 }
 

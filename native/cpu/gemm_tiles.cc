@@ -6,6 +6,7 @@
 #include "gemm_tiles.h"
 
 #include "../core/ops.h"
+#include "gemm_finish.h"
 #include "gemm_tiles_pack.h"
 #include "parallel.h"
 
@@ -104,32 +105,14 @@ void block(float* sums, bool add, const char* left, const uint32_t* right, int64
   settle_memory();
 }
 
-/// C[i0…, j0…] = alpha·sums + beta·C.
-void finish(const Product& c, const float* sums, int64_t i0, int64_t rows, int64_t j0, int64_t columns) {
-  const VF alpha = vset(c.alpha), beta = vset(c.beta);
-  for (int64_t r = 0; r < rows; r++) {
-    const FloatRef to = c.data.at((i0 + r) * c.row + j0 * c.col);
-    if (c.col == 1) {
-      each_vector(columns, [&](int64_t j, int n) {
-        const VF v = alpha * vload(sums + r * kPanel + j);
-        store(to, j, c.beta == 0 ? v : fma(beta, load(to, j, n), v), n);
-      });
-    } else {
-      for (int64_t j = 0; j < columns; j++) {
-        const VF v = alpha * sums[r * kPanel + j];
-        store(to, j * c.col, c.beta == 0 ? v : fma(beta, load(to, j * c.col, 1), v), 1);
-      }
-    }
-  }
-}
-
 struct Job {
   const Product& c;
   const Operand& a;
   const PairPanels& b;
   int64_t m, n, k;
+  bool one_part;
 
-  int parts() const { return a.data.half ? 1 : kParts; }
+  int parts() const { return a.data.half || one_part ? 1 : kParts; }
   int64_t block_k() const { return kLeftBytes / (kRows * 2 * parts()) / kStepK * kStepK; }
 
   /// Rows [i0, i1) by panels [j0, j1). left: room for kChunkRows rows of a block; sums: for the whole part.
@@ -141,12 +124,12 @@ struct Job {
       for (int64_t i = i0; i < i1; i += kRows) {
         const int64_t rows = min(kRows, i1 - i);
         char* tiles = left + (i - i0) / kRows * left_bytes;
-        pack_left(tiles, {a.data.at(i * a.row + k0 * a.col), a.row, a.col}, rows, here);
+        pack_left(tiles, {a.data.at(i * a.row + k0 * a.col), a.row, a.col}, rows, here, parts());
         for (int64_t j = j0; j < j1; j++) {
           float* sum = sums + ((i - i0) / kRows * (j1 - j0) + j - j0) * kRows * kPanel;
           const uint32_t* right = b.data + (j * b.units + k0 / 2) * kPanel;
           run(sum, k0 > 0, tiles, right, units, rows);
-          if (last) finish(c, sum, i, rows, j * kPanel, min(kPanel, n - j * kPanel));
+          if (last) write_tile(c, sum, i, rows, j * kPanel, min(kPanel, n - j * kPanel));
         }
       }
     }
@@ -164,9 +147,10 @@ struct Job {
 
 }  // namespace
 
-void multiply_tiles(const Product& c, const Operand& a, const PairPanels& b, int64_t m, int64_t n, int64_t k) {
+void multiply_tiles(const Product& c, const Operand& a, const PairPanels& b, int64_t m, int64_t n, int64_t k,
+                    bool one_part) {
   if (m == 0 || n == 0) return;
-  const Job job = {c, a, b, m, n, k};
+  const Job job = {c, a, b, m, n, k, one_part};
   const int64_t panels = (n + kPanel - 1) / kPanel, threads = m * n * k < kSerialWork ? 1 : thread_count();
   const int64_t chunks = (m + kChunkRows - 1) / kChunkRows;
   // Tasks of one size; columns are split as far as the threads need it, A is packed again for every group.
@@ -192,7 +176,8 @@ void multiply_tiles(const Product& c, const Operand& a, const PairPanels& b, int
   }
 }
 
-void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k) {
+void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k,
+                       bool one_part) {
   const int64_t units = (k + 1) / 2, slab = max(1, kSlabBytes / max(1, kPanel * units * 4)) * kPanel;
   const Scratch room(round_up(min(slab, n), kPanel) * units * 4);
   auto* panels = reinterpret_cast<uint32_t*>(room.bytes());
@@ -209,7 +194,7 @@ void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int
       parallel_tasks(tasks, pack);
     }
     const Product part = {c.data.at(j * c.col), c.row, c.col, c.alpha, c.beta};
-    multiply_tiles(part, a, {panels, units}, m, columns, k);
+    multiply_tiles(part, a, {panels, units}, m, columns, k, one_part);
   }
 }
 

@@ -17,9 +17,11 @@ struct PairPanels {
 };
 
 /// C = alpha·A·Bᵀ + beta·C with B as panels. An f32 left operand goes in as a sum of bf16 parts (see gemm_tiles.cc).
-void multiply_tiles(const Product& c, const Operand& a, const PairPanels& b, int64_t m, int64_t n, int64_t k);
+void multiply_tiles(const Product& c, const Operand& a, const PairPanels& b, int64_t m, int64_t n, int64_t k,
+                    bool one_part = false);
 
 /// The same with B as it lies: packed here, a slab of columns at a time.
-void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k);
+void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k,
+                       bool one_part);
 
 }  // namespace lathe::LATHE_ISA

@@ -102,12 +102,14 @@ static inline void zero_rows(char* dst, int64_t first, int64_t steps, int parts)
 }
 
 /// Rows [0, rows) of `a`, k in [0, depth), as the tiles of kRows rows.
-static inline void pack_left(char* dst, const Operand& a, int64_t rows, int64_t depth) {
+static inline void pack_left(char* dst, const Operand& a, int64_t rows, int64_t depth, int parts) {
   const int64_t steps = (depth + kStepK - 1) / kStepK;
   if (!a.data.half && a.col == 1) {
-    pack_floats_along_k<kParts>(dst, reinterpret_cast<const float*>(a.data.data), a.row, rows, depth);
-    zero_rows(dst, rows, steps, kParts);
-  } else if (!a.data.half) {
+    const auto* source = reinterpret_cast<const float*>(a.data.data);
+    parts == 1 ? pack_floats_along_k<1>(dst, source, a.row, rows, depth)
+               : pack_floats_along_k<kParts>(dst, source, a.row, rows, depth);
+    zero_rows(dst, rows, steps, parts);
+  } else if (parts > 1) {
     pack_pairs<kParts>(dst, a, rows, depth);
   } else if (a.col == 1 && depth % kStepK == 0) {
     for (int64_t r = 0; r < rows; r++) {
