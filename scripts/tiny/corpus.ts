@@ -3,10 +3,11 @@
  * Nothing is read from outside; sample i of seed s is the same on every machine.
  */
 import { formatSample } from './formats.ts';
-import { generalTurn, smallTalkTurn, townPassage, townTurn, unknownTurn } from './knowledge.ts';
+import { generalTurn, smallTalkTurn } from './general-questions.ts';
 import { Random } from './random.ts';
 import { copyingSample, readingSample, repetitionPassage } from './reading.ts';
 import { conversation, type Sample, type Turn } from './sample.ts';
+import { townPassage, townTurn, unknownTurn } from './town-questions.ts';
 import { capital, colours, days, people } from './words.ts';
 import { createWorld, type World } from './world.ts';
 

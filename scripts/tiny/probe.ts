@@ -8,11 +8,12 @@ import { evaluate } from '../../workers/engine/losses/supervised.ts';
 import type { Model } from '../../workers/engine/models/index.ts';
 import type { Tokenizer } from '../../workers/engine/tokenizer/load.ts';
 import { formatSample } from './formats.ts';
-import { generalTurn, townTurn, unknownTurn } from './knowledge.ts';
+import { generalTurn } from './general-questions.ts';
 import { orderRows } from './orders.ts';
 import { Random } from './random.ts';
 import { copyingSample, readingSample } from './reading.ts';
 import { conversation, type Sample } from './sample.ts';
+import { townTurn, unknownTurn } from './town-questions.ts';
 import { sampleSequence } from './training-data.ts';
 import { createWorld } from './world.ts';
 
