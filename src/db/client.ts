@@ -5,9 +5,8 @@
 import { DrizzleQueryError } from 'drizzle-orm';
 import { drizzle, type NodePgDatabase } from 'drizzle-orm/node-postgres';
 import { Pool, type PoolConfig } from 'pg';
-import * as schema from './schema.ts';
 
-export type Drizzle = NodePgDatabase<typeof schema>;
+export type Drizzle = NodePgDatabase;
 export type Transaction = Parameters<Parameters<Drizzle['transaction']>[0]>[0];
 /** What a query needs: the database or an open transaction. */
 export type Queryable = Drizzle | Transaction;
@@ -54,12 +53,12 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
     each.on('connect', (client) => client.on('error', (error) => options.onConnectionError?.(error)));
     each.on('error', () => {}); // the same error again, of an idle client
   }
-  const db = drizzle(pool, { schema });
+  const db = drizzle(pool);
   return {
     url,
     db,
     pool,
-    leases: drizzle(leasePool, { schema }),
+    leases: drizzle(leasePool),
     transaction: (work) => inTransaction(pool, work),
     close: async () => {
       await Promise.all([pool.end(), leasePool.end()]);
@@ -75,7 +74,7 @@ async function inTransaction<T>(pool: Pool, work: (tx: Transaction) => Promise<T
   const client = await pool.connect();
   let failed = false;
   try {
-    return await drizzle(client, { schema }).transaction(work);
+    return await drizzle(client).transaction(work);
   } catch (error) {
     failed = error instanceof DrizzleQueryError;
     throw error;

@@ -2,9 +2,8 @@
  * The tables of batches: one row a batch, which is also its entry in the queue, and one row for every line that has an
  * answer, kept until the answers are files.
  */
-import { bigint, boolean, integer, jsonb, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core';
-
-const time = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
+import { bigint, boolean, integer, jsonb, pgTable, primaryKey, text } from 'drizzle-orm/pg-core';
+import { time } from './columns.ts';
 
 /** What is wrong with one line of the input file; `line` counts from 1. */
 export interface BatchLineError {

@@ -1,11 +1,12 @@
 /** Chat completions that their callers asked to keep (`store: true`), with what was asked. */
-import { json, jsonb, pgTable, text, timestamp } from 'drizzle-orm/pg-core';
+import { json, jsonb, pgTable, text } from 'drizzle-orm/pg-core';
+import { time } from './columns.ts';
 
 export const chatCompletions = pgTable('chat_completions', {
   id: text('id').primaryKey(), // chatcmpl-…
   projectId: text('project_id').notNull(),
   model: text('model').notNull(),
-  createdAt: timestamp('created_at', { withTimezone: true, mode: 'date' }).notNull(),
+  createdAt: time('created_at').notNull(),
   metadata: jsonb('metadata').$type<Record<string, string> | null>(),
   /** The messages that were asked, apart because lists do not show them; json because text may hold U+0000. */
   request: json('request').$type<Record<string, unknown>>().notNull(),

@@ -2,7 +2,6 @@
  * Tables of tenancy beside organizations, projects and api_keys (schema.ts): service accounts, admin keys, limits, and
  * the keys that make a creation repeatable.
  */
-import { sql } from 'drizzle-orm';
 import {
   boolean,
   doublePrecision,
@@ -11,13 +10,10 @@ import {
   pgTable,
   primaryKey,
   text,
-  timestamp,
   uniqueIndex,
 } from 'drizzle-orm/pg-core';
+import { createdAt, time } from './columns.ts';
 import { organizations, projects } from './schema.ts';
-
-const time = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
-const createdAt = () => time('created_at').notNull().default(sql`clock_timestamp()`);
 
 /** Who a project key belongs to: there are no user accounts. The role bounds what its keys' scopes can grant. */
 export const serviceAccounts = pgTable(

@@ -3,11 +3,9 @@
  * serving: checking imported adapters and merging adapters for download.
  */
 import { sql } from 'drizzle-orm';
-import { bigint, index, integer, jsonb, pgTable, text, timestamp } from 'drizzle-orm/pg-core';
-import { projects, type StoredFile } from './schema.ts';
-
-const time = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
-const createdAt = () => time('created_at').notNull().default(sql`clock_timestamp()`);
+import { bigint, index, integer, jsonb, pgTable, text } from 'drizzle-orm/pg-core';
+import { createdAt, type StoredFile, time } from './columns.ts';
+import { projects } from './schema.ts';
 
 /** A file announced and not yet whole. A pending one past `expires_at` is expired, whether a sweep has said so or not. */
 export const uploads = pgTable(

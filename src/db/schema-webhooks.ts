@@ -3,10 +3,8 @@
  * between projects. Rows of the outbox are written by lathe_emit_webhook in the transaction that makes the event true.
  */
 import { sql } from 'drizzle-orm';
-import { integer, pgTable, text, timestamp } from 'drizzle-orm/pg-core';
-
-const time = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
-const createdAt = () => time('created_at').notNull().default(sql`clock_timestamp()`);
+import { integer, pgTable, text } from 'drizzle-orm/pg-core';
+import { createdAt, time } from './columns.ts';
 
 export const webhookEndpoints = pgTable('webhook_endpoints', {
   id: text('id').primaryKey(), // whe_…

@@ -4,7 +4,8 @@
  */
 import { and, eq } from 'drizzle-orm';
 import type { Database } from '../db/client.ts';
-import { baseModels, files, jobs, organizations, projects } from '../db/schema.ts';
+import { baseModels, files, organizations, projects } from '../db/schema.ts';
+import { jobs } from '../db/schema-jobs.ts';
 import { cancel as cancelUnheld, pause as pauseUnheld } from '../domain/jobs/states.ts';
 import { failHeld } from './results.ts';
 import * as statements from './sql.ts';

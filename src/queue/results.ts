@@ -4,7 +4,7 @@
  */
 import { and, desc, eq, isNull } from 'drizzle-orm';
 import type { Database, Queryable } from '../db/client.ts';
-import { jobCheckpoints } from '../db/schema.ts';
+import { jobCheckpoints } from '../db/schema-jobs.ts';
 import { CANCELLED_MESSAGE, pause as pauseJob, transition } from '../domain/jobs/states.ts';
 import { newId } from '../ids.ts';
 import * as statements from './sql.ts';

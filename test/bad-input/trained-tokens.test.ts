@@ -1,7 +1,7 @@
 /** A job whose data would train on more tokens than the operator allows fails before it trains. Real trainer. */
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { jobs } from '../../src/db/schema.ts';
+import { jobs } from '../../src/db/schema-jobs.ts';
 import { useDatabase } from '../helpers/database.ts';
 import { chatLines, TestService } from '../workers/service.ts';
 

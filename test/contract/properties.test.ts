@@ -6,7 +6,7 @@
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { tunedModels } from '../../src/db/schema.ts';
+import { tunedModels } from '../../src/db/schema-jobs.ts';
 import { createAdminKey } from '../../src/domain/keys/admin.ts';
 import { openapiDocument } from '../../src/http/docs.ts';
 import type { WorkerError } from '../../src/inference/protocol.ts';

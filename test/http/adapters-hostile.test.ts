@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { tunedModels } from '../../src/db/schema.ts';
+import { tunedModels } from '../../src/db/schema-jobs.ts';
 import { useApp } from '../helpers/app.ts';
 import { TinyWorld } from '../inference/tiny-worker.ts';
 import { readTensors, tamper, tarOf, writeTensors } from './adapter-files.ts';

@@ -2,7 +2,7 @@
 import { eq } from 'drizzle-orm';
 import OpenAI from 'openai';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { jobs } from '../../src/db/schema.ts';
+import { jobs } from '../../src/db/schema-jobs.ts';
 import { createAdminKey } from '../../src/domain/keys/admin.ts';
 import { sweepOnce } from '../../src/domain/sweep/run.ts';
 import { useApp } from '../helpers/app.ts';

@@ -7,7 +7,7 @@ import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createApp } from '../../src/app.ts';
 import { type Database, openDatabase } from '../../src/db/client.ts';
-import { jobs } from '../../src/db/schema.ts';
+import { jobs } from '../../src/db/schema-jobs.ts';
 import { idempotencyKeys } from '../../src/db/schema-tenancy.ts';
 import { once } from '../../src/domain/idempotency/repeatable.ts';
 import { deleteExpiredKeys } from '../../src/domain/idempotency/repository.ts';

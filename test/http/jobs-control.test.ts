@@ -2,7 +2,8 @@
 import { eq, sql } from 'drizzle-orm';
 import OpenAI from 'openai';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
-import { jobs, projects, tunedModels } from '../../src/db/schema.ts';
+import { projects } from '../../src/db/schema.ts';
+import { jobs, tunedModels } from '../../src/db/schema-jobs.ts';
 import { pause, requestCancel, transition } from '../../src/domain/jobs/states.ts';
 import { insertEvents } from '../../src/queue/sql.ts';
 import { ObjectNotFound } from '../../src/storage/storage.ts';

@@ -1,6 +1,6 @@
 import { eq } from 'drizzle-orm';
 import { describe, expect, it } from 'vitest';
-import { jobs } from '../../src/db/schema.ts';
+import { jobs } from '../../src/db/schema-jobs.ts';
 import { transition } from '../../src/domain/jobs/states.ts';
 import { insertEvents, message, metrics } from '../../src/queue/sql.ts';
 import { type Answer, BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';

@@ -1,6 +1,7 @@
 /** Imported adapters count with a project's bytes, from the moment they are received until the model is deleted. */
 import { beforeAll, expect, it, vi } from 'vitest';
-import { projects, tunedModels, workers } from '../../src/db/schema.ts';
+import { projects, workers } from '../../src/db/schema.ts';
+import { tunedModels } from '../../src/db/schema-jobs.ts';
 import { modelOperations } from '../../src/db/schema-uploads.ts';
 import { newId } from '../../src/ids.ts';
 import { BASE_MODEL, useApp } from '../helpers/app.ts';

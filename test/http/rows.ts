@@ -1,7 +1,7 @@
 /** Rows that the API only reads: what trainers would have written. */
 import { createHash } from 'node:crypto';
 import { eq } from 'drizzle-orm';
-import { jobCheckpoints, jobs, tunedModels } from '../../src/db/schema.ts';
+import { jobCheckpoints, jobs, tunedModels } from '../../src/db/schema-jobs.ts';
 import { storeCompletion } from '../../src/domain/chat/stored.ts';
 import { newId } from '../../src/ids.ts';
 import { BASE_MODEL, TEN_ROWS, type Tenant, type TestApp } from '../helpers/app.ts';

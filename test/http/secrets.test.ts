@@ -4,13 +4,11 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { getTableName, is, sql } from 'drizzle-orm';
-import { PgTable } from 'drizzle-orm/pg-core';
+import { getTableName, sql } from 'drizzle-orm';
 import { beforeAll, describe, expect, it } from 'vitest';
-import * as schema from '../../src/db/schema.ts';
-import * as tenancy from '../../src/db/schema-tenancy.ts';
 import { createKey, revokeKey } from '../../src/domain/keys/create.ts';
 import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { allTables } from '../helpers/tables.ts';
 import { adminKeyOf } from './admin-rows.ts';
 import { addJob } from './rows.ts';
 
@@ -47,10 +45,9 @@ beforeAll(async () => {
 
 describe('secrets', () => {
   it('are in no table', async () => {
-    const tables = [...Object.values(schema), ...Object.values(tenancy)].filter((each) => is(each, PgTable));
     let dump = '';
-    for (const table of tables) {
-      const name = sql.identifier(getTableName(table as PgTable));
+    for (const table of await allTables()) {
+      const name = sql.identifier(getTableName(table));
       const { rows } = await t.database.db.execute(sql`select to_jsonb(x)::text as row from ${name} x`);
       dump += JSON.stringify(rows);
     }

@@ -1,7 +1,7 @@
 import { sql } from 'drizzle-orm';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { openDatabase } from '../../src/db/client.ts';
-import { jobs } from '../../src/db/schema.ts';
+import { jobs } from '../../src/db/schema-jobs.ts';
 import { claim, crash, type Fence, hasWork, heartbeat, reap, release } from '../../src/queue/queue.ts';
 import { useDatabase } from '../helpers/database.ts';
 import { BASE_MODEL, createJob, createTenant, eventsOf, heldBy, jobRow, POLICY } from './fixture.ts';

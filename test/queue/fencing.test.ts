@@ -2,7 +2,7 @@
 import { eq, sql } from 'drizzle-orm';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Database } from '../../src/db/client.ts';
-import { jobs } from '../../src/db/schema.ts';
+import { jobs } from '../../src/db/schema-jobs.ts';
 import { requestCancel } from '../../src/domain/jobs/states.ts';
 import * as queue from '../../src/queue/queue.ts';
 import { type Fence, message } from '../../src/queue/queue.ts';

@@ -1,7 +1,8 @@
 /** Rows that the queue's tests start from: a base model, a training file and jobs in any state. */
 import { eq } from 'drizzle-orm';
 import type { Database } from '../../src/db/client.ts';
-import { baseModels, files, jobEvents, jobs } from '../../src/db/schema.ts';
+import { baseModels, files } from '../../src/db/schema.ts';
+import { jobEvents, jobs } from '../../src/db/schema-jobs.ts';
 import { newId } from '../../src/ids.ts';
 import type { Fence, Publication } from '../../src/queue/queue.ts';
 import { createProject } from '../helpers/database.ts';

@@ -1,7 +1,7 @@
 /** Training on from a tuned model: its weights are the start, and a kill does not change the end. */
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { jobs } from '../../src/db/schema.ts';
+import { jobs } from '../../src/db/schema-jobs.ts';
 import { useDatabase } from '../helpers/database.ts';
 import { chatLines, type JobRequest, type JobView, spoil, TestService } from './service.ts';
 

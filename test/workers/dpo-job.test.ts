@@ -4,7 +4,7 @@
  */
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { jobs } from '../../src/db/schema.ts';
+import { jobs } from '../../src/db/schema-jobs.ts';
 import { useDatabase } from '../helpers/database.ts';
 import { chatLines, type JobRequest, type JobView, preferenceLines, TestService } from './service.ts';
 

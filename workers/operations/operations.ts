@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { nodeFlags } from '../../src/commands/child.ts';
 import type { BaseModelSource, Config } from '../../src/config.ts';
 import type { Database } from '../../src/db/client.ts';
-import type { StoredFile } from '../../src/db/schema.ts';
+import type { StoredFile } from '../../src/db/columns.ts';
 import {
   claimOperation,
   failOperation,

@@ -8,7 +8,8 @@ import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { StartWeights, StoredFile } from '../../src/db/schema.ts';
+import type { StoredFile } from '../../src/db/columns.ts';
+import type { StartWeights } from '../../src/db/schema-jobs.ts';
 import { ObjectNotFound, type Storage } from '../../src/storage/storage.ts';
 import { CheckpointDamaged, MANIFEST, verifyFolder } from './checkpoint.ts';
 

@@ -4,7 +4,7 @@
  */
 import path from 'node:path';
 import type { Database } from '../../src/db/client.ts';
-import type { StoredFile } from '../../src/db/schema.ts';
+import type { StoredFile } from '../../src/db/columns.ts';
 import { newId } from '../../src/ids.ts';
 import { type Fence, publish } from '../../src/queue/queue.ts';
 import type { Storage } from '../../src/storage/storage.ts';

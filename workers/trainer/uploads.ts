@@ -6,7 +6,7 @@ import { createReadStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { Database } from '../../src/db/client.ts';
-import type { StoredFile } from '../../src/db/schema.ts';
+import type { StoredFile } from '../../src/db/columns.ts';
 import type { Log } from '../../src/log.ts';
 import { type Fence, recordCheckpoint } from '../../src/queue/queue.ts';
 import type { Storage } from '../../src/storage/storage.ts';

@@ -4,7 +4,8 @@
  */
 import { and, eq, sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../../db/client.ts';
-import { type StoredFile, tunedModels } from '../../db/schema.ts';
+import type { StoredFile } from '../../db/columns.ts';
+import { tunedModels } from '../../db/schema-jobs.ts';
 import { modelOperations } from '../../db/schema-uploads.ts';
 import { CLAIMS_MAX, type OperationRow, organizationSlug } from './operations-repository.ts';
 

@@ -3,8 +3,9 @@
  */
 import { and, asc, desc, eq, isNull, not, or, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
-import { files, jobs } from '../../db/schema.ts';
+import { files } from '../../db/schema.ts';
 import { batches } from '../../db/schema-batches.ts';
+import { jobs } from '../../db/schema-jobs.ts';
 
 /** What a user may upload a file for. */
 export const FILE_PURPOSES = ['assistants', 'batch', 'fine-tune', 'vision', 'user_data', 'evals'] as const;

@@ -4,7 +4,7 @@
  */
 import { and, asc, eq, gt, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
-import { jobEvents } from '../../db/schema.ts';
+import { jobEvents } from '../../db/schema-jobs.ts';
 import type { JobStatus } from './states.ts';
 
 export type EventRow = typeof jobEvents.$inferSelect;

@@ -4,7 +4,8 @@
  */
 import { and, asc, desc, eq, inArray, isNull, ne, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
-import { projects, tunedModels } from '../../db/schema.ts';
+import { projects } from '../../db/schema.ts';
+import { tunedModels } from '../../db/schema-jobs.ts';
 import { checkpointPermissions } from '../../db/schema-webhooks.ts';
 import { type ListedTunedModel, listedColumns, type TunedModelRow } from '../models/repository.ts';
 

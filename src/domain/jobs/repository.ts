@@ -4,7 +4,8 @@
  */
 import { and, count, desc, eq, isNotNull, isNull, notInArray, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
-import { jobCheckpoints, jobEvents, jobs, projects } from '../../db/schema.ts';
+import { projects } from '../../db/schema.ts';
+import { jobCheckpoints, jobEvents, jobs } from '../../db/schema-jobs.ts';
 import { insertEvents, message } from '../../queue/sql.ts';
 
 export type JobRow = typeof jobs.$inferSelect;

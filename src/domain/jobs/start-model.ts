@@ -3,7 +3,7 @@
  * the model computes is fixed by its own adapter_config.json, wherever it was made; dropout may differ.
  */
 import { buffer } from 'node:stream/consumers';
-import type { StartWeights } from '../../db/schema.ts';
+import type { StartWeights } from '../../db/schema-jobs.ts';
 import { badRequest, modelNotTunable } from '../../errors.ts';
 import { ObjectNotFound } from '../../storage/storage.ts';
 import type { Dependencies } from '../dependencies.ts';

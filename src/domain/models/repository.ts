@@ -4,7 +4,8 @@
  */
 import { and, asc, desc, eq, isNull, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
-import { baseModels, tunedModels } from '../../db/schema.ts';
+import { baseModels } from '../../db/schema.ts';
+import { tunedModels } from '../../db/schema-jobs.ts';
 
 export type BaseModelRow = typeof baseModels.$inferSelect;
 export type TunedModelRow = typeof tunedModels.$inferSelect;

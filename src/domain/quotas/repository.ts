@@ -4,8 +4,9 @@
  */
 import { and, asc, count, eq, inArray, isNull, or, sql, sum } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
-import { baseModels, files, jobs, projects } from '../../db/schema.ts';
+import { baseModels, files, projects } from '../../db/schema.ts';
 import { batches } from '../../db/schema-batches.ts';
+import { jobs } from '../../db/schema-jobs.ts';
 import { rateLimitBuckets as buckets, projectRateLimits } from '../../db/schema-tenancy.ts';
 
 export interface StoredLimit {
