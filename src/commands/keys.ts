@@ -5,8 +5,7 @@ import { createKey, ensureDefaultProject, listKeys, revokeKey } from '../domain/
 import { READ_ONLY } from '../domain/keys/scopes.ts';
 import { checkedScopes } from '../domain/projects/project-keys.ts';
 import { listAllProjects } from '../domain/projects/repository.ts';
-import { badRequest } from '../errors.ts';
-import { noSuchProject } from '../errors-tenancy.ts';
+import { badRequest, noSuchProject } from '../errors.ts';
 import { table } from './table.ts';
 
 const UNIT_MS: Record<string, number> = { m: 60_000, h: 3_600_000, d: 86_400_000 };

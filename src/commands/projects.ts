@@ -8,8 +8,7 @@ import {
   insertOrganization,
   listAllProjects,
 } from '../domain/projects/repository.ts';
-import { badRequest } from '../errors.ts';
-import { noSuchProject } from '../errors-tenancy.ts';
+import { badRequest, noSuchProject } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { table } from './table.ts';
 

@@ -3,7 +3,7 @@
  * and fails test/http/scopes.test.ts. Patterns are written as the router has them.
  */
 import { allows, type Grant, type Scope } from '../domain/keys/scopes.ts';
-import { insufficientScope } from '../errors-tenancy.ts';
+import { insufficientScope } from '../errors.ts';
 
 interface RouteRule {
   /** The scope that a key needs. */

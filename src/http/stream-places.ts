@@ -2,7 +2,7 @@
  * How many streams a key has open in this process. A stream has no end of its own and each takes a connection and a
  * timer, so one key must not have them all. Knows nothing of what is streamed.
  */
-import { quotaReached } from '../errors-tenancy.ts';
+import { quotaReached } from '../errors.ts';
 
 export class StreamPlaces {
   readonly #max: number;

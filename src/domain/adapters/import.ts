@@ -11,10 +11,10 @@ import {
   invalidValue,
   missingParameter,
   modelUnavailable,
+  quotaReached,
   stringTooLong,
   unknownParameter,
 } from '../../errors.ts';
-import { quotaReached } from '../../errors-tenancy.ts';
 import { newId, newModelTail } from '../../ids.ts';
 import { liveWorkerUrls } from '../chat/repository.ts';
 import type { Dependencies } from '../dependencies.ts';

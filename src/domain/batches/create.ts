@@ -1,6 +1,5 @@
 /** Batches as their owners see them: created, found, listed, cancelled. Who runs them is runner.ts's affair. */
-import { badRequest, conflict, invalidValue, noSuchBatch } from '../../errors.ts';
-import { insufficientScope } from '../../errors-tenancy.ts';
+import { badRequest, conflict, insufficientScope, invalidValue, noSuchBatch } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { lockFile } from '../files/repository.ts';

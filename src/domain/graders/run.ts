@@ -2,8 +2,7 @@
  * Runs a grader on one sample, and checks one without running it. Models are asked through the service's own chat
  * endpoint; nothing that a user wrote is ever executed.
  */
-import { ApiError, invalidValue } from '../../errors.ts';
-import { insufficientScope } from '../../errors-tenancy.ts';
+import { ApiError, insufficientScope, invalidValue } from '../../errors.ts';
 import type { AnswerRequest } from '../answer-request.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { Identity } from '../keys/lookup.ts';

@@ -4,8 +4,7 @@
  * had already made is found again under the same id. Knows nothing of HTTP but the number of a status.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { conflict } from '../../errors.ts';
-import { idempotencyKeyInUse } from '../../errors-tenancy.ts';
+import { conflict, idempotencyKeyInUse } from '../../errors.ts';
 import { randomBase62 } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { findKey, forgetKey, type Held, holdKey, renewHold, storeAnswer } from './repository.ts';

@@ -2,8 +2,7 @@
  * Admin keys: they open the admin API of their organization and no project. The first one is made on the command line
  * (`lathe keys create NAME --admin`).
  */
-import { invalidValue } from '../../errors.ts';
-import { noSuchApiKey } from '../../errors-tenancy.ts';
+import { invalidValue, noSuchApiKey } from '../../errors.ts';
 import type { Dependencies } from '../dependencies.ts';
 import {
   type AdminKeyRow,

@@ -2,8 +2,7 @@
  * Keys and service accounts of a project, as an administrator sees them. A new key's text is in the answer of its
  * creation and nowhere else.
  */
-import { badRequest, invalidValue } from '../../errors.ts';
-import { noSuchApiKey, noSuchServiceAccount } from '../../errors-tenancy.ts';
+import { badRequest, invalidValue, noSuchApiKey, noSuchServiceAccount } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { createKey, type NewKey, revokeKey } from '../keys/create.ts';

@@ -2,8 +2,7 @@
  * Projects of an organization: made, found, changed, archived. An archived project keeps everything it has; its keys are
  * refused within 5 s, and nothing of it goes on running.
  */
-import { badRequest, invalidValue } from '../../errors.ts';
-import { noSuchProject } from '../../errors-tenancy.ts';
+import { badRequest, invalidValue, noSuchProject } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { cancelJobsOfArchived } from '../jobs/control.ts';

@@ -4,7 +4,7 @@
  */
 import type { Config } from '../../config.ts';
 import type { Queryable } from '../../db/client.ts';
-import { quotaReached } from '../../errors-tenancy.ts';
+import { quotaReached } from '../../errors.ts';
 import {
   countActiveJobs,
   countOpenBatches,

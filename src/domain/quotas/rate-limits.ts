@@ -5,8 +5,7 @@
  */
 import type { Config } from '../../config.ts';
 import type { Database } from '../../db/client.ts';
-import { ApiError, badRequest, outOfRange } from '../../errors.ts';
-import { rateLimitReached } from '../../errors-tenancy.ts';
+import { ApiError, badRequest, outOfRange, rateLimitReached } from '../../errors.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { Identity } from '../keys/lookup.ts';
 import { resolveWrittenModel } from '../models/registry.ts';

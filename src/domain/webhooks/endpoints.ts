@@ -2,8 +2,7 @@
  * What a project does with its webhook endpoints: create, look at, change, rotate, delete, try. A secret is shown when
  * it is made and never again.
  */
-import { badRequest, invalidValue, noSuchWebhook } from '../../errors.ts';
-import { quotaReached } from '../../errors-tenancy.ts';
+import { badRequest, invalidValue, noSuchWebhook, quotaReached } from '../../errors.ts';
 import { newId, randomBase62 } from '../../ids.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { WebhookEventType } from './event-types.ts';

@@ -11,8 +11,7 @@ import {
   pageOfProjects,
 } from '../../domain/projects/projects.ts';
 import { changeRateLimit, NO_LIMIT, type RateLimit, rateLimits } from '../../domain/quotas/rate-limits.ts';
-import { invalidValue } from '../../errors.ts';
-import { noSuchRateLimit } from '../../errors-tenancy.ts';
+import { invalidValue, noSuchRateLimit } from '../../errors.ts';
 import type { App } from '../context.ts';
 import { idFor } from '../idempotency.ts';
 import { createProjectSchema, modifyProjectSchema, presentProject, projectSchema } from '../schemas/admin.ts';
