@@ -5,7 +5,9 @@
 import { randomBytes } from 'node:crypto';
 import path from 'node:path';
 import { z } from 'zod';
-import { type Entry, PROJECT_ROOT, SETTINGS } from './settings.ts';
+import type { Entry } from './settings/entry.ts';
+import { PROJECT_ROOT } from './settings/service.ts';
+import { SETTINGS } from './settings.ts';
 
 export { PROJECT_ROOT };
 

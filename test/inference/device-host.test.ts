@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { loadTokenizer } from '../../workers/engine/tokenizer/load.ts';
-import type { EngineEvent } from '../../workers/inference/engine-loop.ts';
+import type { EngineEvent } from '../../workers/inference/generation.ts';
 import { GrammarStates } from '../../workers/inference/grammar/states.ts';
 import { ModelHost } from '../../workers/inference/model-host.ts';
 import { adapters, device, FOLDER, owned } from './device-steps.ts';

@@ -4,12 +4,8 @@
  */
 import type { WireSampling } from '../../src/inference/protocol.ts';
 import { ResidentAdapters } from '../../workers/inference/adapters.ts';
-import {
-  type EngineEvent,
-  EngineLoop,
-  type GenerationRequest,
-  type Vocabulary,
-} from '../../workers/inference/engine-loop.ts';
+import { EngineLoop } from '../../workers/inference/engine-loop.ts';
+import type { EngineEvent, GenerationRequest, Vocabulary } from '../../workers/inference/generation.ts';
 import { GrammarStates } from '../../workers/inference/grammar/states.ts';
 import { KvBlocks } from '../../workers/inference/kv-blocks.ts';
 import { byAdapter, layOut, type RunItem, type Runner } from '../../workers/inference/model-runner.ts';

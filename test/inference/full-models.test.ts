@@ -1,7 +1,7 @@
 /** Fully fine-tuned models take turns in one place of memory. */
 import { describe, expect, it } from 'vitest';
-import type { EngineEvent, GenerationRequest } from '../../workers/inference/engine-loop.ts';
 import { FullModels } from '../../workers/inference/full-models.ts';
+import type { EngineEvent, GenerationRequest } from '../../workers/inference/generation.ts';
 import { plainSampling } from './fake-model.ts';
 
 /** Hosts that answer each request after two steps, and a log of everything that happened. */

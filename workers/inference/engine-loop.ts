@@ -8,10 +8,13 @@ import { type Outcome, runFitting } from './fitting-run.ts';
 import {
   type Choice,
   createGeneration,
+  doneEvent,
   type EngineEvent,
   type Generation,
   type GenerationRequest,
+  startEvent,
   type Vocabulary,
+  wireToken,
 } from './generation.ts';
 import type { GrammarStates } from './grammar/states.ts';
 import type { KvBlocks } from './kv-blocks.ts';
@@ -21,8 +24,6 @@ import { type Sample, Sampler } from './sampling.ts';
 import { type ScheduledRun, Scheduler } from './scheduler.ts';
 import type { Sequence } from './sequence.ts';
 import type { VisibleText } from './stop.ts';
-
-export type { EngineEvent, GenerationRequest, Vocabulary } from './generation.ts';
 
 /** Steps wait so long for masks that are not there yet: briefly beside others that need none. */
 const PATIENCE_MILLISECONDS = { shared: 4, alone: 100 };
@@ -74,8 +75,7 @@ export class EngineLoop<A extends { dispose(): void }> {
     const generation = createGeneration(request, this.#options, () => this.#arrivals++);
     for (const choice of generation.open) {
       this.#choices.set(choice.sequence, choice);
-      if (choice.index > 0) generation.followers.push(choice);
-      else this.scheduler.add(choice.sequence);
+      if (choice.index === 0) this.scheduler.add(choice.sequence);
     }
     this.#generations.set(request.id, generation);
   }
@@ -99,8 +99,8 @@ export class EngineLoop<A extends { dispose(): void }> {
     const runs = scheduled.filter(({ sequence }) => this.#choices.has(sequence)); // a refused request takes all its choices along
     const items = runs.map((run) => this.#item(run));
     grammars.flush();
-    const constrained = runs.filter(({ sequence }) => this.#choices.get(sequence)!.grammar !== null).length;
-    grammars.beginStep(PATIENCE_MILLISECONDS[constrained < runs.length ? 'shared' : 'alone']);
+    const shared = runs.some(({ sequence }) => this.#choices.get(sequence)!.grammar === null);
+    grammars.beginStep(PATIENCE_MILLISECONDS[shared ? 'shared' : 'alone']);
     const outcomes = runFitting(runner, items);
     this.scheduler.complete(
       runs.flatMap((run, i) => {
@@ -147,7 +147,8 @@ export class EngineLoop<A extends { dispose(): void }> {
     }
     if (!wasLast) return;
     this.#tellScores(generation);
-    this.#release(generation);
+    // The other choices begin: the first one's prompt is in the cache now.
+    for (const follower of generation.followers.splice(0)) this.scheduler.add(follower.sequence);
     if (outcome === 'not-finite')
       this.#fail(generation, modelNotFinite(generation.request.adapter?.modelId ?? null));
     else if (outcome === 'dead-end') this.#fail(generation, grammarDeadEnd());
@@ -179,37 +180,21 @@ export class EngineLoop<A extends { dispose(): void }> {
     if (generation.started) return;
     generation.started = true;
     generation.cachedTokens = sequence.reused;
-    this.#emit(generation, {
-      type: 'start',
-      prompt_tokens: sequence.promptLength,
-      cached_tokens: generation.cachedTokens,
-    });
-  }
-
-  /** Lets the other choices begin: the first one's prompt is in the cache now. */
-  #release(generation: Generation): void {
-    for (const choice of generation.followers.splice(0)) this.scheduler.add(choice.sequence);
+    this.#emit(generation, startEvent(generation));
   }
 
   #advance(choice: Choice, sample: Sample): void {
     const { generation, sequence } = choice;
-    const { eos, describe } = this.#options.vocabulary;
+    const { vocabulary } = this.#options;
     generation.completionTokens++;
-    if (eos.has(sample.token)) {
-      const rest = choice.text.finish();
-      this.#emitText(choice, rest);
+    if (vocabulary.eos.has(sample.token)) {
+      this.#emitText(choice, choice.text.finish());
       this.#finish(choice, 'stop');
       return;
     }
     sequence.append(sample.token);
     choice.grammar?.accept(sample.token);
-    const record: WireToken | null = generation.request.sampling.logprobs
-      ? {
-          ...describe(sample.token),
-          logprob: sample.logprob,
-          top_logprobs: sample.top.map(([token, logprob]) => ({ ...describe(token), logprob })),
-        }
-      : null;
+    const record = generation.request.sampling.logprobs ? wireToken(sample, vocabulary) : null;
     const visible = choice.text.push(sample.token, record);
     this.#emitText(choice, visible);
     if (visible.stopped) this.#finish(choice, 'stop');
@@ -232,12 +217,7 @@ export class EngineLoop<A extends { dispose(): void }> {
     this.#drop(choice);
     if (generation.open.size > 0) return;
     this.#generations.delete(generation.request.id);
-    this.#emit(generation, {
-      type: 'done',
-      prompt_tokens: generation.request.prompt.length,
-      completion_tokens: generation.completionTokens,
-      cached_tokens: generation.cachedTokens,
-    });
+    this.#emit(generation, doneEvent(generation));
   }
 
   #refuse({ generation }: Choice, { message, retryAfterSeconds }: AdapterLoadError): void {

@@ -7,8 +7,8 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { openDevice } from '../engine/device.ts';
 import { loadTokenizer } from '../engine/tokenizer/load.ts';
 import type { EngineOptions, EngineStats, FromEngine, ToEngine } from './engine.ts';
-import type { EngineEvent } from './engine-loop.ts';
 import { FullModels } from './full-models.ts';
+import type { EngineEvent } from './generation.ts';
 import { GrammarStates } from './grammar/states.ts';
 import { ModelHost, RETRY_LOAD_MILLISECONDS } from './model-host.ts';
 

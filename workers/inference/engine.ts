@@ -5,8 +5,8 @@
 import { once } from 'node:events';
 import { type MessagePort, Worker } from 'node:worker_threads';
 import type { GenerateEvent } from '../../src/inference/protocol.ts';
-import type { EngineEvent, GenerationRequest } from './engine-loop.ts';
 import type { FullModel } from './full-models.ts';
+import type { EngineEvent, GenerationRequest } from './generation.ts';
 import { engineLost } from './refusals.ts';
 
 export interface EngineOptions {

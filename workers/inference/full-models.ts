@@ -3,7 +3,7 @@
  * the present one has answered what came before them; first come, first served.
  * Knows hosts by their verbs; must not know tensors.
  */
-import type { EngineEvent, GenerationRequest } from './engine-loop.ts';
+import type { EngineEvent, GenerationRequest } from './generation.ts';
 import { modelUnavailable } from './refusals.ts';
 
 /** Where a model's folder lies and what it is called. */

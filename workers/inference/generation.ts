@@ -1,12 +1,12 @@
 /**
- * What is being generated: the request, its choices with their sequences and samplers, and what they have told so far.
- * Plain state of the engine loop; it decides nothing.
+ * What is being generated: the request, its choices with their sequences and samplers, and what they have told so far,
+ * with the events that tell it. Plain state of the engine loop; it decides nothing.
  */
 import type { GenerateEvent, WireSampling, WireToken } from '../../src/inference/protocol.ts';
 import type { CompiledGrammar } from './grammar/messages.ts';
 import type { GrammarState } from './grammar/states.ts';
 import { PromptScores } from './prompt-scores.ts';
-import type { Sampler } from './sampling.ts';
+import type { Sample, Sampler } from './sampling.ts';
 import { Sequence } from './sequence.ts';
 import { StopText, type TokenDecoder } from './stop.ts';
 
@@ -89,7 +89,33 @@ export function createGeneration(
       ...(generation.scores ? { maxChunk: SCORED_CHUNK } : {}),
     });
     const text = new StopText<WireToken | null>(vocabulary.createDecoder(), sampling.stop);
-    generation.open.add({ generation, index, sequence, sampler: null, grammar: null, text });
+    const choice = { generation, index, sequence, sampler: null, grammar: null, text };
+    generation.open.add(choice);
+    if (index > 0) generation.followers.push(choice);
   }
   return generation;
+}
+
+/** Told once, when the first choice begins. */
+export function startEvent({ request, cachedTokens }: Generation): GenerateEvent {
+  return { type: 'start', prompt_tokens: request.prompt.length, cached_tokens: cachedTokens };
+}
+
+/** Told once, after the last choice has finished. */
+export function doneEvent({ request, completionTokens, cachedTokens }: Generation): GenerateEvent {
+  return {
+    type: 'done',
+    prompt_tokens: request.prompt.length,
+    completion_tokens: completionTokens,
+    cached_tokens: cachedTokens,
+  };
+}
+
+/** A sampled token with its log probability and the likeliest others. */
+export function wireToken(sample: Sample, { describe }: Vocabulary): WireToken {
+  return {
+    ...describe(sample.token),
+    logprob: sample.logprob,
+    top_logprobs: sample.top.map(([token, logprob]) => ({ ...describe(token), logprob })),
+  };
 }

@@ -3,7 +3,7 @@
  * Knows tokenizers; must not know sequences or logits.
  */
 import { StreamDecoder, type Tokenizer } from '../engine/tokenizer/load.ts';
-import type { Vocabulary } from './engine-loop.ts';
+import type { Vocabulary } from './generation.ts';
 
 export function createVocabulary(
   tokenizer: Tokenizer,
