@@ -33,11 +33,6 @@ export function auth({ database }: Pick<Dependencies, 'database'>): MiddlewareHa
     const identity = await authenticate(database, header);
     if (!identity) throw invalidApiKey(key);
     c.set('identity', identity);
-    const { projectId, organization } = identity;
-    c.set(
-      'log',
-      c.get('log').child(projectId === '' ? { organization: organization.id } : { project: projectId }),
-    );
     if (route !== null) requireScope(identity, c.req.method, route);
     return next();
   };

@@ -4,19 +4,19 @@
 import type { MiddlewareHandler } from 'hono';
 import { newId } from '../ids.ts';
 import type { Log } from '../log.ts';
-import { type AppEnv, routeOf } from './context.ts';
+import { type AppEnv, logFields, routeOf } from './context.ts';
 import type { Metrics } from './metrics.ts';
 
 const CLIENT_ID = /^[\x21-\x7e]{1,128}$/;
 const QUIET = new Set(['/healthz', '/readyz', '/metrics']);
 
-/** Must be the first middleware: everything after it may use `requestId` and `log`. */
+/** Must be the first middleware: everything after it may use `requestId` and logOf(). */
 export function conversation(log: Log, metrics: Metrics): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const started = performance.now();
     const requestId = newId('req_');
     c.set('requestId', requestId);
-    c.set('log', log.child({ request_id: requestId }));
+    c.set('log', log);
     await next();
 
     const milliseconds = performance.now() - started;
@@ -35,13 +35,14 @@ export function conversation(log: Log, metrics: Metrics): MiddlewareHandler<AppE
     }
     metrics.observe(c.req.method, route, c.res.status, milliseconds / 1000);
     const line = {
+      ...logFields(c),
       method: c.req.method,
       route,
       status: c.res.status,
       ms: Math.round(milliseconds),
       key: identity?.keyId,
     };
-    if (QUIET.has(route)) c.get('log').debug(line, 'request');
-    else c.get('log').info(line, 'request');
+    if (QUIET.has(route)) log.debug(line, 'request');
+    else log.info(line, 'request');
   };
 }

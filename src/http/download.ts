@@ -4,7 +4,7 @@
  */
 import { Readable } from 'node:stream';
 import { rangeNotSatisfiable } from '../errors.ts';
-import type { AppContext } from './context.ts';
+import { type AppContext, logOf } from './context.ts';
 import { countReadBytes } from './read-buffers.ts';
 
 export interface Downloadable {
@@ -52,7 +52,7 @@ export async function download(
         yield chunk;
       }
     } catch (error) {
-      c.var.log.error({ err: error }, 'download broke off');
+      logOf(c).error({ err: error }, 'download broke off');
       c.env?.outgoing?.destroy();
     }
   };

@@ -6,7 +6,7 @@ import type { ErrorHandler } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { ApiError, invalidJson, overloaded, serverError, unsupportedMediaType } from '../errors.ts';
-import type { AppContext, AppEnv } from './context.ts';
+import { type AppContext, type AppEnv, logOf } from './context.ts';
 
 /** Nginx's number for a caller that hung up; nobody reads it but the log. */
 const CLIENT_GONE = 499;
@@ -34,10 +34,10 @@ export function toPublicError(error: unknown, c: AppContext): ApiError {
   }
   const requestId = c.get('requestId');
   if (isDatabaseGone(error)) {
-    c.get('log').error({ err: error }, 'database not reachable');
+    logOf(c).error({ err: error }, 'database not reachable');
     return overloaded('The database cannot be reached at the moment. Please try again.', 1);
   }
-  c.get('log').error({ err: error }, 'request failed');
+  logOf(c).error({ err: error }, 'request failed');
   return serverError(requestId);
 }
 

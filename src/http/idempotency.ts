@@ -8,7 +8,7 @@ import type { Dependencies } from '../domain/dependencies.ts';
 import { once, type Repeatable } from '../domain/idempotency/repeatable.ts';
 import { badRequest } from '../errors.ts';
 import { type IdPrefix, newId } from '../ids.ts';
-import { type AppContext, type AppEnv, routeOf } from './context.ts';
+import { type AppContext, type AppEnv, logOf, routeOf } from './context.ts';
 import { ruleOf } from './scopes.ts';
 
 const KEY = /^[\x21-\x7e]{1,255}$/;
@@ -31,7 +31,7 @@ export function idempotency(deps: Dependencies): MiddlewareHandler<AppEnv> {
       await next();
       return { status: c.res.status, body: await c.res.clone().text() };
     };
-    const stored = await once({ ...deps, log: c.get('log') }, request, work, c.req.raw.signal);
+    const stored = await once({ ...deps, log: logOf(c) }, request, work, c.req.raw.signal);
     if (!stored) return;
     return c.body(stored.body, stored.status as 200, {
       'content-type': 'application/json',

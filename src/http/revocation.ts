@@ -4,7 +4,7 @@
  */
 import type { Dependencies } from '../domain/dependencies.ts';
 import { authenticate } from '../domain/keys/lookup.ts';
-import type { AppContext } from './context.ts';
+import { type AppContext, logOf } from './context.ts';
 
 const LOOK_MS = 1_000;
 
@@ -16,7 +16,7 @@ export function whileKeyLives<T>(
   end: () => void,
 ): AsyncIterator<T, void> {
   const header = c.req.header('authorization')?.trim();
-  const log = c.get('log');
+  const log = logOf(c);
   const look = async () => {
     if (await authenticate(database, header)) return;
     log.info('stream ended with its key');

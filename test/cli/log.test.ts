@@ -23,8 +23,9 @@ describe('the log', () => {
       log.info({ authorization: 'Bearer secret2' }, `called with ${KEY}`);
       log.error(new Error(`bad key ${KEY} for postgres://lathe:secret3@127.0.0.1/lathe`));
       log.info({ deep: { text: `Authorization: Bearer secret4` }, workerToken: 'secret5' });
+      log.child({ a: { b: { c: { Password: 'secret6' } } } }).info({ cookie: ['secret7', { d: 'secret8' }] });
     });
-    expect(out.trim().split('\n')).toHaveLength(4);
+    expect(out.trim().split('\n')).toHaveLength(5);
     for (const line of out.trim().split('\n')) JSON.parse(line);
     expect(out).not.toContain('ZZZZ');
     expect(out).not.toMatch(/secret\d/);

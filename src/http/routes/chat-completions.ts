@@ -4,7 +4,7 @@ import { startCompletion } from '../../domain/chat/complete.ts';
 import { storeCompletion } from '../../domain/chat/stored.ts';
 import type { Dependencies } from '../../domain/dependencies.ts';
 import { completionChunks, wholeCompletion } from '../chat-objects.ts';
-import type { App } from '../context.ts';
+import { type App, logOf } from '../context.ts';
 import { toPublicError } from '../error-handler.ts';
 import { whileKeyLives } from '../revocation.ts';
 import { type ChatCompletion, chunkSchema, completionSchema } from '../schemas/chat-answer.ts';
@@ -56,7 +56,7 @@ export function chatCompletionRoutes(app: App, deps: Dependencies): void {
       if (!body.store) return;
       await storeCompletion(deps, projectId, toStored(body, c.var.requestId, completion));
     };
-    const starting = startCompletion({ ...deps, log: c.var.log }, projectId, request, signal);
+    const starting = startCompletion({ ...deps, log: logOf(c) }, projectId, request, signal);
     if (!body.stream) {
       const completion = await wholeCompletion(await starting, answer);
       await store(completion);

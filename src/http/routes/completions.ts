@@ -9,7 +9,7 @@ import {
   type TextOptions,
   textChunks,
 } from '../completion-objects.ts';
-import type { App } from '../context.ts';
+import { type App, logOf } from '../context.ts';
 import { toPublicError } from '../error-handler.ts';
 import { whileKeyLives } from '../revocation.ts';
 import {
@@ -61,7 +61,7 @@ export function completionRoutes(app: App, deps: Dependencies): void {
       logprobs: body.logprobs ?? null,
     };
     const start = (prompt: Prompt) =>
-      startCompletion({ ...deps, log: c.var.log }, projectId, toGeneration(body, prompt), signal);
+      startCompletion({ ...deps, log: logOf(c) }, projectId, toGeneration(body, prompt), signal);
     const prompts = promptsOf(body.prompt);
     if (!body.stream) {
       const answers = await inOrder(prompts, async (prompt) =>

@@ -2,7 +2,7 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { checkReadiness } from '../../domain/chat/readiness.ts';
 import type { Dependencies } from '../../domain/dependencies.ts';
-import type { App } from '../context.ts';
+import { type App, logOf } from '../context.ts';
 import type { Metrics } from '../metrics.ts';
 import { errors, ok } from '../schemas/error.ts';
 
@@ -54,7 +54,7 @@ export function healthRoutes(app: App, deps: Dependencies, metrics: Metrics): vo
   app.openapi(health, (c) => c.json({ status: 'ok' as const }, 200));
 
   app.openapi(ready, async (c) => {
-    const readiness = await checkReadiness({ ...deps, log: c.var.log });
+    const readiness = await checkReadiness({ ...deps, log: logOf(c) });
     return readiness.status === 'ready' ? c.json(readiness, 200) : c.json(readiness, 503);
   });
 
