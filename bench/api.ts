@@ -1,25 +1,37 @@
 /**
- * Authenticated, database-backed reads: closed loop of `connections` clients on one job, requests/s and latency.
+ * Authenticated, database-backed reads: closed loop of `connections` clients, each on a job of its own (of
+ * `jobs`), requests/s and latency.
  * The floor is the same loop on `/healthz`, which only proves that HTTP works, in alternating rounds of the same run.
  * Client and server share the machine.
  */
 import { Agent, request } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import OpenAI, { toFile } from 'openai';
 import { machine, median, options, quantile, round, rssMib } from './options.ts';
 import { withService } from './service.ts';
 
+const ENDED = new Set(['succeeded', 'failed', 'cancelled']);
+
 export async function run(args: string[]): Promise<Record<string, unknown>> {
-  const o = options(args, { connections: 32, seconds: 3, rounds: 3 });
+  const o = options(args, { connections: 32, jobs: 32, seconds: 3, rounds: 3 });
   return withService(async ({ url, key, apiPid }) => {
-    const jobId = await finishedJob(url, key);
+    const ids = await finishedJobs(url, key, o.jobs);
+    const jobs = ids.map((id) => `/v1/fine_tuning/jobs/${id}`);
     const agent = new Agent({ keepAlive: true, maxSockets: o.connections });
-    const loop = (path: string) => closedLoop(agent, url + path, key, o.connections, o.seconds);
-    await loop(`/v1/fine_tuning/jobs/${jobId}`);
+    const loop = (paths: string[]) =>
+      closedLoop(
+        agent,
+        paths.map((path) => url + path),
+        key,
+        o.connections,
+        o.seconds,
+      );
+    await loop(jobs);
     const reads: Measured[] = [];
     const floors: Measured[] = [];
     for (let i = 0; i < o.rounds; i++) {
-      reads.push(await loop(`/v1/fine_tuning/jobs/${jobId}`));
-      floors.push(await loop('/healthz'));
+      reads.push(await loop(jobs));
+      floors.push(await loop(['/healthz']));
     }
     agent.destroy();
     const requestsPerSecond = median(reads.map((r) => r.requestsPerSecond));
@@ -38,8 +50,8 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
   });
 }
 
-/** A job that has ended (cancelled), so that nothing trains beside the measurement. */
-async function finishedJob(url: string, key: string): Promise<string> {
+/** Jobs that have ended (cancelled), so that nothing trains beside the measurement. */
+async function finishedJobs(url: string, key: string, count: number): Promise<string[]> {
   const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: key });
   const rows = Array.from({ length: 10 }, (_, i) =>
     JSON.stringify({
@@ -53,13 +65,14 @@ async function finishedJob(url: string, key: string): Promise<string> {
     file: await toFile(Buffer.from(rows.join('\n')), 'train.jsonl'),
     purpose: 'fine-tune',
   });
-  const job = await client.fineTuning.jobs.create({ model: 'lathe-tiny', training_file: file.id });
-  await client.fineTuning.jobs.cancel(job.id).catch(() => {}); // a job this small may already have ended
-  for (;;) {
-    const { status } = await client.fineTuning.jobs.retrieve(job.id);
-    if (['succeeded', 'failed', 'cancelled'].includes(status)) return job.id;
-    await new Promise((resolve) => setTimeout(resolve, 200));
+  const ids: string[] = [];
+  while (ids.length < count) {
+    const { id } = await client.fineTuning.jobs.create({ model: 'lathe-tiny', training_file: file.id });
+    await client.fineTuning.jobs.cancel(id).catch(() => {}); // a job this small may already have ended
+    while (!ENDED.has((await client.fineTuning.jobs.retrieve(id)).status)) await sleep(200);
+    ids.push(id);
   }
+  return ids;
 }
 
 interface Measured {
@@ -71,7 +84,7 @@ interface Measured {
 
 async function closedLoop(
   agent: Agent,
-  url: string,
+  urls: string[],
   key: string,
   connections: number,
   seconds: number,
@@ -80,7 +93,8 @@ async function closedLoop(
   let errors = 0;
   const start = performance.now();
   const end = start + seconds * 1000;
-  const client = async () => {
+  const client = async (_: unknown, index: number) => {
+    const url = urls[index % urls.length]!;
     while (performance.now() < end) {
       const sent = performance.now();
       if ((await status(agent, url, key)) !== 200) errors++;

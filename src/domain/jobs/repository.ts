@@ -4,6 +4,7 @@
  */
 import { and, count, desc, eq, isNotNull, isNull, notInArray, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
+import { gatheredReads } from '../../db/gathered-reads.ts';
 import { projects } from '../../db/schema.ts';
 import { jobCheckpoints, jobEvents, jobs } from '../../db/schema-jobs.ts';
 import { insertEvents, message } from '../../queue/sql.ts';
@@ -46,24 +47,42 @@ export async function insertJob(tx: Queryable, job: NewJob): Promise<JobRow> {
   return rows[0]!;
 }
 
-/** Asked more often than everything else together: clients poll. Built once, and planned once per connection. */
-function prepareFindJob(db: Queryable) {
+const keyOf = (projectId: string, id: string) => JSON.stringify([projectId, id]);
+
+/** Built once, and planned once per connection. */
+function prepareFindJobs(db: Queryable) {
+  const named = sql`(select * from unnest(${sql.placeholder('projectIds')}::text[], ${sql.placeholder('ids')}::text[]))`;
   return db
     .select()
     .from(jobs)
-    .where(and(eq(jobs.projectId, sql.placeholder('projectId')), eq(jobs.id, sql.placeholder('id'))))
-    .prepare('lathe_find_job');
+    .where(sql`(${jobs.projectId}, ${jobs.id}) in ${named}`)
+    .prepare('lathe_find_jobs');
 }
-const prepared = new WeakMap<Queryable, ReturnType<typeof prepareFindJob>>();
 
+/** Asked more often than everything else together: clients poll. */
+function jobReads(db: Queryable) {
+  const statement = prepareFindJobs(db);
+  return gatheredReads<{ projectId: string; id: string }, JobRow>(
+    ({ projectId, id }) => keyOf(projectId, id),
+    async (keys) => {
+      const rows = await statement.execute({
+        projectIds: keys.map(({ projectId }) => projectId),
+        ids: keys.map(({ id }) => id),
+      });
+      return new Map(rows.map((row) => [keyOf(row.projectId, row.id), row]));
+    },
+  );
+}
+const reads = new WeakMap<Queryable, ReturnType<typeof jobReads>>();
+
+/** The job as it is now, or null. The row may be shared with other readers: it is not to be changed. */
 export async function findJob(db: Queryable, projectId: string, id: string): Promise<JobRow | null> {
-  let statement = prepared.get(db);
-  if (!statement) {
-    statement = prepareFindJob(db);
-    prepared.set(db, statement);
+  let read = reads.get(db);
+  if (!read) {
+    read = jobReads(db);
+    reads.set(db, read);
   }
-  const rows = await statement.execute({ projectId, id });
-  return rows[0] ?? null;
+  return read({ projectId, id });
 }
 
 export interface JobQuery {
