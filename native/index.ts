@@ -151,6 +151,52 @@ export interface Native {
   /** The result is an opaque u8 tensor for gemmPacked. */
   packWeight(w: Handle): Handle;
   gemmPacked(c: Handle, a: Handle, packed: Handle, alpha: number, beta: number): void;
+  loraLinearForward(
+    y0: Handle,
+    y1: Handle | null,
+    y2: Handle | null,
+    h: Handle,
+    x: Handle,
+    dropped: Handle | null,
+    w0: Handle,
+    w1: Handle | null,
+    w2: Handle | null,
+    bias0: Handle | null,
+    bias1: Handle | null,
+    bias2: Handle | null,
+    a: Handle,
+    b0: Handle | null,
+    b1: Handle | null,
+    b2: Handle | null,
+    scale0: number,
+    scale1: number,
+    scale2: number,
+  ): void;
+  loraLinearBackward(
+    dx: Handle | null,
+    ddropped: Handle | null,
+    da: Handle,
+    db0: Handle | null,
+    db1: Handle | null,
+    db2: Handle | null,
+    dy0: Handle,
+    dy1: Handle | null,
+    dy2: Handle | null,
+    x: Handle,
+    dropped: Handle | null,
+    h: Handle,
+    w0: Handle,
+    w1: Handle | null,
+    w2: Handle | null,
+    a: Handle,
+    b0: Handle | null,
+    b1: Handle | null,
+    b2: Handle | null,
+    scale0: number,
+    scale1: number,
+    scale2: number,
+    beta: number,
+  ): void;
 
   // rows
   embeddingForward(out: Handle, weight: Handle, ids: Handle): void;

@@ -95,6 +95,10 @@ void export_ops(Napi::Env, Napi::Object e) {
   bind(e, "gemm", &Ops::gemm, "c a b transA transB alpha beta");
   export_function(e, "packWeight", 1, 1, pack_weight);
   bind(e, "gemmPacked", &Ops::gemmPacked, "c a packed alpha beta");
+  bind(e, "loraLinearForward", &Ops::loraLinearForward,
+       "y0 y1 y2 h x dropped w0 w1 w2 bias0 bias1 bias2 a b0 b1 b2 scale0 scale1 scale2");
+  bind(e, "loraLinearBackward", &Ops::loraLinearBackward,
+       "dx ddropped da db0 db1 db2 dy0 dy1 dy2 x dropped h w0 w1 w2 a b0 b1 b2 scale0 scale1 scale2 beta");
   bind(e, "embeddingForward", &Ops::embeddingForward, "out weight ids");
   bind(e, "embeddingBackward", &Ops::embeddingBackward, "dw dout ids");
   bind(e, "gatherRows", &Ops::gatherRows, "out x rows");

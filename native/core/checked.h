@@ -6,6 +6,7 @@ namespace lathe {
 
 void add_checked_elementwise(Ops& table);
 void add_checked_linear(Ops& table);
+void add_checked_lora(Ops& table);
 void add_checked_model(Ops& table);
 void add_checked_attention(Ops& table);
 void add_checked_serving(Ops& table);

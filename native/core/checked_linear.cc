@@ -100,6 +100,7 @@ const Ops& checked_ops() {
     Ops t = {};
     add_checked_elementwise(t);
     add_checked_linear(t);
+    add_checked_lora(t);
     add_checked_model(t);
     add_checked_attention(t);
     add_checked_serving(t);

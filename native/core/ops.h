@@ -68,6 +68,22 @@ struct Ops {
   /// C = alpha·A·Wᵀ + beta·C; C [M,N], A [M,K]; bit for bit what gemm(c, a, w, false, true) gives.
   void (*gemmPacked)(Out c, In a, In packed, float alpha, float beta);
 
+  /// Linear layers on the same rows with a low-rank branch each (Hu et al., arXiv:2106.09685): h = xa·Aᵀ with
+  /// xa = dropped ?? x; y_i = x·w_iᵀ (+ bias_i) + scale_i·h_i·b_iᵀ. The A of all layers lie stacked: a [R,K] with
+  /// R = Σ r_i in the order of the layers, h f32 [T,R], h_i its columns of layer i; b_i [N_i,r_i] or null (r_i = 0: no
+  /// branch), at least one of them given. x, dropped [T,K], w_i [N_i,K], y_i [T,N_i], bias_i [N_i]. Layers 1 and 2 may be
+  /// absent.
+  void (*loraLinearForward)(Out y0, OptionalOut y1, OptionalOut y2, Out h, In x, OptionalIn dropped, In w0, OptionalIn w1,
+                            OptionalIn w2, OptionalIn bias0, OptionalIn bias1, OptionalIn bias2, In a, OptionalIn b0,
+                            OptionalIn b1, OptionalIn b2, float scale0, float scale1, float scale2);
+  /// With dh_i = scale_i·dy_i·b_i: db_i += scale_i·dy_iᵀ·h_i, da += dhᵀ·xa; without `dropped`
+  /// dx = beta·dx + Σ dy_i·w_i + dh·A, with it dx = beta·dx + Σ dy_i·w_i and ddropped = dh·A (its mask is the
+  /// caller's). da f32 [R,K], db_i f32 [N_i,r_i]; dx, ddropped [T,K] or null: not wanted. beta is 0 (dx not read) or 1.
+  void (*loraLinearBackward)(OptionalOut dx, OptionalOut ddropped, Out da, OptionalOut db0, OptionalOut db1,
+                             OptionalOut db2, In dy0, OptionalIn dy1, OptionalIn dy2, In x, OptionalIn dropped, In h,
+                             In w0, OptionalIn w1, OptionalIn w2, In a, OptionalIn b0, OptionalIn b1, OptionalIn b2,
+                             float scale0, float scale1, float scale2, float beta);
+
   // ---- rows ----
 
   /// out[t] = weight[ids[t]]; out [T,C], weight [V,C], ids i32 [T] in [0,V).

@@ -17,6 +17,7 @@ void add_swiglu(Ops& table);
 void add_cross_entropy(Ops& table);
 void add_adamw(Ops& table);
 void add_linear_group(Ops& table);
+void add_lora(Ops& table);
 void add_sample_tokens(Ops& table);
 
 }  // namespace lathe::LATHE_ISA

@@ -19,6 +19,7 @@ Ops make_table() {
   add_cross_entropy(t);
   add_adamw(t);
   add_linear_group(t);
+  add_lora(t);
   add_sample_tokens(t);
   return t;
 }

@@ -10,6 +10,7 @@ const Ops& table() {
     add_gemm(t);
     add_cross_entropy(t);
     add_linear_group(t);
+    add_lora(t);
     return t;
   }();
   return ops;

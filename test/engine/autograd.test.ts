@@ -40,13 +40,13 @@ describe('Tape', () => {
     scope(() => {
       const tape = new Tape();
       // y = x·Wᵀ + x·Wᵀ + h, h = x·Wᵀ used twice more below: dW must be four times that of one use
-      const h = linear(tape, x, w, null, null);
-      const y = add(tape, add(tape, h, h), add(tape, linear(tape, x, w, null, null), h));
+      const h = linear(tape, x, w, null);
+      const y = add(tape, add(tape, h, h), add(tape, linear(tape, x, w, null), h));
       tape.give(y, ones([3, 4]));
       tape.backward();
       const single = new Tape();
       const once = parameter([4, 4], 2);
-      const z = linear(single, x, once, null, null);
+      const z = linear(single, x, once, null);
       single.give(z, ones([3, 4]));
       single.backward();
       const expected = once.grad!.toFloat32();
@@ -60,7 +60,7 @@ describe('Tape', () => {
       scope(() => {
         const tape = new Tape();
         // the linear comes first, so in backward a's gradient already is the tensor that add() shares with b
-        const h = linear(tape, a, w, null, null);
+        const h = linear(tape, a, w, null);
         const y = add(tape, add(tape, a, b), h);
         tape.give(y, ones([2, 4]));
         const db = tape.backward(b);
@@ -71,7 +71,7 @@ describe('Tape', () => {
     expect(gradients()).toEqual(Array(8).fill(1));
     const da = scope(() => {
       const tape = new Tape();
-      const h = linear(tape, a, w, null, null);
+      const h = linear(tape, a, w, null);
       tape.give(add(tape, add(tape, a, b), h), ones([2, 4]));
       return tape.backward(a)!;
     });
@@ -87,9 +87,9 @@ describe('Tape', () => {
     const learned = parameter([4, 4], 3);
     scope(() => {
       const tape = new Tape();
-      const h = linear(tape, x, frozen, null, null);
+      const h = linear(tape, x, frozen, null);
       expect(h.requiresGrad).toBe(false);
-      const y = linear(tape, h, learned, null, null);
+      const y = linear(tape, h, learned, null);
       tape.give(y, ones([3, 4]));
       tape.backward();
       expect(frozen.grad).toBeNull();
@@ -104,7 +104,7 @@ describe('Tape', () => {
     for (const failing of [false, true]) {
       scope(() => {
         const tape = new Tape();
-        const h = swiglu(tape, linear(tape, x, w, null, null), linear(tape, x, w, null, null));
+        const h = swiglu(tape, linear(tape, x, w, null), linear(tape, x, w, null));
         if (failing) {
           tape.record([h], [], () => {
             throw new Error('inside backward');
@@ -125,9 +125,9 @@ describe('recomputed', () => {
     const x = parameter([64, 32], 1);
     const [w1, w2] = [parameter([96, 32], 2), parameter([32, 96], 3)];
     const block = (tape: Tape | null, input: Tensor) => {
-      const gate = linear(tape, input, w1, null, null);
-      const hidden = swiglu(tape, gate, linear(tape, input, w1, null, null));
-      return add(tape, input, linear(tape, hidden, w2, null, null));
+      const gate = linear(tape, input, w1, null);
+      const hidden = swiglu(tape, gate, linear(tape, input, w1, null));
+      return add(tape, input, linear(tape, hidden, w2, null));
     };
     const run = (recompute: boolean) =>
       scope(() => {

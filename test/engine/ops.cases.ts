@@ -3,6 +3,7 @@
 import { ATTENTION_CASES } from './ops.attention.cases.ts';
 import { ELEMENTWISE_CASES } from './ops.elementwise.cases.ts';
 import { LINEAR_CASES } from './ops.linear.cases.ts';
+import { LORA_CASES } from './ops.lora.cases.ts';
 import { NORM_CASES } from './ops.norm.cases.ts';
 import { SERVING_CASES } from './ops.serving.cases.ts';
 import type { OpCase } from './ops.table.ts';
@@ -10,6 +11,7 @@ import type { OpCase } from './ops.table.ts';
 export const OP_CASES: OpCase[] = [
   ...ELEMENTWISE_CASES,
   ...LINEAR_CASES,
+  ...LORA_CASES,
   ...NORM_CASES,
   ...ATTENTION_CASES,
   ...SERVING_CASES,

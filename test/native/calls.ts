@@ -1,6 +1,7 @@
 // One valid call of every op: the argument, determinism and instruction-set tests all start from these. Sizes are
 // awkward on purpose (no multiple of a vector or a panel) and large enough to be split over threads where marked.
 import type { Handle, Native } from '../../native/index.ts';
+import { loraCalls } from './calls.lora.ts';
 import { servingCalls } from './calls.serving.ts';
 import { native, seededNumbers, seededTensor, tensor } from './tensors.ts';
 
@@ -290,6 +291,7 @@ export function validCalls(dt: 'f32' | 'bf16'): Call[] {
     ...linearCalls(dt),
     ...rowCalls(dt),
     ...attentionCalls(dt),
+    ...loraCalls(dt),
     ...servingCalls(dt),
   ];
 }

@@ -178,6 +178,10 @@ export function tracks(tape: Tape | null, ...inputs: (Tensor | null | undefined)
 
 /** The f32 buffer into which ops add the gradient of parameter `p`; created with zeros on first use. */
 export function parameterGradient(p: Tensor): Tensor {
+  if (p.grad === null && p.rowsOf !== null) {
+    const { whole, start } = p.rowsOf;
+    p.grad = scope(() => keep(parameterGradient(whole).rows(start, start + p.dim(0))));
+  }
   p.grad ??= keep(Tensor.zeros(p.device, p.shape, 'f32'));
   return p.grad;
 }

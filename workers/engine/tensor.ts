@@ -30,6 +30,8 @@ export class Tensor {
   requiresGrad = false;
   /** f32 sum of gradients of a trainable parameter; null until the first backward. */
   grad: Tensor | null = null;
+  /** Set on a parameter that is rows of another tensor from `start` on: its gradient is the same rows of the other's. */
+  rowsOf: { whole: Tensor; start: number } | null = null;
   /** The scope that will dispose this tensor, if one owns it. Managed by scope(), keep() and the tape. */
   owner: Set<Tensor> | null = null;
   #handle: Handle | null;

@@ -15,10 +15,8 @@ import type { ModelConfig } from './config.ts';
 import type { Block, DecoderWeights, Linear } from './weights.ts';
 
 export interface Strategy {
-  /** y = linear(x) with whatever adapters apply. x [T, in] → [T, out]. */
-  linear(tape: Tape | null, x: Tensor, layer: Linear): Tensor;
-  /** The same for linears that read one x, at once; only where nothing is recorded. Absent: one by one. */
-  linears?(x: Tensor, layers: readonly Linear[]): Tensor[];
+  /** y_i = linear_i(x) with whatever adapters apply, for one to three linears that read one x. x [T, in] → [T, out_i]. */
+  linears(tape: Tape | null, x: Tensor, layers: readonly Linear[]): Tensor[];
   /** Causal attention of layer `layer`; q [T, Hq·D], k and v [T, Hkv·D] → [T, Hq·D]. */
   attend(tape: Tape | null, q: Tensor, k: Tensor, v: Tensor, layer: number, shape: AttentionShape): Tensor;
 }
@@ -75,36 +73,15 @@ function blockForward(
   const shape = { headDim, scale: headDim ** -0.5, window: config.layerWindows[block.index] ?? 0 };
 
   const normed = rmsNorm(tape, x, block.inputNorm, eps);
-  const [q0, k0, v0] = strategy.linears?.(normed, [block.q, block.k, block.v]) ?? [];
-  const q = normRotary(
-    tape,
-    q0 ?? strategy.linear(tape, normed, block.q),
-    block.qNorm,
-    rotary,
-    positions,
-    headDim,
-    eps,
-  );
-  const k = normRotary(
-    tape,
-    k0 ?? strategy.linear(tape, normed, block.k),
-    block.kNorm,
-    rotary,
-    positions,
-    headDim,
-    eps,
-  );
-  const v = v0 ?? strategy.linear(tape, normed, block.v);
-  const attended = strategy.attend(tape, q, k, v, block.index, shape);
+  const [q0, k0, v] = strategy.linears(tape, normed, [block.q, block.k, block.v]);
+  const q = normRotary(tape, q0!, block.qNorm, rotary, positions, headDim, eps);
+  const k = normRotary(tape, k0!, block.kNorm, rotary, positions, headDim, eps);
+  const attended = strategy.attend(tape, q, k, v!, block.index, shape);
   const [stream, read] = rows === null ? [x, attended] : [x, attended].map((t) => gatherRows(tape, t, rows));
-  const delta = strategy.linear(tape, read!, block.o);
-  const { y, z } = addRmsNorm(tape, stream!, delta, block.postNorm, eps);
+  const [delta] = strategy.linears(tape, read!, [block.o]);
+  const { y, z } = addRmsNorm(tape, stream!, delta!, block.postNorm, eps);
 
-  const [gate, up] = strategy.linears?.(y, [block.gate, block.up]) ?? [];
-  const hidden = swiglu(
-    tape,
-    gate ?? strategy.linear(tape, y, block.gate),
-    up ?? strategy.linear(tape, y, block.up),
-  );
-  return add(tape, z, strategy.linear(tape, hidden, block.down));
+  const [gate, up] = strategy.linears(tape, y, [block.gate, block.up]);
+  const [out] = strategy.linears(tape, swiglu(tape, gate!, up!), [block.down]);
+  return add(tape, z, out!);
 }

@@ -37,10 +37,8 @@ export interface GroupedStep {
 /** Runs the new tokens and extends the cache; the residual stream of all rows, [T, C]. */
 export function groupedHidden({ model, cache, pool, rotary }: GroupedStep, inputs: GroupedInputs): Tensor {
   const layout: PagedLayout = { ...inputs, blockSize: cache.blockSize };
-  const linears = (x: Tensor, layers: readonly Linear[]) => linearGroup(x, layers, pool, inputs.adapterSlots);
   const strategy: Strategy = {
-    linear: (_tape, x, layer) => linears(x, [layer])[0]!,
-    linears,
+    linears: (_tape, x, layers) => linearGroup(x, layers, pool, inputs.adapterSlots),
     attend: (_tape, q, k, v, layer, shape) =>
       pagedAttention(q, k, v, cache.keys[layer]!, cache.values[layer]!, layout, shape),
   };

@@ -4,7 +4,7 @@
  */
 import type { Tape } from '../autograd.ts';
 import { packedAttention } from '../ops/attention.ts';
-import { type LowRankBranch, linear } from '../ops/linear.ts';
+import { linear, loraLinears } from '../ops/linear.ts';
 import { rmsNorm } from '../ops/norm.ts';
 import { dropoutStream } from '../rng.ts';
 import { scope, Tensor } from '../tensor.ts';
@@ -55,10 +55,7 @@ export function packedForward(
   const { device } = model;
   const bounds = Tensor.fromInt32(device, cuSeqlens);
   const strategy: Strategy = {
-    linear: (tape, x, layer) => {
-      if (layer.weight === null) throw new Error('a model opened for serving has no packed-batch forward');
-      return linear(tape, x, layer.weight, layer.bias, branchOf(model, layer, options.dropout ?? null));
-    },
+    linears: (tape, x, layers) => trainedLinears(model, tape, x, layers, options.dropout ?? null),
     attend: (tape, q, k, v, _layer, shape) => packedAttention(tape, q, k, v, bounds, shape),
   };
   const input = {
@@ -72,13 +69,32 @@ export function packedForward(
   return rmsNorm(options.tape, hidden, model.weights.finalNorm, model.config.rmsNormEps);
 }
 
-function branchOf(model: Model, layer: Linear, key: DropoutKey | null): LowRankBranch | null {
-  const branch = model.adapter?.branch(layer.index) ?? null;
-  if (branch === null) return null;
-  const p = model.adapter?.config.lora_dropout ?? 0;
-  if (key === null || p === 0) return branch;
-  const stream = dropoutStream(key.step, key.microBatch, layer.index);
-  return { ...branch, dropout: { p, seed: key.seed, stream } };
+function trainedLinears(
+  model: Model,
+  tape: Tape | null,
+  x: Tensor,
+  layers: readonly Linear[],
+  key: DropoutKey | null,
+): Tensor[] {
+  const a = model.adapter?.stackedA(layers) ?? null;
+  if (a === null) return layers.map((layer) => linear(tape, x, plainWeight(layer), layer.bias));
+  const p = key === null ? 0 : (model.adapter?.config.lora_dropout ?? 0);
+  // PEFT draws a mask for every linear, so with dropout they do not share one h.
+  if (p > 0 && layers.length > 1)
+    return layers.flatMap((layer) => trainedLinears(model, tape, x, [layer], key));
+  const branches = model.adapter!.group(layers);
+  const adapted = layers.map((layer, i) => ({
+    weight: plainWeight(layer),
+    bias: layer.bias,
+    branch: branches[i] ?? null,
+  }));
+  const stream = key === null ? 0 : dropoutStream(key.step, key.microBatch, layers[0]!.index);
+  return loraLinears(tape, x, adapted, a, p > 0 ? { p, seed: key!.seed, stream } : null);
+}
+
+function plainWeight({ weight }: Linear): Tensor {
+  if (weight === null) throw new Error('a model opened for serving has no packed-batch forward');
+  return weight;
 }
 
 /** Logits of the given rows, row-major [rows.length, V] in f32. */

@@ -102,7 +102,7 @@ export function runPaged(
   const { config } = model;
   const layout: PagedLayout = { ...inputs, blockSize: cache.blockSize };
   const strategy: Strategy = {
-    linear: (_tape, x, layer) => linearWithAdapters(x, layer, adapters),
+    linears: (_tape, x, layers) => layers.map((layer) => linearWithAdapters(x, layer, adapters)),
     attend: (_tape, q, k, v, layer, shape) =>
       pagedAttention(q, k, v, cache.keys[layer]!, cache.values[layer]!, layout, shape),
   };
@@ -125,7 +125,7 @@ export function runPaged(
 function linearWithAdapters(x: Tensor, layer: Linear, ranges: readonly AdapterRange[]): Tensor {
   const y =
     layer.packed === null
-      ? linear(null, x, layer.weight!, layer.bias, null)
+      ? linear(null, x, layer.weight!, layer.bias)
       : linearPacked(x, layer.packed, layer.outFeatures, layer.bias);
   for (const { adapter, start, end } of ranges) {
     const branch = adapter?.branch(layer.index) ?? null;

@@ -137,3 +137,8 @@ export function arrangeWeights(config: ModelConfig, parameters: ReadonlyMap<stri
 export function blockLinears(weights: DecoderWeights): Linear[] {
   return weights.blocks.flatMap((block) => LINEAR_ROLES.map((role) => block[role]));
 }
+
+/** The linears of every block in groups that read one x: q, k, v; o; gate, up; down. */
+export function linearGroups(weights: DecoderWeights): Linear[][] {
+  return weights.blocks.flatMap(({ q, k, v, o, gate, up, down }) => [[q, k, v], [o], [gate, up], [down]]);
+}

@@ -59,8 +59,10 @@ export class AdamW {
     if (first === undefined) throw new Error('an optimizer needs a parameter');
     this.#state = keep(Tensor.empty(first.device, [STATE_BYTES], 'u8'));
     this.#writeState();
-    this.#others = [...parameters.values()].filter(({ grad }) => grad !== null);
-    this.#gradients = shareGradients([...parameters.values()].filter(({ grad }) => grad === null));
+    const hasGradient = ({ grad, rowsOf }: Tensor) =>
+      grad !== null || (rowsOf !== null && rowsOf.whole.grad !== null);
+    this.#others = [...parameters.values()].filter(hasGradient);
+    this.#gradients = shareGradients([...parameters.values()].filter((parameter) => !hasGradient(parameter)));
     for (const [name, parameter] of parameters) {
       const { device, shape } = parameter;
       this.#slots.set(name, {
@@ -198,16 +200,18 @@ export class AdamW {
 function shareGradients(parameters: readonly Tensor[]): Tensor | null {
   const [first] = parameters;
   if (first === undefined) return null;
+  // Rows of one tensor have their gradients where that tensor has its own.
+  const wholes = [...new Set(parameters.map((parameter) => parameter.rowsOf?.whole ?? parameter))];
   let total = 0;
-  const starts = parameters.map(({ size }) => {
+  const starts = wholes.map(({ size }) => {
     const start = total;
     total += Math.ceil(size / GRADIENT_ALIGN) * GRADIENT_ALIGN;
     return start;
   });
   const shared = keep(Tensor.zeros(first.device, [total]));
-  parameters.forEach((parameter, i) => {
+  wholes.forEach((whole, i) => {
     const start = starts[i]!;
-    parameter.grad = scope(() => keep(shared.rows(start, start + parameter.size).reshape(parameter.shape)));
+    whole.grad = scope(() => keep(shared.rows(start, start + whole.size).reshape(whole.shape)));
   });
   return shared;
 }

@@ -1,22 +1,16 @@
 /**
  * LoRA (arXiv:2106.09685) and rsLoRA: W' = W + s·B·A on chosen linears, A [R, in] and B [out, R] in f32.
- * Verbs: create or load, attach to a model (the forward is in ops/linear.ts), merge, save in PEFT's format.
+ * Verbs: create or load, attach to a model (the forward is in ops/linear.ts), merge, save in PEFT's format. The A of
+ * linears that read one x lie one below the other in one tensor, so that one product reads x for all of them.
  */
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Device } from '../device.ts';
 import { writeJson } from '../io/atomic-write.ts';
-import {
-  openSafetensors,
-  SafetensorsError,
-  type SafetensorsFile,
-  writeSafetensors,
-} from '../io/safetensors.ts';
+import { openSafetensors, SafetensorsError, writeSafetensors } from '../io/safetensors.ts';
 import type { Model } from '../models/model.ts';
-import type { Linear } from '../models/weights.ts';
+import { type Linear, linearGroups } from '../models/weights.ts';
 import type { LowRankBranch } from '../ops/linear.ts';
-import { streamOf } from '../rng.ts';
-import { keep, scope, Tensor } from '../tensor.ts';
+import { scope, type Tensor } from '../tensor.ts';
 import {
   checkLoraConfig,
   type LoraConfig,
@@ -24,6 +18,7 @@ import {
   readLoraConfig,
   writeLoraConfig,
 } from './lora-config.ts';
+import { initialiseA, initialiseB, keyOf, loadFactor, stack } from './lora-factors.ts';
 import { matchTargets, patternValue, shortNames } from './targets.ts';
 
 export { LORA_DEFAULTS, type LoraConfig, LoraConfigError } from './lora-config.ts';
@@ -41,13 +36,19 @@ export class LoraAdapter {
   readonly config: LoraConfig;
   readonly #layers: AdaptedLinear[];
   readonly #branches: (LowRankBranch | undefined)[] = [];
+  /** Stacked A by the index of a group's first linear, where the group has more than one branch. */
+  readonly #stacks = new Map<number, Tensor>();
   readonly #parameters = new Map<string, Tensor>();
 
-  private constructor(config: LoraConfig, layers: AdaptedLinear[]) {
+  private constructor(config: LoraConfig, layers: AdaptedLinear[], groups: readonly Linear[][]) {
     this.config = config;
     this.#layers = layers;
+    for (const { layer, branch } of layers) this.#branches[layer.index] = branch;
+    for (const group of groups) {
+      const branches = this.group(group).filter((branch) => branch !== null);
+      if (branches.length > 1) this.#stacks.set(group[0]!.index, stack(branches));
+    }
     for (const { layer, branch } of layers) {
-      this.#branches[layer.index] = branch;
       this.#parameters.set(keyOf(layer, 'A'), branch.a);
       this.#parameters.set(keyOf(layer, 'B'), branch.b);
       branch.a.requiresGrad = true;
@@ -116,19 +117,30 @@ export class LoraAdapter {
         const r = patternValue(config.rank_pattern, layer.name, config.r);
         const alpha = patternValue(config.alpha_pattern, layer.name, config.lora_alpha);
         const scale = loraScale(r, alpha, config.use_rslora);
-        layers.push({ layer, r, branch: { ...factors(layer, r), scale, dropout: null } });
+        layers.push({ layer, r, branch: { ...factors(layer, r), scale } });
         yield;
       }
       complete = true;
     } finally {
       if (!complete) for (const { branch } of layers) disposeBranch(branch);
     }
-    return new LoraAdapter(config, layers);
+    return new LoraAdapter(config, layers, linearGroups(model.weights));
   }
 
   /** The low-rank branch of the linear with this index, without dropout; null when it is not adapted. */
   branch(linearIndex: number): LowRankBranch | null {
     return this.#branches[linearIndex] ?? null;
+  }
+
+  /** The branches of linears that read one x, null where one is not adapted. */
+  group(layers: readonly Linear[]): (LowRankBranch | null)[] {
+    return layers.map(({ index }) => this.branch(index));
+  }
+
+  /** The A of a whole group of linears one below the other, in their order; null when none is adapted. */
+  stackedA(layers: readonly Linear[]): Tensor | null {
+    const stacked = layers.length > 1 ? this.#stacks.get(layers[0]!.index) : undefined;
+    return stacked ?? this.group(layers).find((branch) => branch !== null)?.a ?? null;
   }
 
   /** A and B of every adapted linear under PEFT's keys. */
@@ -170,6 +182,7 @@ export class LoraAdapter {
 
   dispose(): void {
     for (const { branch } of this.#layers) disposeBranch(branch);
+    for (const stacked of this.#stacks.values()) stacked.dispose();
   }
 }
 
@@ -179,10 +192,6 @@ function toEnd<T>(pieces: Generator<void, T>): T {
     const piece = pieces.next();
     if (piece.done) return piece.value;
   }
-}
-
-function keyOf(layer: Linear, which: 'A' | 'B'): string {
-  return `base_model.model.${layer.name}.lora_${which}.weight`;
 }
 
 function disposeBranch(branch: LowRankBranch): void {
@@ -197,39 +206,4 @@ function mergedWeight(model: Model, { index }: Linear, { a, b, scale }: LowRankB
   const merged = weight.cast('f32');
   model.device.native.gemm(merged.handle, b.handle, a.handle, false, false, scale, 1);
   return merged;
-}
-
-type Init = boolean | 'gaussian';
-
-function initialiseA(device: Device, layer: Linear, r: number, init: Init, seed: number): Tensor {
-  const a = keep(Tensor.empty(device, [r, layer.inFeatures]));
-  const stream = streamOf(keyOf(layer, 'A'));
-  const bound = 1 / Math.sqrt(layer.inFeatures);
-  if (init === 'gaussian') device.native.randomNormal(a.handle, 0, 1 / r, seed, stream);
-  else device.native.randomUniform(a.handle, -bound, bound, seed, stream);
-  return a;
-}
-
-function initialiseB(device: Device, layer: Linear, r: number, init: Init, seed: number): Tensor {
-  const shape = [layer.outFeatures, r];
-  if (init !== false) return keep(Tensor.zeros(device, shape));
-  const b = keep(Tensor.empty(device, shape));
-  const bound = 1 / Math.sqrt(r);
-  device.native.randomUniform(b.handle, -bound, bound, seed, streamOf(keyOf(layer, 'B')));
-  return b;
-}
-
-/** A factor as own f32 memory, checked for shape and finite values. */
-function loadFactor(device: Device, file: SafetensorsFile, key: string, shape: readonly number[]): Tensor {
-  const stored = file.tensors.get(key);
-  if (stored === undefined) throw new SafetensorsError(file.path, `lacks ${key}`);
-  if (stored.shape.join() !== shape.join()) {
-    throw new SafetensorsError(file.path, `${key} has shape [${stored.shape}], the model needs [${shape}]`);
-  }
-  return scope(() => {
-    const factor = file.load(device, key, 'f32');
-    if (device.native.hasNonFinite(factor.handle))
-      throw new SafetensorsError(file.path, `${key} is not finite`);
-    return keep(stored.dtype === 'F32' ? factor.clone() : factor);
-  });
 }
