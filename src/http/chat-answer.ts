@@ -2,7 +2,9 @@
  * Gathers a generation's events into what each choice said: text, tool calls, tokens, why it ended. Knows events and
  * nothing of OpenAI's objects.
  */
+import { type Completion, generationError } from '../domain/chat/complete.ts';
 import { newId } from '../ids.ts';
+import { WorkerRefused } from '../inference/client.ts';
 import type { GenerateEvent, WirePromptToken, WireToken } from '../inference/protocol.ts';
 
 export interface GatheredCall {
@@ -46,4 +48,21 @@ export class GatheredAnswer {
       if (this.#keepTokens) choice.tokens.push(...event.tokens);
     }
   }
+}
+
+/** Reads a generation to its end. Throws ApiError when the worker fails on the way. */
+export async function gather(
+  completion: Completion,
+  { n, keepTokens }: { n: number; keepTokens: boolean },
+): Promise<GatheredAnswer> {
+  const answer = new GatheredAnswer(n, keepTokens);
+  try {
+    for await (const event of completion.events) {
+      if (event.type === 'error') throw new WorkerRefused(event.error);
+      answer.add(event);
+    }
+  } catch (error) {
+    throw generationError(error) ?? error;
+  }
+  return answer;
 }

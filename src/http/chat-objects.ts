@@ -6,7 +6,13 @@ import { type Completion, generationError } from '../domain/chat/complete.ts';
 import type { ApiError } from '../errors.ts';
 import { WorkerRefused } from '../inference/client.ts';
 import type { GenerateEvent, WireToken } from '../inference/protocol.ts';
-import { type DoneEvent, GatheredAnswer, type GatheredCall, type GatheredChoice } from './chat-answer.ts';
+import {
+  type DoneEvent,
+  GatheredAnswer,
+  type GatheredCall,
+  type GatheredChoice,
+  gather,
+} from './chat-answer.ts';
 import type { ChatCompletion, ChatCompletionChunk, Choice } from './schemas/chat-answer.ts';
 import { toUnix } from './schemas/time.ts';
 
@@ -48,15 +54,7 @@ export async function wholeCompletion(
   completion: Completion,
   options: AnswerOptions,
 ): Promise<ChatCompletion> {
-  const answer = new GatheredAnswer(options.n, options.logprobs);
-  try {
-    for await (const event of completion.events) {
-      if (event.type === 'error') throw new WorkerRefused(event.error);
-      answer.add(event);
-    }
-  } catch (error) {
-    throw generationError(error) ?? error;
-  }
+  const answer = await gather(completion, { n: options.n, keepTokens: options.logprobs });
   return presentCompletion(completion, answer, options);
 }
 

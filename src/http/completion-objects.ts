@@ -6,7 +6,7 @@ import { type Completion, generationError } from '../domain/chat/complete.ts';
 import type { ApiError } from '../errors.ts';
 import { WorkerRefused } from '../inference/client.ts';
 import type { WirePromptToken, WireToken } from '../inference/protocol.ts';
-import { type DoneEvent, GatheredAnswer, type GatheredChoice } from './chat-answer.ts';
+import { type DoneEvent, type GatheredAnswer, type GatheredChoice, gather } from './chat-answer.ts';
 import { presentUsage } from './chat-objects.ts';
 import type { Prompt, TextChoice, TextCompletion, TextLogprobs } from './schemas/completion.ts';
 import { toUnix } from './schemas/time.ts';
@@ -33,15 +33,7 @@ export async function gatherText(
   completion: Completion,
   options: TextOptions,
 ): Promise<TextAnswer> {
-  const answer = new GatheredAnswer(options.bestOf, true);
-  try {
-    for await (const event of completion.events) {
-      if (event.type === 'error') throw new WorkerRefused(event.error);
-      answer.add(event);
-    }
-  } catch (error) {
-    throw generationError(error) ?? error;
-  }
+  const answer = await gather(completion, { n: options.bestOf, keepTokens: true });
   return { prompt, completion, answer };
 }
 

@@ -1,32 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { ModelConfigError, readModelConfig } from '../../workers/engine/models/config.ts';
+import { QWEN25_7B } from './published-configs.ts';
 import { tinyJson } from './tiny.ts';
-
-const QWEN25_7B = {
-  architectures: ['Qwen2ForCausalLM'],
-  attention_dropout: 0.0,
-  bos_token_id: 151643,
-  eos_token_id: 151645,
-  hidden_act: 'silu',
-  hidden_size: 3584,
-  initializer_range: 0.02,
-  intermediate_size: 18944,
-  max_position_embeddings: 32768,
-  max_window_layers: 28,
-  model_type: 'qwen2',
-  num_attention_heads: 28,
-  num_hidden_layers: 28,
-  num_key_value_heads: 4,
-  rms_norm_eps: 1e-6,
-  rope_theta: 1000000.0,
-  sliding_window: 131072,
-  tie_word_embeddings: false,
-  torch_dtype: 'bfloat16',
-  transformers_version: '4.43.1',
-  use_cache: true,
-  use_sliding_window: false,
-  vocab_size: 152064,
-};
 
 describe('readModelConfig', () => {
   it('reads a file of transformers 4', () => {

@@ -1,24 +1,17 @@
 // Decode steps through recorded work must give what the plain forward gives. The recorder here repeats the recorded
 // function itself: it runs on the same tensors every time, as a graph does, so stale inputs or results would show.
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import type { Recorder } from '../../workers/engine/graphs.ts';
 import { DecodeGraphs } from '../../workers/engine/models/decode-graphs.ts';
 import { KvCache } from '../../workers/engine/models/kv-cache.ts';
 import type { PagedBatch } from '../../workers/engine/models/paged.ts';
 import { LORA_DEFAULTS, LoraAdapter } from '../../workers/engine/peft/lora.ts';
+import { disposeAfterEach } from '../helpers/owned.ts';
 import { tinyModel, VOCABULARY } from './tiny.ts';
 
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
-afterEach(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
-
-function own<T extends { dispose(): void }>(thing: T): T {
-  open.push(thing);
-  return thing;
-}
+const own = disposeAfterEach();
 
 function countingRecorder() {
   const seen = { recorded: 0, replayed: 0, disposed: 0 };

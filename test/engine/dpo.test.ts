@@ -1,7 +1,7 @@
 // DPO against TRL's own trainer on a small random model: twenty optimizer steps, LoRA, with the base model and with the
 // frozen starting adapter as the reference. Tolerances are the contract's 1e-4; measured figures are far below.
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import {
   accumulatePreferenceGradients,
@@ -17,29 +17,24 @@ import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import { type DpoRun, packPairs, readDpoReference, readDpoTensors } from '../golden/dpo.ts';
 import { caseFolder } from '../golden/read.ts';
 import { expectClose, reportFigures } from '../helpers/expect-close.ts';
+import { disposeAfterEach } from '../helpers/owned.ts';
 import { relativeError } from './tiny.ts';
 
 const TOLERANCE = 1e-4;
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
+const own = disposeAfterEach();
 const golden = readDpoReference();
 const tensors = readDpoTensors();
 const batches = golden.micro_batches.map(packPairs);
 
 reportFigures();
-afterEach(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
 
 function openCase(): Model {
-  const model = openModel(caseFolder('qwen3-tied'), device, { dtype: 'f32' });
-  open.push(model);
-  return model;
+  return own(openModel(caseFolder('qwen3-tied'), device, { dtype: 'f32' }));
 }
 
 function attach(model: Model): LoraAdapter {
-  const adapter = LoraAdapter.load(join(caseFolder('qwen3-tied'), 'adapter_init'), model);
-  open.push(adapter);
+  const adapter = own(LoraAdapter.load(join(caseFolder('qwen3-tied'), 'adapter_init'), model));
   model.attach(adapter);
   return adapter;
 }
@@ -74,12 +69,13 @@ describe.each<DpoRun>(['base', 'adapter'])('twenty steps with the %s as referenc
     if (run === 'adapter') reference.push(...batches.map((batch) => sequenceLogProbs(model, batch)));
 
     const { optimizer: o, beta, runs } = golden;
-    const optimizer = new AdamW(model.trainableParameters(), {
-      betas: [o.beta1, o.beta2],
-      eps: o.epsilon,
-      weightDecay: o.weight_decay,
-    });
-    open.push(optimizer);
+    const optimizer = own(
+      new AdamW(model.trainableParameters(), {
+        betas: [o.beta1, o.beta2],
+        eps: o.epsilon,
+        weightDecay: o.weight_decay,
+      }),
+    );
     const totalSteps = runs[run].length;
     const schedule = {
       type: 'linear' as const,

@@ -1,7 +1,6 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import { openSafetensors, writeSafetensors } from '../../workers/engine/io/safetensors.ts';
 import { accumulateGradients } from '../../workers/engine/losses/supervised.ts';
@@ -14,23 +13,14 @@ import {
 } from '../../workers/engine/peft/lora.ts';
 import { matchTargets } from '../../workers/engine/peft/targets.ts';
 import { scope, Tensor } from '../../workers/engine/tensor.ts';
+import { disposeAfterEach, ownFolder } from '../helpers/owned.ts';
 import { labelledCount, packSequences, randomIds, relativeError, tinyModel } from './tiny.ts';
 
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
-afterEach(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
-
-function own<T extends { dispose(): void }>(thing: T): T {
-  open.push(thing);
-  return thing;
-}
+const own = disposeAfterEach();
 
 function folder(): string {
-  const path = mkdtempSync(join(tmpdir(), 'lathe-lora-'));
-  open.push({ dispose: () => rmSync(path, { recursive: true }) });
-  return path;
+  return ownFolder(own, 'lathe-lora-');
 }
 
 const config = (extra: Partial<LoraConfig> = {}): LoraConfig => ({

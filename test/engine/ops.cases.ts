@@ -17,33 +17,6 @@ export const OP_CASES: OpCase[] = [
   ...SERVING_CASES,
 ];
 
-/** Native functions that are no tensor ops: memory and process state, proven in test/native. */
-export const NOT_OPS = [
-  'info',
-  'configure',
-  'trim',
-  'tensorCreate',
-  'tensorView',
-  'tensorFree',
-  'tensorInfo',
-  'tensorWrite',
-  'tensorRead',
-  'mapFile',
-  'cudaInfo',
-  'cudaConfigure',
-  'synchronize',
-  'readLater',
-  'deferredReady',
-  'deferredTake',
-  'captureBegin',
-  'captureEnd',
-  'graphLaunch',
-  'graphFree',
-  // Lists of the ops above: test/native/list-ops.test.ts.
-  'sumSquaresInto',
-  'adamwList',
-];
-
 /** Ops whose result is a number or a random draw: ops.random.test.ts and sample-tokens.test.ts. */
 export const PROVEN_APART = [
   'sumSquares',

@@ -6,8 +6,9 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { loadNative, type NativeDevice } from '../../native/index.ts';
 import { expectClose, reportFigures } from '../helpers/expect-close.ts';
 import { RUN_SEED } from '../helpers/tolerance.ts';
+import { NOT_OPS } from '../native/not-ops.ts';
 import { cudaDevice } from './devices.ts';
-import { NOT_OPS, OP_CASES, PROVEN_APART } from './ops.cases.ts';
+import { OP_CASES, PROVEN_APART } from './ops.cases.ts';
 import { limits, type Prepared, prepare, run } from './ops.runner.ts';
 import { Bench } from './ops.table.ts';
 

@@ -1,15 +1,13 @@
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { parameterGradient } from '../../workers/engine/autograd.ts';
 import { openDevice } from '../../workers/engine/device.ts';
 import { AdamW, type AdamWOptions } from '../../workers/engine/optim/adamw.ts';
 import { uniformAt } from '../../workers/engine/rng.ts';
 import { type FloatDType, keep, Tensor } from '../../workers/engine/tensor.ts';
+import { disposeAfterEach } from '../helpers/owned.ts';
 
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
-afterEach(() => {
-  for (const thing of open.splice(0)) thing.dispose();
-});
+const own = disposeAfterEach();
 
 const random = (n: number, seed: number) =>
   Float32Array.from({ length: n }, (_, i) => uniformAt(seed, 1, i) - 0.5);
@@ -17,7 +15,7 @@ const random = (n: number, seed: number) =>
 function parameter(values: Float32Array, shape: number[], dtype: FloatDType = 'f32'): Tensor {
   const tensor = keep(Tensor.fromFloat32(device, values, shape, dtype));
   tensor.requiresGrad = true;
-  open.push(tensor);
+  own(tensor);
   return tensor;
 }
 
@@ -26,9 +24,7 @@ function setGradient(p: Tensor, values: Float32Array): void {
 }
 
 function optimizer(parameters: Map<string, Tensor>, options?: AdamWOptions): AdamW {
-  const adamw = new AdamW(parameters, options);
-  open.push(adamw);
-  return adamw;
+  return own(new AdamW(parameters, options));
 }
 
 /** The update rule written out in doubles: one element, all steps. */

@@ -1,7 +1,5 @@
-import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import { KvCache } from '../../workers/engine/models/kv-cache.ts';
 import type { Model } from '../../workers/engine/models/model.ts';
@@ -9,19 +7,12 @@ import { openModel } from '../../workers/engine/models/open-model.ts';
 import type { PagedBatch } from '../../workers/engine/models/paged.ts';
 import { LORA_DEFAULTS, LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import { generateNaive } from '../helpers/generate-naive.ts';
+import { disposeAfterEach, ownFolder } from '../helpers/owned.ts';
 import { argmax } from '../helpers/sample-naive.ts';
 import { packSequences, randomIds, relativeError, tinyModel, VOCABULARY } from './tiny.ts';
 
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
-afterEach(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
-
-function own<T extends { dispose(): void }>(thing: T): T {
-  open.push(thing);
-  return thing;
-}
+const own = disposeAfterEach();
 
 const BLOCK_SIZE = 4;
 const BLOCKS_EACH = 12;
@@ -111,8 +102,7 @@ function adapterFor(model: Model, seed: number, r = 4): LoraAdapter {
 }
 
 async function serving(model: Model): Promise<Model> {
-  const dir = mkdtempSync(join(tmpdir(), 'lathe-paged-'));
-  open.push({ dispose: () => rmSync(dir, { recursive: true }) });
+  const dir = ownFolder(own, 'lathe-paged-');
   await model.save(dir);
   return own(openModel(dir, device, { dtype: model.dtype, forServing: true }));
 }

@@ -1,7 +1,7 @@
 // The same models with bf16 weights. The yardstick is the f32 reference, and the error that transformers' own bf16
 // makes against it: ours may be no further off.
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import { accumulateGradients, evaluate } from '../../workers/engine/losses/supervised.ts';
 import type { Model } from '../../workers/engine/models/model.ts';
@@ -19,20 +19,16 @@ import {
 } from '../golden/read.ts';
 import { trainRecordedSteps } from '../golden/steps.ts';
 import { expectClose, reportFigures } from '../helpers/expect-close.ts';
+import { disposeAfterEach } from '../helpers/owned.ts';
 import { TOLERANCE } from '../helpers/tolerance.ts';
 
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
+const own = disposeAfterEach();
 
 reportFigures();
-afterEach(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
 
 function openCase(name: CaseName, trainable = false): Model {
-  const model = openModel(caseFolder(name), device, { dtype: 'bf16', trainable });
-  open.push(model);
-  return model;
+  return own(openModel(caseFolder(name), device, { dtype: 'bf16', trainable }));
 }
 
 for (const name of CASES) {
@@ -59,8 +55,7 @@ for (const name of CASES) {
 
     it('gives LoRA gradients within 2e-2 of f32, and no further than PEFT’s own', () => {
       const model = openCase(name);
-      const adapter = LoraAdapter.load(join(caseFolder(name), 'adapter_init'), model);
-      open.push(adapter);
+      const adapter = own(LoraAdapter.load(join(caseFolder(name), 'adapter_init'), model));
       model.attach(adapter);
       const labelledTotal = reference.base.labelled;
       accumulateGradients(model, batch, { labelledTotal, seed: 0, step: 0, microBatch: 0 });
@@ -80,8 +75,7 @@ for (const name of CASES) {
 
     it('follows the losses of f32 for twenty LoRA steps', () => {
       const model = openCase(name);
-      const adapter = LoraAdapter.load(join(caseFolder(name), 'adapter_init'), model);
-      open.push(adapter);
+      const adapter = own(LoraAdapter.load(join(caseFolder(name), 'adapter_init'), model));
       model.attach(adapter);
       expectLosses(
         'LoRA',

@@ -1,7 +1,7 @@
 // Twenty optimizer steps against torch.optim.AdamW under PEFT and transformers: two micro-batches a step with the loss
 // normalised over the step's labelled tokens, linear schedule with warmup, clip at norm 1, decoupled weight decay.
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import { openModel } from '../../workers/engine/models/open-model.ts';
 import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
@@ -17,15 +17,13 @@ import {
 } from '../golden/read.ts';
 import { trainRecordedSteps } from '../golden/steps.ts';
 import { expectClose, reportFigures } from '../helpers/expect-close.ts';
+import { disposeAfterEach } from '../helpers/owned.ts';
 import { TOLERANCE } from '../helpers/tolerance.ts';
 
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
+const own = disposeAfterEach();
 
 reportFigures();
-afterEach(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
 
 function expectSameRun(kind: string, ours: StepLog[], theirs: StepLog[]): void {
   const column = (log: StepLog[], key: keyof StepLog) => log.map((entry) => entry[key]);
@@ -52,10 +50,8 @@ for (const name of CASES) {
     const tensors = readTensors(name);
 
     it('of LoRA give the losses and the adapter of PEFT', () => {
-      const model = openModel(caseFolder(name), device, { dtype: 'f32' });
-      open.push(model);
-      const adapter = LoraAdapter.load(join(caseFolder(name), 'adapter_init'), model);
-      open.push(adapter);
+      const model = own(openModel(caseFolder(name), device, { dtype: 'f32' }));
+      const adapter = own(LoraAdapter.load(join(caseFolder(name), 'adapter_init'), model));
       model.attach(adapter);
       const { log } = reference.steps;
       expectSameRun(
@@ -76,8 +72,7 @@ for (const name of CASES) {
     });
 
     it('of full fine-tuning give the losses of transformers', () => {
-      const model = openModel(caseFolder(name), device, { dtype: 'f32', trainable: true });
-      open.push(model);
+      const model = own(openModel(caseFolder(name), device, { dtype: 'f32', trainable: true }));
       const { learning_rate: rate, log } = reference.full_steps;
       expectSameRun(`${name} full`, trainRecordedSteps(model, reference, rate, log.length), log);
     });

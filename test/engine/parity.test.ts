@@ -1,9 +1,8 @@
 // One forward and one backward against transformers and PEFT, f32: logits, loss, every gradient. The golden files are
 // made per sequence; here the sequences are packed, so packing is proven with it.
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import { accumulateGradients, evaluate } from '../../workers/engine/losses/supervised.ts';
 import { readModelConfig } from '../../workers/engine/models/config.ts';
@@ -22,25 +21,20 @@ import {
   readTensors,
 } from '../golden/read.ts';
 import { expectClose, reportFigures } from '../helpers/expect-close.ts';
+import { disposeAfterEach, ownFolder } from '../helpers/owned.ts';
 import { TOLERANCE } from '../helpers/tolerance.ts';
 
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
+const own = disposeAfterEach();
 
 reportFigures();
-afterEach(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
 
 function openCase(name: CaseName, options: { trainable?: boolean } = {}): Model {
-  const model = openModel(caseFolder(name), device, { dtype: 'f32', ...options });
-  open.push(model);
-  return model;
+  return own(openModel(caseFolder(name), device, { dtype: 'f32', ...options }));
 }
 
 function attachAdapter(model: Model, name: CaseName, folder: string): LoraAdapter {
-  const adapter = LoraAdapter.load(join(caseFolder(name), folder), model);
-  open.push(adapter);
+  const adapter = own(LoraAdapter.load(join(caseFolder(name), folder), model));
   model.attach(adapter);
   return adapter;
 }
@@ -172,8 +166,7 @@ describe('LoRA dropout', () => {
 
 /** The folder of a case with some keys of config.json replaced. */
 function variant(name: CaseName, keys: Record<string, unknown>): string {
-  const folder = mkdtempSync(join(tmpdir(), 'lathe-golden-'));
-  open.push({ dispose: () => rmSync(folder, { recursive: true }) });
+  const folder = ownFolder(own, 'lathe-golden-');
   cpSync(caseFolder(name), folder, { recursive: true });
   const json = { ...readJson<object>(folder, 'config.json'), ...keys };
   writeFileSync(join(folder, 'config.json'), JSON.stringify(json));
@@ -190,8 +183,7 @@ describe('sliding window against transformers', () => {
       max_window_layers: 0,
       layer_types: ['sliding_attention', 'sliding_attention'],
     });
-    const model = openModel(folder, device, { dtype: 'f32' });
-    open.push(model);
+    const model = own(openModel(folder, device, { dtype: 'f32' }));
     const logits = model.logits(batch, everyRow(batch, 3));
     const expected = readTensors('qwen3-tied').get('logits.sliding_window')!.values;
     expectClose('sliding window logits f32', 'logits', logits, expected, TOLERANCE.logitsF32);

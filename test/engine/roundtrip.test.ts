@@ -1,10 +1,9 @@
 // Files in and out without Python: adapters that PEFT trained and saved work here, and what we save has exactly the
 // names, shapes, dtypes and config keys of PEFT's and transformers' own files. The other direction, loading ours in
 // Python, is test/golden/verify_roundtrip.py.
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import type { Model } from '../../workers/engine/models/model.ts';
 import { openModel } from '../../workers/engine/models/open-model.ts';
@@ -24,32 +23,24 @@ import {
 } from '../golden/read.ts';
 import { expectClose, reportFigures } from '../helpers/expect-close.ts';
 import { generateNaive } from '../helpers/generate-naive.ts';
+import { disposeAfterEach, ownFolder } from '../helpers/owned.ts';
 import { TOLERANCE } from '../helpers/tolerance.ts';
 
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
+const own = disposeAfterEach();
 
 reportFigures();
-afterEach(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
 
 function temporaryFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'lathe-roundtrip-'));
-  open.push({ dispose: () => rmSync(folder, { recursive: true }) });
-  return folder;
+  return ownFolder(own, 'lathe-roundtrip-');
 }
 
 function openCase(name: CaseName, options: { dtype?: 'f32' | 'bf16'; forServing?: boolean } = {}): Model {
-  const model = openModel(caseFolder(name), device, { dtype: 'f32', ...options });
-  open.push(model);
-  return model;
+  return own(openModel(caseFolder(name), device, { dtype: 'f32', ...options }));
 }
 
 function loadAdapter(model: Model, folder: string): LoraAdapter {
-  const adapter = LoraAdapter.load(folder, model);
-  open.push(adapter);
-  return adapter;
+  return own(LoraAdapter.load(folder, model));
 }
 
 /** name → dtype and shape of every tensor of a file, in the order of the names. */
@@ -76,8 +67,7 @@ function pagedLogits(model: Model, adapter: LoraAdapter, name: CaseName, rows: I
   const [T, S, blockSize] = [batch.ids.length, batch.cuSeqlens.length - 1, 16];
   const lengths = Int32Array.from({ length: S }, (_, n) => batch.cuSeqlens[n + 1]! - batch.cuSeqlens[n]!);
   const maxBlocks = Math.ceil(Math.max(...lengths) / blockSize);
-  const cache = new KvCache(model, { blocks: S * maxBlocks, blockSize });
-  open.push(cache);
+  const cache = own(new KvCache(model, { blocks: S * maxBlocks, blockSize }));
   const blockTables = Int32Array.from({ length: S * maxBlocks }, (_, i) => S * maxBlocks - 1 - i);
   const slots = Array.from(batch.positions, (position, t) => {
     const n = batch.cuSeqlens.findLastIndex((start) => start <= t);
@@ -155,8 +145,7 @@ describe('an adapter saved by us', () => {
   for (const name of CASES) {
     it(`has PEFT's names and shapes when made here: ${name}`, async () => {
       const model = openCase(name);
-      const adapter = LoraAdapter.create(model, LORA, 7);
-      open.push(adapter);
+      const adapter = own(LoraAdapter.create(model, LORA, 7));
       const [first, second] = [temporaryFolder(), temporaryFolder()];
       await adapter.save(first, { baseModelName: name });
       await adapter.save(second, { baseModelName: name });
@@ -249,8 +238,7 @@ describe('a full model saved by us', () => {
       const folder = temporaryFolder();
       const model = openCase(name);
       await model.save(folder);
-      const again = openModel(folder, device, { dtype: 'f32' });
-      open.push(again);
+      const again = own(openModel(folder, device, { dtype: 'f32' }));
       const batch = pack(readReference(name).batch);
       expect(again.logits(batch, everyRow(batch, 1))).toEqual(model.logits(batch, everyRow(batch, 1)));
     });

@@ -1,7 +1,6 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import { accumulateGradients, evaluate, type LossSums } from '../../workers/engine/losses/supervised.ts';
 import type { Model } from '../../workers/engine/models/model.ts';
@@ -12,18 +11,11 @@ import { learningRateAt } from '../../workers/engine/optim/schedule.ts';
 import { LORA_DEFAULTS, LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import type { FloatDType } from '../../workers/engine/tensor.ts';
 import { generateNaive } from '../helpers/generate-naive.ts';
+import { disposeAfterEach, ownFolder } from '../helpers/owned.ts';
 import { labelledCount, packSequences, randomIds, relativeError, tinyModel } from './tiny.ts';
 
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
-afterEach(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
-
-function own<T extends { dispose(): void }>(thing: T): T {
-  open.push(thing);
-  return thing;
-}
+const own = disposeAfterEach();
 
 type Method = 'full' | 'lora';
 const sequences = [randomIds(9, 1), randomIds(24, 2), randomIds(17, 3)];
@@ -239,8 +231,7 @@ describe('training', () => {
 
 describe('a saved model', () => {
   it('gives all its memory back when disposed, however it was opened', async () => {
-    const dir = mkdtempSync(join(tmpdir(), 'lathe-model-'));
-    open.push({ dispose: () => rmSync(dir, { recursive: true }) });
+    const dir = ownFolder(own, 'lathe-model-');
     await prepared('full').save(dir);
     const before = device.memory().inUse;
     for (const options of [{ trainable: true }, { forServing: true }, {}, { dtype: 'bf16' as const }]) {
@@ -257,8 +248,7 @@ describe('a saved model', () => {
   });
 
   it.each<FloatDType>(['f32', 'bf16'])('reopens with the same logits and bytes (%s)', async (dtype) => {
-    const dir = mkdtempSync(join(tmpdir(), 'lathe-model-'));
-    open.push({ dispose: () => rmSync(dir, { recursive: true }) });
+    const dir = ownFolder(own, 'lathe-model-');
     const model = prepared('full', { dtype });
     await model.save(dir);
     const rows = Int32Array.of(0, 40);

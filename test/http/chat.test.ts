@@ -5,6 +5,7 @@ import { chunkSchema } from '../../src/http/schemas/chat-answer.ts';
 import { newId } from '../../src/ids.ts';
 import type { GenerateEvent, WorkerError } from '../../src/inference/protocol.ts';
 import { type Answer, BASE_MODEL, CONTEXT_LENGTH, useApp } from '../helpers/app.ts';
+import { PLAIN_SAMPLING } from '../helpers/plain-sampling.ts';
 import { addTunedModel } from './rows.ts';
 import { answerOf, ScriptedWorker } from './scripted-worker.ts';
 
@@ -78,19 +79,7 @@ describe('a plain completion', () => {
       cache_owner: t.alice.projectId,
       messages: [{ role: 'user', content: 'Hi' }],
       tools: null,
-      sampling: {
-        max_tokens: null,
-        temperature: 1,
-        top_p: 1,
-        n: 1,
-        stop: [],
-        seed: null,
-        logprobs: false,
-        top_logprobs: 0,
-        presence_penalty: 0,
-        frequency_penalty: 0,
-        logit_bias: {},
-      },
+      sampling: PLAIN_SAMPLING,
     });
     worker.script = answerOf(['x'], { n: 2 });
     await chat({

@@ -1,34 +1,9 @@
 // /v1/fine_tuning/validate and /preview over real files and a real tokenizer thread.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
-import { InspectingWorker } from './inspecting-worker.ts';
+import { useInspectedFiles } from './inspected-files.ts';
 
-const holder = useApp();
-let worker: InspectingWorker;
-let chat: string;
-let pairs: string;
-
-const PAIRS = Array.from({ length: 12 }, (_, i) =>
-  JSON.stringify({
-    input: { messages: [{ role: 'user', content: `Question ${i}?` }] },
-    preferred_output: [{ role: 'assistant', content: 'Yes.' }],
-    non_preferred_output: [{ role: 'assistant', content: 'I would not say so.' }],
-  }),
-).join('\n');
-
-beforeAll(async () => {
-  worker = await InspectingWorker.start(holder.database, { kind: 'disk', dir: holder.storageDir });
-  chat = await holder.upload(TEN_ROWS);
-  pairs = await holder.upload(PAIRS);
-});
-afterAll(() => worker?.stop());
-
-const post = (path: string, json: object) => holder.call('POST', `/v1/fine_tuning/${path}`, { json });
-const body = (more: object = {}) => ({ model: BASE_MODEL, training_file: chat, ...more });
-const dpo = (hyperparameters: object = {}) => ({
-  training_file: pairs,
-  method: { type: 'dpo', dpo: { hyperparameters } },
-});
+const { holder, there, startWorker, post, body, dpo } = useInspectedFiles();
 
 describe('POST /v1/fine_tuning/validate', () => {
   it('reports format, counts, warnings and faults with their lines', async () => {
@@ -53,20 +28,20 @@ describe('POST /v1/fine_tuning/validate', () => {
   });
 
   it('names the file that is in the format of another method, in the recorded words', async () => {
-    const { json } = await post('validate', body({ ...dpo(), training_file: chat }));
+    const { json } = await post('validate', body({ ...dpo(), training_file: there.chat }));
     expect(json.training_file.errors).toEqual([
       {
         line: null,
         code: 'invalid_training_file',
         param: 'training_file',
-        message: `Input file ${chat} is in the fine-tune-chat format, but the specified fine-tuning job is not using 'supervised' as the training method (provided method=dpo).`,
+        message: `Input file ${there.chat} is in the fine-tune-chat format, but the specified fine-tuning job is not using 'supervised' as the training method (provided method=dpo).`,
       },
     ]);
   });
 
   it('wants ten examples for training and one for validation', async () => {
     const few = await holder.upload(TEN_ROWS.split('\n').slice(0, 3).join('\n'));
-    const { json } = await post('validate', body({ training_file: few, validation_file: chat }));
+    const { json } = await post('validate', body({ training_file: few, validation_file: there.chat }));
     expect(json.training_file.errors[0].message).toBe(
       'Training file has 3 example(s), but must have at least 10 examples',
     );
@@ -108,7 +83,7 @@ describe('POST /v1/fine_tuning/preview', () => {
       ['preferred_output', 'Yes.<|im_end|>'],
       ['non_preferred_output', 'I would not say so.<|im_end|>'],
     ]);
-    const wrong = await post('preview', body({ training_file: pairs }));
+    const wrong = await post('preview', body({ training_file: there.pairs }));
     expect(wrong.json.data[0]).toMatchObject({ sequences: [], errors: [{ code: 'invalid_training_file' }] });
     expect((await post('preview', body({ line: 11 }))).json.data).toEqual([]);
   });
@@ -124,10 +99,10 @@ describe('POST /v1/fine_tuning/preview', () => {
 
 describe('without a worker', () => {
   it('answers 503 with retry-after', async () => {
-    await worker.stop();
+    await there.worker.stop();
     const { status, json, headers } = await post('validate', body());
     expect([status, json.error.code]).toEqual([503, 'model_unavailable']);
     expect(Number(headers.get('retry-after'))).toBeGreaterThan(0);
-    worker = await InspectingWorker.start(holder.database, { kind: 'disk', dir: holder.storageDir });
+    there.worker = await startWorker();
   });
 });

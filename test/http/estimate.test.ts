@@ -6,34 +6,9 @@ import { jobEvents, jobs } from '../../src/db/schema-jobs.ts';
 import { storedMethod } from '../../src/domain/jobs/methods.ts';
 import { newId } from '../../src/ids.ts';
 import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
-import { InspectingWorker } from './inspecting-worker.ts';
+import { useInspectedFiles } from './inspected-files.ts';
 
-const holder = useApp();
-let worker: InspectingWorker;
-let chat: string;
-let pairs: string;
-
-const PAIRS = Array.from({ length: 12 }, (_, i) =>
-  JSON.stringify({
-    input: { messages: [{ role: 'user', content: `Question ${i}?` }] },
-    preferred_output: [{ role: 'assistant', content: 'Yes.' }],
-    non_preferred_output: [{ role: 'assistant', content: 'I would not say so.' }],
-  }),
-).join('\n');
-
-beforeAll(async () => {
-  worker = await InspectingWorker.start(holder.database, { kind: 'disk', dir: holder.storageDir });
-  chat = await holder.upload(TEN_ROWS);
-  pairs = await holder.upload(PAIRS);
-});
-afterAll(() => worker?.stop());
-
-const post = (path: string, json: object) => holder.call('POST', `/v1/fine_tuning/${path}`, { json });
-const body = (more: object = {}) => ({ model: BASE_MODEL, training_file: chat, ...more });
-const dpo = (hyperparameters: object = {}) => ({
-  training_file: pairs,
-  method: { type: 'dpo', dpo: { hyperparameters } },
-});
+const { holder, there, post, body, dpo } = useInspectedFiles();
 
 /** A trainer that lives; returns a function that removes it. */
 async function trainer(memoryBytes: number | null, device = 'cpu'): Promise<() => Promise<void>> {
@@ -46,7 +21,7 @@ async function trainer(memoryBytes: number | null, device = 'cpu'): Promise<() =
 describe('POST /v1/fine_tuning/estimate', () => {
   it('resolves every number as the job would, and counts tokens and steps', async () => {
     const hyperparameters = { n_epochs: 4, batch_size: 3 };
-    const { status, json } = await post('estimate', body({ hyperparameters, validation_file: pairs }));
+    const { status, json } = await post('estimate', body({ hyperparameters, validation_file: there.pairs }));
     expect(status).toBe(200);
     expect(json).toMatchObject({
       object: 'fine_tuning.estimate',
@@ -120,7 +95,7 @@ describe('POST /v1/fine_tuning/estimate', () => {
     const id = newId('ftjob-');
     const { projectId } = holder.alice;
     await holder.database.db.insert(jobs).values({
-      ...{ id, projectId, model: BASE_MODEL, trainingFile: chat, seed: 1, status: 'succeeded' },
+      ...{ id, projectId, model: BASE_MODEL, trainingFile: there.chat, seed: 1, status: 'succeeded' },
       ...{ method: storedMethod({}), adapter: { peft_type: 'LORA' }, trainer: {}, finishedAt: new Date() },
     });
     const speeds = [5, 100, 300, 200];

@@ -1,5 +1,6 @@
 /** Graders over HTTP: what each kind says about a sample, what it may fail with, and what is refused by name. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { NO_ERRORS } from '../../src/domain/graders/grader.ts';
 import { BASE_MODEL, useApp } from '../helpers/app.ts';
 import { answerOf, ScriptedWorker } from './scripted-worker.ts';
 
@@ -17,22 +18,6 @@ const stringCheck = (operation: string, fields: object = {}) => ({
   reference: '{{item.answer}}',
   ...fields,
 });
-const noErrors = {
-  formula_parse_error: false,
-  sample_parse_error: false,
-  truncated_observation_error: false,
-  unresponsive_reward_error: false,
-  invalid_variable_error: false,
-  other_error: false,
-  python_grader_server_error: false,
-  python_grader_server_error_type: null,
-  python_grader_runtime_error: false,
-  python_grader_runtime_error_details: null,
-  model_grader_server_error: false,
-  model_grader_refusal_error: false,
-  model_grader_parse_error: false,
-  model_grader_server_error_details: null,
-};
 
 describe('string_check', () => {
   it.each([
@@ -51,7 +36,7 @@ describe('string_check', () => {
       metadata: {
         name: 'check',
         type: 'string_check',
-        errors: noErrors,
+        errors: NO_ERRORS,
         execution_time: expect.any(Number),
         scores: {},
         token_usage: null,
@@ -85,7 +70,7 @@ describe('templates', () => {
     };
     const grader = stringCheck('eq', { input, reference: '{{item.reference}}' });
     const { json } = await run(grader, '{"deep":{"n":3}}', item);
-    expect(json).toMatchObject({ reward: 1, metadata: { errors: noErrors } });
+    expect(json).toMatchObject({ reward: 1, metadata: { errors: NO_ERRORS } });
   });
 
   it.each([
@@ -96,7 +81,7 @@ describe('templates', () => {
     ['{{sample.output_json.x}}', '{}', 'invalid_variable_error'],
   ])('%s of sample %s is %s', async (input, sample, fault) => {
     const { status, json } = await run(stringCheck('eq', { input }), sample, { answer: 'x' });
-    expect([status, json.reward, json.metadata.errors]).toEqual([200, 0, { ...noErrors, [fault]: true }]);
+    expect([status, json.reward, json.metadata.errors]).toEqual([200, 0, { ...NO_ERRORS, [fault]: true }]);
   });
 
   it.each(['{{foo.bar}}', '{{sample.text}}', '{{sample.output_audio}}', '{{item.x + 1}}', '{{}}'])(
@@ -305,7 +290,7 @@ describe('score_model and label_model', () => {
       const { status, json } = await run(judge, 'Because.', { q: 'Why?' });
       expect([status, json.reward]).toEqual([200, reward]);
       expect(json.metadata).toMatchObject({
-        errors: noErrors,
+        errors: NO_ERRORS,
         token_usage: 12,
         sampled_model_name: BASE_MODEL,
       });
@@ -329,7 +314,7 @@ describe('score_model and label_model', () => {
       expect([status, json.reward, json.metadata.errors]).toEqual([
         200,
         0,
-        { ...noErrors, model_grader_parse_error: true },
+        { ...NO_ERRORS, model_grader_parse_error: true },
       ]);
       expect(json.metadata.token_usage).toBeGreaterThan(0);
     }

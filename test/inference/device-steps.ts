@@ -1,6 +1,6 @@
 // Steps for runners to be compared on: the shipped model, three random adapters, prompts in chunks beside decoding.
 import path from 'node:path';
-import { afterAll, expect } from 'vitest';
+import { expect } from 'vitest';
 import type { WireSampling } from '../../src/inference/protocol.ts';
 import { openDevice } from '../../workers/engine/device.ts';
 import { SCRATCH_ROWS } from '../../workers/engine/models/decode-buckets.ts';
@@ -11,6 +11,7 @@ import { DeviceRunner, type DeviceRunnerOptions } from '../../workers/inference/
 import type { GrammarState } from '../../workers/inference/grammar/states.ts';
 import { ModelRunner, type RunItem, type Runner } from '../../workers/inference/model-runner.ts';
 import { type NoSample, type Sample, Sampler } from '../../workers/inference/sampling.ts';
+import { disposeAfterAll } from '../helpers/owned.ts';
 import { Random, RUN_SEED } from '../helpers/tolerance.ts';
 import { plainSampling } from './fake-model.ts';
 
@@ -21,14 +22,7 @@ export const SEQUENCES = 12;
 const CHUNK = 5;
 
 export const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
-export const owned = <T extends { dispose(): void }>(thing: T): T => {
-  open.push(thing);
-  return thing;
-};
-afterAll(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
+export const owned = disposeAfterAll();
 
 export const lora = (r: number, targets: LoraConfig['target_modules'], rslora = false): LoraConfig => ({
   r,

@@ -10,6 +10,7 @@ import { GrammarStates } from '../../workers/inference/grammar/states.ts';
 import { KvBlocks } from '../../workers/inference/kv-blocks.ts';
 import { byAdapter, layOut, type RunItem, type Runner } from '../../workers/inference/model-runner.ts';
 import { type NoSample, type Sample, Sampler } from '../../workers/inference/sampling.ts';
+import { PLAIN_SAMPLING } from '../helpers/plain-sampling.ts';
 
 export const VOCAB = 64;
 export const EOS = 63;
@@ -121,19 +122,7 @@ function bytesOf(token: number): Uint8Array {
   return Uint8Array.of(0x30 + token);
 }
 
-export const plainSampling: WireSampling = {
-  max_tokens: 12,
-  temperature: 0,
-  top_p: 1,
-  n: 1,
-  stop: [],
-  seed: null,
-  logprobs: false,
-  top_logprobs: 0,
-  presence_penalty: 0,
-  frequency_penalty: 0,
-  logit_bias: {},
-};
+export const plainSampling: WireSampling = { ...PLAIN_SAMPLING, max_tokens: 12, temperature: 0 };
 
 export interface FakeLoopOptions {
   blocks?: number;

@@ -1,6 +1,6 @@
 /** Every supported family through the scheduler, with adapters that PEFT itself trained and saved (test/golden). */
 import path from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import { KvCache, openModel } from '../../workers/engine/models/index.ts';
 import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
@@ -12,13 +12,11 @@ import { KvBlocks } from '../../workers/inference/kv-blocks.ts';
 import { ModelRunner } from '../../workers/inference/model-runner.ts';
 import { CASES, type CaseName, caseFolder, readReference } from '../golden/read.ts';
 import { generateNaive } from '../helpers/generate-naive.ts';
+import { disposeAfterAll } from '../helpers/owned.ts';
 import { plainSampling } from './fake-model.ts';
 
 const device = openDevice({ kind: 'cpu' });
-const open: { dispose(): void }[] = [];
-afterAll(() => {
-  for (const thing of open.splice(0).reverse()) thing.dispose();
-});
+const own = disposeAfterAll();
 
 /** Tokens read as their numbers, so that a test sees ids. */
 const numbers: Vocabulary = {
@@ -35,7 +33,7 @@ function serve(name: CaseName, forServing: boolean) {
     load: (directory) => LoraAdapter.load(directory, model),
     retryAfterMilliseconds: 1000,
   });
-  open.push(model, cache, adapters);
+  for (const thing of [model, cache, adapters]) own(thing);
   const texts = new Map<number, string>();
   const loop = new EngineLoop({
     blocks: new KvBlocks({ blocks: 24, blockSize: 4, prefixCache: true }),
@@ -90,8 +88,7 @@ describe('families and adapters of PEFT', () => {
         while (loop.step());
         expect(idsOf(ids[0]!)).toEqual(completion);
         expect(idsOf(ids[3]!)).toEqual(completion);
-        const oracle = openModel(caseFolder(name), device, { dtype: 'f32' });
-        open.push(oracle);
+        const oracle = own(openModel(caseFolder(name), device, { dtype: 'f32' }));
         expect(idsOf(ids[1]!)).toEqual(generateNaive(oracle, prompt, { maxTokens: 16 }));
         expect(idsOf(ids[4]!)).toEqual(generateNaive(oracle, reversed, { maxTokens: 16 }));
       }

@@ -3,21 +3,10 @@ import { describe, expect, it } from 'vitest';
 import type { WireSampling } from '../../src/inference/protocol.ts';
 import { uniformAt } from '../../workers/engine/rng.ts';
 import { type Sample, Sampler } from '../../workers/inference/sampling.ts';
+import { PLAIN_SAMPLING } from '../helpers/plain-sampling.ts';
 import { sampleToken } from '../helpers/sample-naive.ts';
 
-const defaults: WireSampling = {
-  max_tokens: null,
-  temperature: 1,
-  top_p: 1,
-  n: 1,
-  stop: [],
-  seed: null,
-  logprobs: true,
-  top_logprobs: 0,
-  presence_penalty: 0,
-  frequency_penalty: 0,
-  logit_bias: {},
-};
+const defaults: WireSampling = { ...PLAIN_SAMPLING, logprobs: true };
 const create = (o: Partial<WireSampling> = {}, seed = 1, choice = 0): Sampler =>
   new Sampler({ ...defaults, ...o }, seed, choice);
 const row = (values: number[]): Float32Array => Float32Array.from(values);

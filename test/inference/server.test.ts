@@ -12,6 +12,7 @@ import { AdapterFilesError } from '../../workers/inference/adapter-files.ts';
 import { Admission } from '../../workers/inference/admission.ts';
 import type { EngineRequest, Generator } from '../../workers/inference/engine.ts';
 import { InferenceServer, type InferenceServerDeps } from '../../workers/inference/server.ts';
+import { PLAIN_SAMPLING } from '../helpers/plain-sampling.ts';
 
 const TOKEN = 'a-token-of-the-worker';
 const servers: InferenceServer[] = [];
@@ -104,20 +105,7 @@ function body(
     cache_owner: 'proj_a',
     messages: [{ role: 'user', content }],
     tools: null,
-    sampling: {
-      max_tokens: 10,
-      temperature: 1,
-      top_p: 1,
-      n: 1,
-      stop: [],
-      seed: null,
-      logprobs: false,
-      top_logprobs: 0,
-      presence_penalty: 0,
-      frequency_penalty: 0,
-      logit_bias: {},
-      ...sampling,
-    },
+    sampling: { ...PLAIN_SAMPLING, max_tokens: 10, ...sampling },
   };
 }
 

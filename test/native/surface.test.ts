@@ -3,34 +3,10 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { validCalls } from './calls.ts';
+import { NOT_OPS } from './not-ops.ts';
 import { native } from './tensors.ts';
 
 const root = join(import.meta.dirname, '..', '..', 'native');
-const runtimeAndMemory = [
-  'info',
-  'configure',
-  'trim',
-  'tensorCreate',
-  'tensorView',
-  'tensorFree',
-  'tensorInfo',
-  'tensorWrite',
-  'tensorRead',
-  'mapFile',
-  'cudaInfo',
-  'cudaConfigure',
-  'synchronize',
-  'readLater',
-  'deferredReady',
-  'deferredTake',
-  'captureBegin',
-  'captureEnd',
-  'graphLaunch',
-  'graphFree',
-  'sumSquaresInto',
-  'adamwList',
-];
-
 /** Name → parameter names of every entry of struct Ops. */
 function opsOfHeader(): Map<string, string[]> {
   const text = readFileSync(join(root, 'core', 'ops.h'), 'utf8');
@@ -61,7 +37,7 @@ describe('native surface', () => {
     const header = opsOfHeader();
     const types = opsOfTypes();
     expect(header.size).toBeGreaterThan(30);
-    expect([...header.keys(), ...runtimeAndMemory].sort()).toEqual([...types.keys()].sort());
+    expect([...header.keys(), ...NOT_OPS].sort()).toEqual([...types.keys()].sort());
     for (const [name, parameters] of header) {
       // packWeight allocates its result instead of taking it.
       const expected = name === 'packWeight' ? ['w'] : parameters;

@@ -4,6 +4,7 @@
  */
 import { and, desc, eq, inArray, notInArray, type SQL, sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../../db/client.ts';
+import { pageOf } from '../../db/page.ts';
 import { organizations, projects } from '../../db/schema.ts';
 import { modelOperations } from '../../db/schema-uploads.ts';
 
@@ -120,7 +121,7 @@ export async function listExports(db: Queryable, projectId: string, query: Opera
     .where(and(...conditions))
     .orderBy(desc(modelOperations.createdAt), desc(modelOperations.id))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 /**

@@ -4,6 +4,7 @@
  */
 import { and, desc, eq, inArray, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
+import { pageOf } from '../../db/page.ts';
 import { batches } from '../../db/schema-batches.ts';
 
 export type BatchRow = typeof batches.$inferSelect;
@@ -66,7 +67,7 @@ export async function listBatches(
     .where(and(...conditions))
     .orderBy(desc(batches.createdAt), desc(batches.id))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 /** Asks for the end of a batch that has not ended; null when there is none such. */

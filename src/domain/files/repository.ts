@@ -3,6 +3,7 @@
  */
 import { and, asc, desc, eq, isNull, not, or, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
+import { pageOf } from '../../db/page.ts';
 import { files } from '../../db/schema.ts';
 import { batches } from '../../db/schema-batches.ts';
 import { jobs } from '../../db/schema-jobs.ts';
@@ -83,7 +84,7 @@ export async function listFiles(db: Queryable, projectId: string, query: FileQue
     .where(and(...conditions))
     .orderBy(direction(files.createdAt), direction(files.id))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 /** Whether the project ever had this file: cursors may outlive what they point at. */

@@ -4,6 +4,7 @@
  */
 import { and, asc, desc, eq, inArray, isNull, ne, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
+import { pageOf } from '../../db/page.ts';
 import { projects } from '../../db/schema.ts';
 import { tunedModels } from '../../db/schema-jobs.ts';
 import { checkpointPermissions } from '../../db/schema-webhooks.ts';
@@ -136,7 +137,7 @@ export async function listPermissions(
     .where(and(...conditions))
     .orderBy(direction(checkpointPermissions.createdAt), direction(checkpointPermissions.id))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 /** False when the model has no such permission. */

@@ -5,6 +5,7 @@
 import { and, count, desc, eq, isNotNull, isNull, notInArray, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
 import { gatheredReads } from '../../db/gathered-reads.ts';
+import { pageOf } from '../../db/page.ts';
 import { projects } from '../../db/schema.ts';
 import { jobCheckpoints, jobEvents, jobs } from '../../db/schema-jobs.ts';
 import { insertEvents, message } from '../../queue/sql.ts';
@@ -108,7 +109,7 @@ export async function listJobs(db: Queryable, projectId: string, query: JobQuery
     .where(and(...conditions))
     .orderBy(desc(jobs.createdAt), desc(jobs.id))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 export interface PartQuery {
@@ -130,7 +131,7 @@ export async function listEvents(db: Queryable, projectId: string, jobId: string
     .where(and(...conditions))
     .orderBy(desc(jobEvents.seq))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 /** One page of the checkpoints a user may use, highest step first. */
@@ -152,7 +153,7 @@ export async function listCheckpoints(db: Queryable, projectId: string, jobId: s
     .where(and(...conditions))
     .orderBy(desc(jobCheckpoints.step), desc(jobCheckpoints.id))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 /** Whether `id` is an event or checkpoint of the job, also one replaced since: cursors may outlive their rows' turn. */

@@ -3,6 +3,7 @@
  */
 import { and, asc, desc, eq, isNull, lt, or, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
+import { pageOf } from '../../db/page.ts';
 import { organizations } from '../../db/schema.ts';
 import { adminApiKeys } from '../../db/schema-tenancy.ts';
 import type { KeyRecord } from './repository.ts';
@@ -22,6 +23,13 @@ const isLive = and(
   isNull(adminApiKeys.revokedAt),
   or(isNull(adminApiKeys.expiresAt), sql`${adminApiKeys.expiresAt} > clock_timestamp()`),
 );
+
+const unrevoked = (organizationId: string, id: string) =>
+  and(
+    eq(adminApiKeys.organizationId, organizationId),
+    eq(adminApiKeys.id, id),
+    isNull(adminApiKeys.revokedAt),
+  );
 
 /** As findLiveKey() in repository.ts, for admin keys. */
 export async function findLiveAdminKey(db: Queryable, id: string): Promise<KeyRecord | null> {
@@ -61,16 +69,7 @@ export async function findAdminKey(
   organizationId: string,
   id: string,
 ): Promise<AdminKeyRow | null> {
-  const rows = await db
-    .select(shown)
-    .from(adminApiKeys)
-    .where(
-      and(
-        eq(adminApiKeys.organizationId, organizationId),
-        eq(adminApiKeys.id, id),
-        isNull(adminApiKeys.revokedAt),
-      ),
-    );
+  const rows = await db.select(shown).from(adminApiKeys).where(unrevoked(organizationId, id));
   return rows[0] ?? null;
 }
 
@@ -96,7 +95,7 @@ export async function listAdminKeys(
     )
     .orderBy(direction(adminApiKeys.createdAt), direction(adminApiKeys.id))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 /** Whether the organization ever had this key: cursors may outlive what they point at. */
@@ -113,13 +112,7 @@ export async function revokeAdminKeyRow(db: Queryable, organizationId: string, i
   const rows = await db
     .update(adminApiKeys)
     .set({ revokedAt: sql`clock_timestamp()` })
-    .where(
-      and(
-        eq(adminApiKeys.organizationId, organizationId),
-        eq(adminApiKeys.id, id),
-        isNull(adminApiKeys.revokedAt),
-      ),
-    )
+    .where(unrevoked(organizationId, id))
     .returning({ id: adminApiKeys.id });
   return rows.length > 0;
 }

@@ -19,6 +19,9 @@ export async function findBaseModel(db: Queryable, id: string): Promise<BaseMode
   return rows[0] ?? null;
 }
 
+const live = (projectId: string, id: string) =>
+  and(eq(tunedModels.projectId, projectId), eq(tunedModels.id, id), isNull(tunedModels.deletedAt));
+
 /** What a list shows of a tuned model. */
 export const listedColumns = {
   id: tunedModels.id,
@@ -51,10 +54,7 @@ export async function findTunedModel(
   projectId: string,
   id: string,
 ): Promise<TunedModelRow | null> {
-  const rows = await db
-    .select()
-    .from(tunedModels)
-    .where(and(eq(tunedModels.projectId, projectId), eq(tunedModels.id, id), isNull(tunedModels.deletedAt)));
+  const rows = await db.select().from(tunedModels).where(live(projectId, id));
   return rows[0] ?? null;
 }
 
@@ -63,7 +63,7 @@ export async function markModelDeleted(db: Queryable, projectId: string, id: str
   const rows = await db
     .update(tunedModels)
     .set({ deletedAt: sql`clock_timestamp()` })
-    .where(and(eq(tunedModels.projectId, projectId), eq(tunedModels.id, id), isNull(tunedModels.deletedAt)))
+    .where(live(projectId, id))
     .returning({ id: tunedModels.id });
   return rows.length > 0;
 }

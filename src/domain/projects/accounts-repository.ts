@@ -3,6 +3,7 @@
  */
 import { and, asc, eq, isNull, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
+import { pageOf } from '../../db/page.ts';
 import { apiKeys } from '../../db/schema.ts';
 import { serviceAccounts as accounts } from '../../db/schema-tenancy.ts';
 import type { Role } from '../keys/scopes.ts';
@@ -40,7 +41,7 @@ export async function listAccounts(db: Queryable, projectId: string, query: Page
     .where(and(alive(projectId), query.after === undefined ? undefined : sql`${here} > ${place}`))
     .orderBy(asc(accounts.createdAt), asc(accounts.id))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 export async function updateAccount(
@@ -119,7 +120,7 @@ export async function listProjectKeys(db: Queryable, projectId: string, query: P
     );
   }
   const rows = await selectKeys(db, conditions, query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 /** Whether the project ever had this key or account: cursors may outlive what they point at. */

@@ -4,6 +4,7 @@
  */
 import { and, asc, count, eq, isNull, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
+import { pageOf } from '../../db/page.ts';
 import { organizations, projects } from '../../db/schema.ts';
 import type { serviceAccounts } from '../../db/schema-tenancy.ts';
 
@@ -54,7 +55,7 @@ export async function listProjects(
     .where(and(...conditions))
     .orderBy(asc(projects.createdAt), asc(projects.id))
     .limit(query.limit + 1);
-  return { items: rows.slice(0, query.limit), hasMore: rows.length > query.limit };
+  return pageOf(rows, query.limit);
 }
 
 export type ProjectChange = Partial<

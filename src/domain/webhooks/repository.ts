@@ -1,6 +1,7 @@
 /** The statements about webhook endpoints. Every one names the project. */
 import { and, desc, eq, isNull, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
+import { pageOf } from '../../db/page.ts';
 import { webhookEndpoints } from '../../db/schema-webhooks.ts';
 
 export type EndpointRow = typeof webhookEndpoints.$inferSelect;
@@ -56,7 +57,7 @@ export async function listEndpoints(
     )
     .orderBy(desc(webhookEndpoints.createdAt), desc(webhookEndpoints.id))
     .limit(limit + 1);
-  return { items: rows.slice(0, limit), hasMore: rows.length > limit };
+  return pageOf(rows, limit);
 }
 
 /** Changes what is given. A changed endpoint is tried again, also one that was switched off after long failure. */

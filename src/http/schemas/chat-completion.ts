@@ -4,7 +4,7 @@
  */
 import { z } from '@hono/zod-openapi';
 import type { ChatRequest } from '../../domain/chat/complete.ts';
-import { INTEGER_BOUND, integer, strictObject } from '../../domain/jobs/parameters.ts';
+import { integer, strictObject } from '../../domain/jobs/parameters.ts';
 import type { WireMessage } from '../../inference/protocol.ts';
 import { messageSchema, type RequestMessage } from './chat-message.ts';
 import {
@@ -17,6 +17,7 @@ import {
   wireTools,
 } from './chat-tools.ts';
 import { metadataSchema } from './metadata.ts';
+import { logitBiasSchema, penaltySchema, seedSchema, stopSchema } from './sampling.ts';
 
 /** Choices of one request; OpenAI's limit is 128. */
 const CHOICES_MAX = 32;
@@ -39,22 +40,14 @@ const honoured = {
   max_tokens: integer(1, Number.MAX_SAFE_INTEGER).nullish().openapi({ deprecated: true }),
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().min(0).max(1).nullish(),
-  frequency_penalty: z.number().min(-2).max(2).nullish(),
-  presence_penalty: z.number().min(-2).max(2).nullish(),
-  logit_bias: z
-    .record(z.string().regex(/^(0|[1-9]\d{0,8})$/, 'expected a token id'), z.number().min(-100).max(100))
-    .refine((bias) => Object.keys(bias).length <= 1024, 'expected at most 1024 entries.')
-    .nullish(),
+  frequency_penalty: penaltySchema,
+  presence_penalty: penaltySchema,
+  logit_bias: logitBiasSchema,
   logprobs: z.boolean().nullish(),
   top_logprobs: integer(0, 20).nullish(),
   n: integer(1, CHOICES_MAX).nullish(),
-  stop: z.union([z.string().min(1).max(256), z.array(z.string().min(1).max(256)).max(4)]).nullish(),
-  seed: z
-    .number()
-    .multipleOf(1)
-    .min(-(2 ** 63), INTEGER_BOUND)
-    .max(2 ** 63, INTEGER_BOUND)
-    .nullish(),
+  stop: stopSchema,
+  seed: seedSchema,
   tools: toolsSchema.nullish(),
   tool_choice: toolChoiceSchema.nullish(),
   parallel_tool_calls: z.boolean().nullish(),

@@ -4,7 +4,8 @@
  */
 import { z } from '@hono/zod-openapi';
 import type { ChatRequest } from '../../domain/chat/complete.ts';
-import { INTEGER_BOUND, integer, strictObject } from '../../domain/jobs/parameters.ts';
+import { integer, strictObject } from '../../domain/jobs/parameters.ts';
+import { logitBiasSchema, penaltySchema, seedSchema, stopSchema } from './sampling.ts';
 
 /** Choices of one prompt, and of one request over all its prompts. */
 const CHOICES_MAX = 32;
@@ -38,22 +39,14 @@ export const createTextCompletionSchema = strictObject({
   prompt: promptSchema.openapi({ type: ['string', 'array'], items: {} }),
   best_of: integer(0, 20).nullish(),
   echo: z.boolean().nullish(),
-  frequency_penalty: z.number().min(-2).max(2).nullish(),
-  presence_penalty: z.number().min(-2).max(2).nullish(),
-  logit_bias: z
-    .record(z.string().regex(/^(0|[1-9]\d{0,8})$/, 'expected a token id'), z.number().min(-100).max(100))
-    .refine((bias) => Object.keys(bias).length <= 1024, 'expected at most 1024 entries.')
-    .nullish(),
+  frequency_penalty: penaltySchema,
+  presence_penalty: penaltySchema,
+  logit_bias: logitBiasSchema,
   logprobs: integer(0, 5).nullish(),
   max_tokens: integer(0, Number.MAX_SAFE_INTEGER).nullish(),
   n: integer(1, CHOICES_MAX).nullish(),
-  seed: z
-    .number()
-    .multipleOf(1)
-    .min(-(2 ** 63), INTEGER_BOUND)
-    .max(2 ** 63, INTEGER_BOUND)
-    .nullish(),
-  stop: z.union([z.string().min(1).max(256), z.array(z.string().min(1).max(256)).max(4)]).nullish(),
+  seed: seedSchema,
+  stop: stopSchema,
   stream: z.boolean().nullish(),
   stream_options: strictObject({
     include_usage: z.boolean().nullish(),
