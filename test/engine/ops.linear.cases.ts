@@ -144,7 +144,7 @@ interface LossSizes {
 const crossEntropy = (name: string, sizes: LossSizes): OpCase => ({
   name: `linearCrossEntropy, ${name}`,
   covers: ['linearCrossEntropy'],
-  why: 'log-sum-exp over V ≤ 320 in f32; the backward multiplies softmax − onehot (bf16 once in the bf16 kernel)',
+  why: 'log-sum-exp over V ≤ 8,291 in f32; the backward multiplies softmax − onehot (bf16 once in the bf16 kernel)',
   make(random) {
     const [N, C, V] = [random.pick(sizes.rows), random.pick(sizes.channels), random.pick(sizes.vocabulary)];
     const targets = Float64Array.from({ length: N }, () => random.integer(0, V - 1));
@@ -223,6 +223,8 @@ const weightedCrossEntropy: OpCase = {
 
 // logits of deviation 1: a loss near 0 would be the difference of two equal numbers
 const SMALL = { rows: [1, 3, 17, 33], channels: [7, 33, 64], vocabulary: [3, 97, 320], probes: 40 };
+// more than the rows of w that the backward takes at a time
+const WIDE = { rows: [5], channels: [18], vocabulary: [8291], probes: 6 };
 const MANY = { rows: [290], channels: [18], vocabulary: [320], probes: 10 };
 
 const TRANSPOSITIONS = [
@@ -239,5 +241,6 @@ export const LINEAR_CASES: OpCase[] = [
   packed,
   crossEntropy('few rows', SMALL),
   crossEntropy('many rows', MANY),
+  crossEntropy('a large vocabulary', WIDE),
   weightedCrossEntropy,
 ];
