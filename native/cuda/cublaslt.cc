@@ -128,7 +128,8 @@ uint32_t alignment_of(const void* p) {
 }
 
 /// Everything that an algorithm depends on.
-using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool, DType, DType, bool, uint32_t, uint32_t, uint32_t>;
+using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, DType, DType, bool, uint32_t, uint32_t,
+                       uint32_t>;
 
 struct Plan {
   Descriptor descriptor = nullptr;
@@ -161,11 +162,11 @@ Plan make_plan(const LtProduct& p) {
   demand(api.descriptor_set(plan.descriptor, kTransA, &x, sizeof x), "transa");
   demand(api.descriptor_set(plan.descriptor, kTransB, &y, sizeof y), "transb");
   const auto rows = [](int64_t r) { return static_cast<uint64_t>(r); };
-  // X: row-major [k, n] (or [n, k] transposed) is column-major [n, k] (or [k, n]) with the row length as leading size.
+  // X: row-major [k, n] (or [n, k] transposed) is column-major [n, k] (or [k, n]) with the pitch as leading size.
   const int64_t x_rows = p.trans_b ? p.k : p.n, x_columns = p.trans_b ? p.n : p.k;
   const int64_t y_rows = p.trans_a ? p.m : p.k, y_columns = p.trans_a ? p.k : p.m;
-  demand(api.layout_create(&plan.b, type_of(p.in), rows(x_rows), rows(x_columns), x_rows), "layout of b");
-  demand(api.layout_create(&plan.a, type_of(p.in), rows(y_rows), rows(y_columns), y_rows), "layout of a");
+  demand(api.layout_create(&plan.b, type_of(p.in), rows(x_rows), rows(x_columns), p.pitch_b), "layout of b");
+  demand(api.layout_create(&plan.a, type_of(p.in), rows(y_rows), rows(y_columns), p.pitch_a), "layout of a");
   demand(api.layout_create(&plan.c, type_of(p.out), rows(p.n), rows(p.m), p.n), "layout of c");
   Preference preference = nullptr;
   demand(api.preference_create(&preference), "cublasLtMatmulPreferenceCreate");
@@ -189,8 +190,8 @@ Plan make_plan(const LtProduct& p) {
 
 const Plan& plan_of(const LtProduct& p) {
   static auto* plans = new std::map<Key, Plan>();
-  const Key key = {p.m, p.n, p.k, p.trans_a, p.trans_b, p.in, p.out, p.beta != 0, alignment_of(p.a), alignment_of(p.b),
-                   alignment_of(p.c)};
+  const Key key = {p.m,  p.n,   p.k,         p.pitch_a,         p.pitch_b,         p.trans_a,         p.trans_b,
+                   p.in, p.out, p.beta != 0, alignment_of(p.a), alignment_of(p.b), alignment_of(p.c)};
   const auto found = plans->find(key);
   if (found != plans->end()) return found->second;
   // Lengths vary from batch to batch: an endless run must not keep a plan for each.

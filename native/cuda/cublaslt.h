@@ -9,7 +9,8 @@ namespace lathe::cuda {
 
 /// One product as cuBLASLt sees it; row-major operands are described as their transposes.
 struct LtProduct {
-  int64_t m, n, k;  // of C [m, n], row-major
+  int64_t m, n, k;           // of C [m, n], row-major
+  int64_t pitch_a, pitch_b;  // elements from row to row of the operands' memory
   bool trans_a, trans_b;
   DType in, out;
   const void *a, *b;

@@ -18,8 +18,6 @@ Choice& choice() {
   return current;
 }
 
-bool uses_lt() { return choice() != Choice::own && !lt_library().path.empty(); }
-
 /// The tensor in another type, in scratch memory; the tensor itself when it has the type already.
 class Converted {
  public:
@@ -40,8 +38,9 @@ class Converted {
 /// Both operands of one type.
 void multiply_alike(Out c, In a, In b, bool trans_a, bool trans_b, float alpha, float beta) {
   const int64_t k = a.dims[trans_a ? 0 : 1];
-  if (uses_lt()) {
-    const LtProduct p = {c.dims[0], c.dims[1], k, trans_a, trans_b, a.dtype, c.dtype, a.data, b.data, c.data, alpha, beta};
+  if (uses_cublaslt()) {
+    const LtProduct p = {c.dims[0], c.dims[1], k,      a.dims[1], b.dims[1], trans_a, trans_b, a.dtype,
+                         c.dtype,   a.data,    b.data, c.data,    alpha,     beta};
     if (lt_multiply(p)) return;
     if (choice() == Choice::cublaslt && c.dtype == a.dtype) {
       throw Error(ErrorCode::cuda_error, "cuBLASLt has no algorithm for this product");
@@ -72,6 +71,21 @@ void gemmPacked(Out c, In a, In packed, float alpha, float beta) {
 }
 
 }  // namespace
+
+bool uses_cublaslt() { return choice() != Choice::own && !lt_library().path.empty(); }
+
+void multiply_terms(Out c, const Term* terms, int count, bool trans_b, OptionalIn bias, float beta) {
+  if (c.dims[0] == 0 || c.dims[1] == 0) return;
+  if (!uses_cublaslt()) return multiply_terms_own(c, terms, count, trans_b, bias, beta);
+  for (int i = 0; i < count; i++) {
+    const Term& t = terms[i];
+    const float keep = i == 0 ? beta : 1.0f;
+    const LtProduct p = {c.dims[0], c.dims[1], t.depth, t.pitch_a, t.pitch_b, false, trans_b, DType::bf16,
+                         c.dtype,   t.a,       t.b,     c.data,    1.0f,      keep};
+    if (!lt_multiply(p)) multiply_terms_own(c, &t, 1, trans_b, nullptr, keep);
+  }
+  if (bias) table().addBias(c, *bias);
+}
 
 Tensor packed_weight(In packed) {
   PackedHeader header;

@@ -6,35 +6,46 @@
 
 namespace lathe::cuda {
 
-/// C = alpha·op(A)·op(B) + beta·C; split s of a split product writes its plain sums to partial[s] instead.
-struct GemmArguments {
+constexpr int kMostTerms = 4;
+
+/// One product of the sum: pitches are elements from row to row in memory.
+struct GemmTerm {
   const void *a, *b;
-  FloatPointer c;
-  float* partial;  // null: no split
-  int64_t m, n, k;
-  int64_t split_depth;  // of k per split, a multiple of the tile's depth
-  float alpha, beta;
+  int64_t depth, pitch_a, pitch_b;
   bool wide_a, wide_b;  // rows can be copied 16 bytes at a time
+};
+
+/// C = alpha·Σ op(A)·op(B) + bias + beta·C: the sum over k runs through the terms one after the other, so [x|h]·[W|B]ᵀ
+/// needs neither matrix in one piece. Split s of a split sum writes its plain sums to partial[s] instead.
+struct GemmArguments {
+  GemmTerm terms[kMostTerms];
+  int first_step[kMostTerms];  // of each term, in tile depths; beyond all steps where there is no such term
+  int steps, split_steps;      // in all; per split
+  FloatPointer c, bias;        // bias: one per column of C, data null: none
+  float* partial;              // null: no split
+  int64_t m, n;
+  float alpha, beta;
 };
 
 constexpr int kGemmDepth = 32;
 constexpr int kGemmStages = 3;
 constexpr int kGemmPad = 8;  // elements behind each shared row: the 8 rows of a matrix then lie in 8 different banks' groups
 
-/// One operand's tile in shared memory: `kOuter` rows or columns of C by kGemmDepth. kAlongK: memory has k innermost.
-template <int kOuter, bool kAlongK>
+/// One operand's tile in shared memory: `kOuter` rows or columns of C by kDepth. kAlongK: memory has k innermost.
+template <int kOuter, bool kAlongK, int kDepth = kGemmDepth>
 struct OperandTile {
-  static constexpr int kRows = kAlongK ? kOuter : kGemmDepth;
-  static constexpr int kWidth = kAlongK ? kGemmDepth : kOuter;
+  static constexpr int kRows = kAlongK ? kOuter : kDepth;
+  static constexpr int kWidth = kAlongK ? kDepth : kOuter;
   static constexpr int kPitch = kWidth + kGemmPad;
   static constexpr int kElements = kRows * kPitch;
 
-  /// Copies the tile at (outer0, k0) of a matrix with `outer` rows or columns; zeros beyond it and beyond k_end.
+  /// Copies the tile at (outer0, k0) of a matrix with `outer` rows or columns, `pitch` elements from row to row of
+  /// memory; zeros beyond it and beyond k_end.
   template <int kThreads>
   __device__ __forceinline__ static void fetch(uint16_t* tile, const uint16_t* from, int64_t outer0, int64_t k0,
-                                               int64_t outer, int64_t k_end, int64_t k, bool wide) {
+                                               int64_t outer, int64_t k_end, int64_t pitch, bool wide) {
     const int64_t row0 = kAlongK ? outer0 : k0, column0 = kAlongK ? k0 : outer0;
-    const int64_t rows = kAlongK ? outer : k_end, columns = kAlongK ? k_end : outer, pitch = kAlongK ? k : outer;
+    const int64_t rows = kAlongK ? outer : k_end, columns = kAlongK ? k_end : outer;
     constexpr int kGroups = kWidth / 8;
     for (int g = static_cast<int>(threadIdx.x); g < kRows * kGroups; g += kThreads) {
       const int r = g / kGroups, c = g % kGroups * 8;
@@ -77,13 +88,19 @@ struct GemmShape {
   }
 };
 
+__device__ __forceinline__ void write_sum(const GemmArguments& g, int64_t at, int64_t column, float sum) {
+  float value = g.alpha * sum;
+  if (g.bias.data) value += g.bias.load(column);
+  g.c.store(at, g.beta == 0 ? value : fmaf(g.beta, g.c.load(at), value));
+}
+
 __device__ __forceinline__ void write_element(const GemmArguments& g, int64_t row, int64_t column, float sum) {
   if (row >= g.m || column >= g.n) return;
   const int64_t at = row * g.n + column;
   if (g.partial) {
     g.partial[static_cast<int64_t>(blockIdx.z) * g.m * g.n + at] = sum;
   } else {
-    g.c.store(at, g.beta == 0 ? g.alpha * sum : fmaf(g.alpha, sum, g.beta * g.c.load(at)));
+    write_sum(g, at, column, sum);
   }
 }
 
@@ -94,23 +111,28 @@ __global__ void __launch_bounds__(Shape::kThreads, 2) gemm_own_kernel(GemmArgume
   LATHE_DYNAMIC_SHARED(memory);
   auto* shared_a = reinterpret_cast<uint16_t*>(memory);
   uint16_t* shared_b = shared_a + kGemmStages * TileA::kElements;
-  const auto* a = static_cast<const uint16_t*>(g.a);
-  const auto* b = static_cast<const uint16_t*>(g.b);
   const int64_t row0 = static_cast<int64_t>(blockIdx.x) * kM, column0 = static_cast<int64_t>(blockIdx.y) * kN;
-  const int64_t k_begin = static_cast<int64_t>(blockIdx.z) * g.split_depth;
-  const int64_t k_end = k_begin + g.split_depth < g.k ? k_begin + g.split_depth : g.k;
-  const int steps = static_cast<int>((k_end - k_begin + kGemmDepth - 1) / kGemmDepth);
+  const int first = static_cast<int>(blockIdx.z) * g.split_steps;
+  const int steps = min(g.split_steps, g.steps - first);
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int warp_m = warp % kWarpsM * Shape::kWarpM, warp_n = warp / kWarpsM * Shape::kWarpN;
 
   const auto fetch = [&](int step) {
     if (step < steps) {
       const int stage = step % kGemmStages;
-      const int64_t k0 = k_begin + static_cast<int64_t>(step) * kGemmDepth;
-      TileA::template fetch<Shape::kThreads>(shared_a + stage * TileA::kElements, a, row0, k0, g.m, k_end,
-                                             g.k, g.wide_a);
-      TileB::template fetch<Shape::kThreads>(shared_b + stage * TileB::kElements, b, column0, k0, g.n, k_end,
-                                             g.k, g.wide_b);
+      GemmTerm t = g.terms[0];
+      int64_t k0 = first + step;
+#pragma unroll
+      for (int i = 1; i < kMostTerms; i++) {
+        if (first + step < g.first_step[i]) continue;
+        t = g.terms[i];
+        k0 = first + step - g.first_step[i];
+      }
+      k0 *= kGemmDepth;
+      TileA::template fetch<Shape::kThreads>(shared_a + stage * TileA::kElements, static_cast<const uint16_t*>(t.a), row0,
+                                             k0, g.m, t.depth, t.pitch_a, t.wide_a);
+      TileB::template fetch<Shape::kThreads>(shared_b + stage * TileB::kElements, static_cast<const uint16_t*>(t.b),
+                                             column0, k0, g.n, t.depth, t.pitch_b, t.wide_b);
     }
     commit_copies();
   };
@@ -160,7 +182,7 @@ __global__ void gemm_own_join(GemmArguments g, int splits) {
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
     float sum = 0;
     for (int s = 0; s < splits; s++) sum += g.partial[s * count + i];
-    g.c.store(i, g.beta == 0 ? g.alpha * sum : fmaf(g.alpha, sum, g.beta * g.c.load(i)));
+    write_sum(g, i, i % g.n, sum);
   }
 }
 
@@ -174,12 +196,13 @@ struct PlainStrides {
 __global__ void __launch_bounds__(kPlainThreads, 2) gemm_own_f32_kernel(GemmArguments g, PlainStrides at) {
   __shared__ float tile_a[kPlainDepth][kPlainTile + 4];
   __shared__ float tile_b[kPlainDepth][kPlainTile + 4];
-  const auto* a = static_cast<const float*>(g.a);
-  const auto* b = static_cast<const float*>(g.b);
+  const auto* a = static_cast<const float*>(g.terms[0].a);
+  const auto* b = static_cast<const float*>(g.terms[0].b);
   const int64_t row0 = static_cast<int64_t>(blockIdx.x) * kPlainTile;
   const int64_t column0 = static_cast<int64_t>(blockIdx.y) * kPlainTile;
-  const int64_t k_begin = static_cast<int64_t>(blockIdx.z) * g.split_depth;
-  const int64_t k_end = k_begin + g.split_depth < g.k ? k_begin + g.split_depth : g.k;
+  const int64_t k_begin = static_cast<int64_t>(blockIdx.z) * g.split_steps * kPlainDepth;
+  const int64_t k_last = k_begin + static_cast<int64_t>(g.split_steps) * kPlainDepth;
+  const int64_t k_end = k_last < g.terms[0].depth ? k_last : g.terms[0].depth;
   const int thread = static_cast<int>(threadIdx.x), my_row = thread / 16 * 4, my_column = thread % 16 * 4;
   float sums[4][4] = {};
   for (int64_t k0 = k_begin; k0 < k_end; k0 += kPlainDepth) {

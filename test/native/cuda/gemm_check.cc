@@ -51,14 +51,15 @@ void check(const Case& c, bool half, bool large, int split_depth, int shift) {
   std::vector<float> out(wide_old.begin(), wide_old.end());
   if (c.beta == 0) std::fill(out.begin(), out.end(), NAN);
   GemmArguments g = {};
-  g.a = half ? static_cast<const void*>(a.data() + shift) : a32.data();
-  g.b = half ? static_cast<const void*>(b.data() + shift) : b32.data();
+  const int pitch_a = c.trans_a ? c.m : c.k, pitch_b = c.trans_b ? c.k : c.n, depth = half ? kGemmDepth : kPlainDepth;
+  const void* first_a = half ? static_cast<const void*>(a.data() + shift) : a32.data();
+  const void* first_b = half ? static_cast<const void*>(b.data() + shift) : b32.data();
+  g.terms[0] = {first_a, first_b, c.k, pitch_a, pitch_b, shift == 0 && pitch_a % 8 == 0, shift == 0 && pitch_b % 8 == 0};
+  for (int i = 1; i < kMostTerms; i++) g.first_step[i] = 1 << 30;
   g.c = {out.data(), false};
-  g.m = c.m, g.n = c.n, g.k = c.k, g.split_depth = split_depth;
+  g.m = c.m, g.n = c.n, g.steps = div_up(c.k, depth), g.split_steps = split_depth / depth;
   g.alpha = c.alpha, g.beta = c.beta;
-  g.wide_a = shift == 0 && (c.trans_a ? c.m : c.k) % 8 == 0;
-  g.wide_b = shift == 0 && (c.trans_b ? c.k : c.n) % 8 == 0;
-  const int splits = div_up(c.k, split_depth), edge = large ? 128 : 64;
+  const int splits = div_up(g.steps, g.split_steps), edge = large ? 128 : 64;
   std::vector<float> partial(static_cast<size_t>(splits) * c.m * c.n, NAN);
   if (splits > 1) g.partial = partial.data();
   const emulation::Dim3 grid = {static_cast<unsigned>(div_up(c.m, edge)), static_cast<unsigned>(div_up(c.n, edge)),
