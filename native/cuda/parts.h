@@ -20,6 +20,8 @@ void add_reduce_list(ListOps& table);       // sumSquaresInto
 void add_adamw_list(ListOps& table);
 void add_cross_entropy(Ops& table);       // linearCrossEntropy
 void add_linear_group(Ops& table);
+void add_lora_linear(Ops& table);           // loraLinearForward
+void add_lora_linear_backward(Ops& table);  // loraLinearBackward
 void add_sample_tokens(Ops& table);
 
 }  // namespace lathe::cuda

@@ -1,8 +1,8 @@
 # How the CUDA part is compiled: nvcc for *.cu, one object each, the resource report beside it; the host files with the
 # rest of the addon. Sets CUDA_OBJECTS and CUDA_ROOT. Needs -DLATHE_NVCC=<nvcc> from scripts/build-cuda.mjs.
 set(CUDA_SOURCES
-  adamw attention attention_backward cross_entropy elementwise embedding gemm_own linear_group paged_attention random reduce
-  rms_norm rope sample_tokens swiglu)
+  adamw attention attention_backward cross_entropy elementwise embedding gemm_own linear_group lora_linear
+  lora_linear_backward lora_plain lora_products paged_attention random reduce rms_norm rope sample_tokens swiglu)
 set(CUDA_HOST_SOURCES backend gemm cublaslt cublaslt_paths graph memory runtime staging table)
 
 get_filename_component(CUDA_BIN "${LATHE_NVCC}" DIRECTORY)

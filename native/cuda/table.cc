@@ -21,6 +21,8 @@ Ops make_table() {
   add_cross_entropy(t);
   add_adamw(t);
   add_linear_group(t);
+  add_lora_linear(t);
+  add_lora_linear_backward(t);
   add_sample_tokens(t);
   return t;
 }

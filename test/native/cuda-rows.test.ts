@@ -58,6 +58,27 @@ it('the own matrix product, in every transposition', async () => {
   expect(lines.length).toBe(40);
 }, 120_000);
 
+it('linear layers with low-rank branches, by the own kernels and with cuBLASLt', async () => {
+  const names = [
+    'lora_linear',
+    'lora_linear_backward',
+    'lora_products',
+    'lora_plain',
+    'gemm_own',
+    'elementwise',
+  ];
+  const cuda = [...names.map((name) => join(native, 'cuda', `${name}.cu`)), join(native, 'cuda', 'gemm.cc')];
+  const [objects] = await Promise.all([
+    compile('lora', ['-O1', '-DLATHE_EMULATION', '-x', 'c++'], cuda),
+    compile('lora_check', ['-O1'], [join(checks, 'lora_check.cc')]),
+  ]);
+  const program = join(folder, 'lora_linear');
+  await run('g++', [...objects, join(folder, 'lora_check', 'lora_check.o'), '-o', program]);
+  const lines = await results(program);
+  expect(failed(lines), `LATHE_TEST_SEED=${RUN_SEED}`).toEqual([]);
+  expect(lines.length).toBe(364);
+}, 240_000);
+
 it('the device pool keeps blocks apart and joins them again; host copies know when they are stale', async () => {
   const program = join(folder, 'pool');
   const sources = [join(checks, 'pool_check.cc'), join(native, 'cuda', 'memory.cc')];
