@@ -1,5 +1,6 @@
 /** Chat completions that their callers asked to keep (`store: true`), with what was asked. */
-import { json, jsonb, pgTable, text } from 'drizzle-orm/pg-core';
+import { type SQL, sql } from 'drizzle-orm';
+import { bigint, json, jsonb, pgTable, text } from 'drizzle-orm/pg-core';
 import { time } from './columns.ts';
 
 export const chatCompletions = pgTable('chat_completions', {
@@ -12,4 +13,11 @@ export const chatCompletions = pgTable('chat_completions', {
   request: json('request').$type<Record<string, unknown>>().notNull(),
   /** The answer, with the parameters of the request that are shown beside it. */
   completion: json('completion').$type<Record<string, unknown>>().notNull(),
+  /** What the three above take; counts with the bytes of the project. */
+  bytes: bigint('bytes', { mode: 'number' })
+    .notNull()
+    .generatedAlwaysAs(
+      (): SQL =>
+        sql`octet_length(request::text) + octet_length(completion::text) + coalesce(octet_length(metadata::text), 0)`,
+    ),
 });

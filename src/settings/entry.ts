@@ -39,6 +39,16 @@ export const origins = () =>
       "expected '*' or origins such as https://app.example.com, separated by commas",
     );
 
+/** Keys of AES-256, in base64. */
+export const aesKeys = () =>
+  z
+    .string()
+    .transform((v) => v.split(',').map((item) => item.trim()))
+    .refine(
+      (keys) => keys.every((key) => /^[A-Za-z0-9+/]{43}=$/.test(key)),
+      'expected 32 bytes in base64 (`openssl rand -base64 32` makes them), several separated by commas',
+    );
+
 /** One setting. */
 export interface Entry<S extends z.ZodType = z.ZodType> {
   env: string;

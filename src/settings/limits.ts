@@ -73,9 +73,15 @@ export const LIMITS = {
   maxFiles: entry('LATHE_MAX_FILES', 'Files of a project; 0 = no limit.', integer(0, 2 ** 31 - 1), 0),
   maxStorageBytes: entry(
     'LATHE_MAX_STORAGE_BYTES',
-    'Bytes that the files of a project may have together; 0 = no limit.',
+    'Bytes that the files, imported adapters and stored completions of a project may have; 0 = no limit.',
     integer(0, Number.MAX_SAFE_INTEGER),
     0,
+  ),
+  maxWebhookDeliveries: entry(
+    'LATHE_MAX_WEBHOOK_DELIVERIES',
+    'Webhook deliveries of a project that may wait, and ended ones that are remembered; of more, the oldest go. 0 = no limit.',
+    integer(0, 2 ** 31 - 1),
+    10_000,
   ),
   maxEventStreams: entry(
     'LATHE_MAX_EVENT_STREAMS',

@@ -2,7 +2,7 @@
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
-import { type Entry, entry, flag, integer, origins, text, url } from './entry.ts';
+import { aesKeys, type Entry, entry, flag, integer, origins, text, url } from './entry.ts';
 
 /** Folder of the project (where package.json lies). */
 export const PROJECT_ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
@@ -93,6 +93,12 @@ export const SERVICE = {
     'A webhook endpoint whose deliveries have failed for this long is switched off.',
     integer(1, 8760),
     120,
+  ),
+  encryptionKeys: entry(
+    'LATHE_ENCRYPTION_KEY',
+    'Stores webhook signing secrets encrypted: 32 bytes in base64. Several, separated by commas: the first encrypts, all decrypt.',
+    aesKeys(),
+    [],
   ),
   hubUrl: entry(
     'HF_ENDPOINT',

@@ -1,6 +1,6 @@
 // /v1/fine_tuning/validate and /preview over real files and a real tokenizer thread.
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { describe, expect, it } from 'vitest';
+import { TEN_ROWS } from '../helpers/app.ts';
 import { useInspectedFiles } from './inspected-files.ts';
 
 const { holder, there, startWorker, post, body, dpo } = useInspectedFiles();

@@ -1,11 +1,11 @@
 // /v1/fine_tuning/estimate over real files, a real tokenizer thread and a real database.
 import { eq } from 'drizzle-orm';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { workers } from '../../src/db/schema.ts';
 import { jobEvents, jobs } from '../../src/db/schema-jobs.ts';
 import { storedMethod } from '../../src/domain/jobs/methods.ts';
 import { newId } from '../../src/ids.ts';
-import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { BASE_MODEL, TEN_ROWS } from '../helpers/app.ts';
 import { useInspectedFiles } from './inspected-files.ts';
 
 const { holder, there, post, body, dpo } = useInspectedFiles();

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createApp } from '../../src/app.ts';
 import { type Database, openDatabase } from '../../src/db/client.ts';
 import { projects } from '../../src/db/schema.ts';
+import { chatCompletions } from '../../src/db/schema-chat.ts';
 import { rateLimitBuckets } from '../../src/db/schema-tenancy.ts';
 import { createAdminKey } from '../../src/domain/keys/admin.ts';
 import { NO_LIMIT } from '../../src/domain/quotas/rate-limits.ts';
@@ -251,6 +252,36 @@ describe('quotas', () => {
     await setQuotas({ maxFiles: used.length + 3 });
     const many = await Promise.all(Array.from({ length: 5 }, () => upload('1')));
     expect(many.filter((answer) => answer.status === 200)).toHaveLength(2);
+  });
+
+  it('count stored completions: what no longer fits is refused before it is generated', async () => {
+    const used = (await t.call('GET', '/v1/files')).json.data as { bytes: number }[];
+    const files = used.reduce((sum, file) => sum + file.bytes, 0);
+    const worker = await ScriptedWorker.start(t.database);
+    worker.script = answerOf(['four']);
+    const ask = (content: string, store = true) => {
+      const json = { model: BASE_MODEL, messages: [{ role: 'user', content }], store };
+      return t.call('POST', '/v1/chat/completions', { json });
+    };
+    await setQuotas({ maxStorageBytes: files + 5_000 });
+    const first = await ask('x'.repeat(4_000));
+    expect(first.status).toBe(200);
+    const [row] = await t.database.db.select().from(chatCompletions);
+    expect(row!.bytes).toBeGreaterThan(4_000);
+    expect(row!.bytes).toBeLessThan(5_000);
+    const asked = worker.requests.length;
+    const refused = await ask('y'.repeat(2_000));
+    expect([refused.status, refused.json.error.code]).toEqual([403, 'storage_quota_exceeded']);
+    expect(worker.requests).toHaveLength(asked);
+    expect((await ask('y'.repeat(2_000), false)).status).toBe(200); // nothing is kept of it
+    const form = new FormData();
+    form.set('purpose', 'evals');
+    form.set('file', new File(['z'.repeat(2_000)], 'a.jsonl'));
+    const upload = await t.call('POST', '/v1/files', { body: form });
+    expect(upload.json.error.code).toBe('storage_quota_exceeded');
+    await t.call('DELETE', `/v1/chat/completions/${first.json.id}`);
+    expect((await ask('y'.repeat(2_000))).status).toBe(200);
+    await worker.stop();
   });
 
   it('are set through the admin API', async () => {

@@ -25,7 +25,7 @@ export interface StoredQuery {
   metadata?: Record<string, string> | null | undefined;
 }
 
-export async function insertStored(db: Queryable, row: Omit<Row, 'createdAt'>): Promise<void> {
+export async function insertStored(db: Queryable, row: Omit<Row, 'createdAt' | 'bytes'>): Promise<void> {
   await db.insert(chatCompletions).values({ ...row, createdAt: sql`clock_timestamp()` });
 }
 

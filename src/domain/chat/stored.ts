@@ -1,6 +1,7 @@
 /** Completions that were asked to be kept: stored when they end, found, listed, given metadata, deleted. */
 import { ApiError, invalidValue } from '../../errors.ts';
 import type { Dependencies } from '../dependencies.ts';
+import { requireStoreRoom } from '../quotas/quotas.ts';
 import {
   deleteStored,
   findMessages,
@@ -25,6 +26,16 @@ export interface CompletionToStore {
   request: Record<string, unknown>;
   /** The answer and what is shown with it. */
   completion: Record<string, unknown>;
+}
+
+/** Before a completion that is to be kept is made. Throws ApiError 403 `storage_quota_exceeded`. */
+export function requireRoomFor(
+  { database, config }: Pick<Dependencies, 'database' | 'config'>,
+  projectId: string,
+  messages: readonly unknown[],
+): Promise<void> {
+  const bytes = () => Buffer.byteLength(JSON.stringify(messages));
+  return requireStoreRoom(database.db, config, projectId, bytes);
 }
 
 export async function storeCompletion(

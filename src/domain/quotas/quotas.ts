@@ -1,6 +1,6 @@
 /**
- * Quotas of a project: active jobs, open batches, files, bytes. Counted under a lock on the project where one is set, so concurrent
- * creations cannot pass together; without one there is neither lock nor count.
+ * Quotas of a project: active jobs, open batches, files, bytes. Counted under a lock on the project where one is set, so
+ * concurrent creations cannot pass together; without one there is neither lock nor count.
  */
 import type { Config } from '../../config.ts';
 import type { Queryable } from '../../db/client.ts';
@@ -12,6 +12,7 @@ import {
   lockProject,
   measureFiles,
   measureImports,
+  measureStoredCompletions,
 } from './repository.ts';
 
 export interface Quotas {
@@ -70,14 +71,11 @@ export async function requireFileRoom(
   if (quotas.maxFiles === 0 && quotas.maxStorageBytes === 0) return;
   await lockProject(db, projectId);
   const used = await measureFiles(db, projectId);
-  if (quotas.maxStorageBytes > 0) used.bytes += await measureImports(db, projectId);
   if (quotas.maxFiles > 0 && used.files >= quotas.maxFiles) {
     const message = `This project already has ${used.files} files; its limit is ${quotas.maxFiles}. Delete one first.`;
     throw quotaReached(message, 'file_limit_reached', 403);
   }
-  if (quotas.maxStorageBytes > 0 && used.bytes + bytes > quotas.maxStorageBytes) {
-    throw storageExceeded(used.bytes, quotas.maxStorageBytes);
-  }
+  if (quotas.maxStorageBytes > 0) await requireRoom(db, projectId, bytes, quotas.maxStorageBytes);
 }
 
 /**
@@ -93,11 +91,31 @@ export async function requireImportRoom(
   const { maxStorageBytes: max } = await quotasOf(tx, config, projectId);
   if (max === 0) return;
   await lockProject(tx, projectId);
-  const used = (await measureFiles(tx, projectId)).bytes + (await measureImports(tx, projectId));
-  if (used + bytes > max) throw storageExceeded(used, max);
+  await requireRoom(tx, projectId, bytes, max);
 }
 
-function storageExceeded(used: number, max: number) {
-  const message = `The files and imported adapters of this project have ${used} bytes; with this one they would have more than the limit of ${max}.`;
-  return quotaReached(message, 'storage_quota_exceeded', 403);
+/**
+ * Before a completion is made whose caller wants it kept: `request()` is the size of what was asked. Throws ApiError 403
+ * `storage_quota_exceeded`. It only looks, since the size of the answer is not known yet: completions that begin at the
+ * same time may together pass the limit by what they store.
+ */
+export async function requireStoreRoom(
+  db: Queryable,
+  config: QuotaConfig,
+  projectId: string,
+  request: () => number,
+): Promise<void> {
+  const { maxStorageBytes: max } = await quotasOf(db, config, projectId);
+  if (max > 0) await requireRoom(db, projectId, request(), max);
+}
+
+/** Files, imported adapters and stored completions share one limit. */
+async function requireRoom(db: Queryable, projectId: string, bytes: number, max: number): Promise<void> {
+  const files = await measureFiles(db, projectId);
+  const imports = await measureImports(db, projectId);
+  const completions = await measureStoredCompletions(db, projectId);
+  const used = files.bytes + imports + completions;
+  if (used + bytes <= max) return;
+  const message = `The files, imported adapters and stored completions of this project have ${used} bytes; with this one they would have more than the limit of ${max}.`;
+  throw quotaReached(message, 'storage_quota_exceeded', 403);
 }

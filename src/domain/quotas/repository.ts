@@ -6,6 +6,7 @@ import { and, asc, count, eq, inArray, isNull, or, sql, sum } from 'drizzle-orm'
 import type { Queryable } from '../../db/client.ts';
 import { baseModels, files, projects } from '../../db/schema.ts';
 import { batches } from '../../db/schema-batches.ts';
+import { chatCompletions } from '../../db/schema-chat.ts';
 import { jobs } from '../../db/schema-jobs.ts';
 import { rateLimitBuckets as buckets, projectRateLimits } from '../../db/schema-tenancy.ts';
 
@@ -153,6 +154,15 @@ export async function measureFiles(
       ),
     );
   return { files: rows[0]?.files ?? 0, bytes: rows[0]?.bytes ?? 0 };
+}
+
+/** Bytes of the chat completions that the project keeps. */
+export async function measureStoredCompletions(db: Queryable, projectId: string): Promise<number> {
+  const rows = await db
+    .select({ bytes: sum(chatCompletions.bytes).mapWith(Number) })
+    .from(chatCompletions)
+    .where(eq(chatCompletions.projectId, projectId));
+  return rows[0]?.bytes ?? 0;
 }
 
 /** Bytes of the adapters that the project brought in, those that are still being checked among them. */

@@ -41,7 +41,8 @@ export const SWEEPS: Sweep[] = [
   },
   {
     name: 'webhooks delivered or given up',
-    run: ({ database }) => removeEndedDeliveries(database.db, REMEMBERED_SECONDS),
+    run: ({ database, config }) =>
+      removeEndedDeliveries(database.db, REMEMBERED_SECONDS, config.maxWebhookDeliveries),
   },
   {
     name: 'jobs of archived projects',

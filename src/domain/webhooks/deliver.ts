@@ -8,11 +8,13 @@ import type { Dependencies } from '../dependencies.ts';
 import {
   abandonUnwanted,
   type DueDelivery,
+  dropBeyond,
   markDelivered,
   markFailed,
   takeDue,
 } from './outbox-repository.ts';
-import { send } from './send.ts';
+import { secretBox } from './sealed-secret.ts';
+import { type Sent, send } from './send.ts';
 import { signedHeaders } from './signature.ts';
 
 type Deps = Pick<Dependencies, 'database' | 'config' | 'log'>;
@@ -24,6 +26,8 @@ const LEASE_SECONDS = 60;
 const AT_ONCE = 32;
 /** At least, between two looks while deliveries end, so that one serves several; a slow look rests as long as it took. */
 const PAUSE_MS = 10;
+/** Between two looks at how many deliveries wait. */
+const COUNT_MS = 5_000;
 /** Waits after the first, second, … failure; the last one repeats until the event is too old. */
 const BACKOFF_SECONDS = [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400];
 const GIVE_UP_SECONDS = 3 * 86_400;
@@ -36,11 +40,28 @@ export async function deliverDue(deps: Deps): Promise<number> {
   return due.length;
 }
 
-async function deliver({ database, config, log }: Deps, delivery: DueDelivery): Promise<void> {
-  const secrets = [delivery.secret, delivery.old_secret].filter((secret) => secret !== null);
-  const headers = signedHeaders(delivery.event_id, delivery.body, secrets, new Date());
+/** Gives up the oldest of what waits where a project has more than it may, and says so. */
+export async function dropOverflow({ database, config, log }: Deps): Promise<void> {
+  const max = config.maxWebhookDeliveries;
+  if (max === 0) return;
+  for (const dropped of await dropBeyond(database.db, max))
+    log.warn({ ...dropped, max }, 'webhook deliveries dropped: too many of the project wait');
+}
+
+async function attempt({ config }: Pick<Deps, 'config'>, delivery: DueDelivery): Promise<Sent> {
+  const box = secretBox(config.encryptionKeys);
+  const [secret, old] = [delivery.secret, delivery.old_secret].map((stored) =>
+    stored === null ? null : box.open(stored, delivery.endpoint_id),
+  );
+  if (!secret) return { status: null, error: 'no configured key opens the signing secret' };
+  const headers = signedHeaders(delivery.event_id, delivery.body, old ? [secret, old] : [secret], new Date());
   const guard = { allowPrivate: config.webhookPrivateAddresses, timeoutMilliseconds: TIMEOUT_MS };
-  const sent = await send(delivery.url, headers, delivery.body, guard);
+  return send(delivery.url, headers, delivery.body, guard);
+}
+
+async function deliver(deps: Deps, delivery: DueDelivery): Promise<void> {
+  const { database, config, log } = deps;
+  const sent = await attempt(deps, delivery);
   const line = { delivery: delivery.id, endpoint: delivery.endpoint_id, attempt: delivery.attempts, ...sent };
   if (sent.status !== null && sent.status >= 200 && sent.status < 300) {
     await markDelivered(database.db, delivery, sent.status);
@@ -64,8 +85,13 @@ export function startWebhookDelivery(deps: Deps): { stop(): Promise<void> } {
   const { signal } = leave;
   const underWay = new Set<Promise<void>>();
   const away = (err: unknown) => deps.log.warn({ err }, 'webhooks cannot be delivered at the moment');
+  let countedAt = Number.NEGATIVE_INFINITY;
   const look = async () => {
     await abandonUnwanted(deps.database.db);
+    if (performance.now() - countedAt > COUNT_MS) {
+      countedAt = performance.now();
+      await dropOverflow(deps);
+    }
     for (const delivery of await takeDue(deps.database, AT_ONCE - underWay.size, LEASE_SECONDS)) {
       const sending = deliver(deps, delivery)
         .catch(away)

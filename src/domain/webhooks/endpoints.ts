@@ -12,10 +12,12 @@ import {
   findEndpoint,
   insertEndpoint,
   listEndpoints,
+  lockEndpoint,
   markEndpointDeleted,
   replaceSecret,
   updateEndpoint,
 } from './repository.ts';
+import { secretBox } from './sealed-secret.ts';
 import { faultOf, send } from './send.ts';
 import { newSecret, signedHeaders } from './signature.ts';
 
@@ -28,6 +30,32 @@ const TEST_TIMEOUT_MS = 10_000;
 /** Samples of one project on their way at once in this process: each may take the whole time. */
 const TESTS_MAX = 4;
 const testing = new Map<string, number>();
+
+/** An endpoint with its secrets in the clear; null where no configured key opens them. */
+export type Endpoint = Omit<EndpointRow, 'secret' | 'oldSecret'> & {
+  secret: string | null;
+  oldSecret: string | null;
+};
+/** As it is shown once, to whoever made the secret. */
+export type EndpointWithSecret = Endpoint & { secret: string };
+
+const boxOf = ({ config }: Deps) => secretBox(config.encryptionKeys);
+
+function opened(deps: Deps, row: EndpointRow): Endpoint {
+  const box = boxOf(deps);
+  return {
+    ...row,
+    secret: box.open(row.secret, row.id),
+    oldSecret: row.oldSecret === null ? null : box.open(row.oldSecret, row.id),
+  };
+}
+
+/** The stored form under the key in force; what cannot be opened stays as it is. */
+function resealed(deps: Deps, stored: string, id: string): string {
+  const box = boxOf(deps);
+  const secret = box.open(stored, id);
+  return secret === null ? stored : box.seal(secret, id);
+}
 
 export interface EndpointFields {
   name: string;
@@ -47,7 +75,7 @@ export async function createEndpoint(
   deps: Deps,
   projectId: string,
   fields: EndpointFields,
-): Promise<EndpointRow> {
+): Promise<EndpointWithSecret> {
   checkUrl(deps, fields.url);
   if ((await countEndpoints(deps.database.db, projectId)) >= ENDPOINTS_MAX) {
     throw badRequest(
@@ -56,31 +84,34 @@ export async function createEndpoint(
       'too_many_webhook_endpoints',
     );
   }
-  return insertEndpoint(deps.database.db, {
-    id: newId('whe_'),
+  const [id, secret] = [newId('whe_'), newSecret()];
+  const row = await insertEndpoint(deps.database.db, {
+    id,
     projectId,
     name: fields.name,
     url: fields.url,
     eventTypes: typesOf(fields.event_types),
-    secret: newSecret(),
+    secret: boxOf(deps).seal(secret, id),
   });
+  return { ...row, secret };
 }
 
 /** The endpoint, or ApiError 404. */
-export async function getEndpoint({ database }: Deps, projectId: string, id: string): Promise<EndpointRow> {
-  return (await findEndpoint(database.db, projectId, id)) ?? missing(id);
+export async function getEndpoint(deps: Deps, projectId: string, id: string): Promise<Endpoint> {
+  return opened(deps, (await findEndpoint(deps.database.db, projectId, id)) ?? missing(id));
 }
 
 export async function pageOfEndpoints(
-  { database }: Deps,
+  deps: Deps,
   projectId: string,
   query: { limit: number; after?: string },
 ) {
-  const page = await listEndpoints(database.db, projectId, query);
-  if (page.items.length === 0 && query.after && !(await findEndpoint(database.db, projectId, query.after))) {
+  const { db } = deps.database;
+  const { items, hasMore } = await listEndpoints(db, projectId, query);
+  if (items.length === 0 && query.after && !(await findEndpoint(db, projectId, query.after))) {
     throw invalidValue('after', `no webhook endpoint '${query.after}' to continue from.`);
   }
-  return page;
+  return { items: items.map((row) => opened(deps, row)), hasMore };
 }
 
 /** Changes what is given; an endpoint that was switched off after long failure is tried again. */
@@ -89,27 +120,40 @@ export async function changeEndpoint(
   projectId: string,
   id: string,
   fields: Partial<EndpointFields>,
-): Promise<EndpointRow> {
-  const before = await getEndpoint(deps, projectId, id);
-  if (fields.url !== undefined) checkUrl(deps, fields.url);
+): Promise<Endpoint> {
   const change = {
     ...(fields.name !== undefined && { name: fields.name }),
     ...(fields.url !== undefined && { url: fields.url }),
     ...(fields.event_types !== undefined && { eventTypes: typesOf(fields.event_types) }),
   };
-  if (Object.keys(change).length === 0 && before.disabledAt === null) return before;
-  return (await updateEndpoint(deps.database.db, projectId, id, change)) ?? missing(id);
+  return deps.database.transaction(async (tx) => {
+    const before = (await lockEndpoint(tx, projectId, id)) ?? missing(id);
+    if (fields.url !== undefined) checkUrl(deps, fields.url);
+    if (Object.keys(change).length === 0 && before.disabledAt === null) return opened(deps, before);
+    const secrets = {
+      secret: resealed(deps, before.secret, id),
+      oldSecret: before.oldSecret === null ? null : resealed(deps, before.oldSecret, id),
+    };
+    const row = await updateEndpoint(tx, projectId, id, { ...change, ...secrets });
+    return opened(deps, row ?? missing(id));
+  });
 }
 
 /** The endpoint with a new secret; with `keepOld` the old one signs beside it for 24 hours. */
 export async function rotateSecret(
-  { database }: Deps,
+  deps: Deps,
   projectId: string,
   id: string,
   keepOld: boolean,
-): Promise<EndpointRow> {
-  const keep = keepOld ? KEEP_OLD_SECONDS : 0;
-  return (await replaceSecret(database.db, projectId, id, newSecret(), keep)) ?? missing(id);
+): Promise<EndpointWithSecret> {
+  const secret = newSecret();
+  return deps.database.transaction(async (tx) => {
+    const before = (await lockEndpoint(tx, projectId, id)) ?? missing(id);
+    const oldSecret = keepOld ? resealed(deps, before.secret, id) : null;
+    const stored = { secret: boxOf(deps).seal(secret, id), oldSecret };
+    const row = (await replaceSecret(tx, projectId, id, stored, KEEP_OLD_SECONDS)) ?? missing(id);
+    return { ...row, secret };
+  });
 }
 
 export async function deleteEndpoint({ database }: Deps, projectId: string, id: string): Promise<void> {
@@ -127,6 +171,8 @@ export async function testEndpoint(
   eventType: WebhookEventType,
 ): Promise<number> {
   const endpoint = await getEndpoint(deps, projectId, id);
+  const { secret, oldSecret, oldSecretUntil } = endpoint;
+  if (secret === null) throw new Error(`no configured key opens the signing secret of ${id}`);
   const eventId = `evt_${randomBase62(24)}`;
   const about = eventType.startsWith('batch.') ? 'batch_' : 'ftjob-';
   const body = JSON.stringify({
@@ -137,7 +183,6 @@ export async function testEndpoint(
     data: { id: `${about}test` },
   });
   const now = new Date();
-  const { secret, oldSecret, oldSecretUntil } = endpoint;
   const secrets = oldSecret && oldSecretUntil && oldSecretUntil > now ? [secret, oldSecret] : [secret];
   const sent = await inTurn(projectId, () =>
     send(endpoint.url, signedHeaders(eventId, body, secrets, now), body, {

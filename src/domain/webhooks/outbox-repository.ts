@@ -108,10 +108,41 @@ export async function markFailed(
     where id = ${delivery.endpoint_id} and disabled_at is null`);
 }
 
-/** Removes what was delivered or given up more than `seconds` ago. @returns how many */
-export async function removeEnded(db: Queryable, seconds: number): Promise<number> {
-  const { rowCount } = await db.execute(sql`
-    delete from webhook_deliveries where (delivered_at is not null or abandoned_at is not null)
+/** What was given up to make room, by project: how many, and when the oldest and the newest of them were made. */
+export type Dropped = { project_id: string; deliveries: number; oldest: Date; newest: Date };
+
+/**
+ * Gives up the oldest waiting deliveries of projects that have more than `max`; those under way stay. The rows remain
+ * for as long as other ended ones, and say why.
+ */
+export async function dropBeyond(db: Queryable, max: number): Promise<Dropped[]> {
+  const why = `dropped: more than ${max} deliveries of the project waited`;
+  const { rows } = await db.execute<Dropped>(sql`
+    with over as (
+      select x.id from (select distinct project_id from webhook_endpoints) p cross join lateral (
+        select id from webhook_deliveries where project_id = p.project_id and ${OPEN}
+        order by created_at desc, id desc offset ${max}) x
+    ), dropped as (
+      update webhook_deliveries d set abandoned_at = clock_timestamp(), last_error = ${why}
+      from over where d.id = over.id and ${OPEN} and (taken_until is null or taken_until <= clock_timestamp())
+      returning d.project_id, d.created_at
+    )
+    select project_id, count(*)::integer as deliveries, min(created_at) as oldest, max(created_at) as newest
+    from dropped group by project_id`);
+  return rows.map((row) => ({ ...row, oldest: new Date(row.oldest), newest: new Date(row.newest) }));
+}
+
+/** Removes what was delivered or given up more than `seconds` ago, and of each project all but the newest `keep`. @returns how many */
+export async function removeEnded(db: Queryable, seconds: number, keep: number): Promise<number> {
+  const ended = sql`(delivered_at is not null or abandoned_at is not null)`;
+  const old = await db.execute(sql`
+    delete from webhook_deliveries where ${ended}
       and created_at < clock_timestamp() - make_interval(secs => ${seconds}::double precision)`);
-  return rowCount ?? 0;
+  if (keep === 0) return old.rowCount ?? 0;
+  const many = await db.execute(sql`
+    delete from webhook_deliveries where id in (
+      select x.id from (select distinct project_id from webhook_endpoints) p cross join lateral (
+        select id from webhook_deliveries where project_id = p.project_id and ${ended}
+        order by created_at desc, id desc offset ${keep}) x)`);
+  return (old.rowCount ?? 0) + (many.rowCount ?? 0);
 }

@@ -37,6 +37,16 @@ export async function findEndpoint(
   return rows[0] ?? null;
 }
 
+/** As findEndpoint(); nobody else changes the row until the transaction ends. */
+export async function lockEndpoint(
+  tx: Queryable,
+  projectId: string,
+  id: string,
+): Promise<EndpointRow | null> {
+  const rows = await tx.select().from(webhookEndpoints).where(live(projectId, id)).for('update');
+  return rows[0] ?? null;
+}
+
 /** One page, newest first. */
 export async function listEndpoints(
   db: Queryable,
@@ -65,7 +75,7 @@ export async function updateEndpoint(
   db: Queryable,
   projectId: string,
   id: string,
-  change: Partial<Pick<EndpointRow, 'name' | 'url' | 'eventTypes'>>,
+  change: Partial<Pick<EndpointRow, 'name' | 'url' | 'eventTypes' | 'secret' | 'oldSecret'>>,
 ): Promise<EndpointRow | null> {
   const rows = await db
     .update(webhookEndpoints)
@@ -75,21 +85,21 @@ export async function updateEndpoint(
   return rows[0] ?? null;
 }
 
-/** A new secret; the old one signs beside it for `keepSeconds`. */
+/** A new secret; the old one, when it is given, signs beside it for `keepSeconds`. */
 export async function replaceSecret(
   db: Queryable,
   projectId: string,
   id: string,
-  secret: string,
+  { secret, oldSecret }: Pick<EndpointRow, 'secret' | 'oldSecret'>,
   keepSeconds: number,
 ): Promise<EndpointRow | null> {
-  const kept = keepSeconds > 0;
   const rows = await db
     .update(webhookEndpoints)
     .set({
       secret,
-      oldSecret: kept ? sql`secret` : null,
-      oldSecretUntil: kept ? sql`clock_timestamp() + make_interval(secs => ${keepSeconds})` : null,
+      oldSecret,
+      oldSecretUntil:
+        oldSecret === null ? null : sql`clock_timestamp() + make_interval(secs => ${keepSeconds})`,
       updatedAt: sql`clock_timestamp()`,
     })
     .where(live(projectId, id))

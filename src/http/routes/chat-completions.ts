@@ -1,7 +1,7 @@
 /** /v1/chat/completions: plain and streamed. */
 import { createRoute } from '@hono/zod-openapi';
 import { startCompletion } from '../../domain/chat/complete.ts';
-import { storeCompletion } from '../../domain/chat/stored.ts';
+import { requireRoomFor, storeCompletion } from '../../domain/chat/stored.ts';
 import type { Dependencies } from '../../domain/dependencies.ts';
 import { completionChunks, wholeCompletion } from '../chat-objects.ts';
 import { type App, logOf } from '../context.ts';
@@ -35,7 +35,7 @@ const create = createRoute({
         'text/event-stream': { schema: chunkSchema },
       },
     },
-    ...errors(400, 404, 413, 415, 429),
+    ...errors(400, 403, 404, 413, 415, 429),
   },
 });
 
@@ -47,6 +47,7 @@ export function chatCompletionRoutes(app: App, deps: Dependencies): void {
     const request = toChatRequest(body);
     await checkSchemas(body);
     const { projectId } = c.var.identity;
+    if (body.store) await requireRoomFor(deps, projectId, body.messages);
     const answer = {
       n: request.sampling.n,
       logprobs: request.sampling.logprobs,

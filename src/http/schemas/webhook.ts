@@ -1,8 +1,8 @@
 /** Webhook endpoints: what is asked, and how a row becomes an answer. The secret is in the answers that make one. */
 import { z } from '@hono/zod-openapi';
 import { strictObject } from '../../domain/jobs/parameters.ts';
+import type { Endpoint, EndpointWithSecret } from '../../domain/webhooks/endpoints.ts';
 import { WEBHOOK_EVENT_TYPES } from '../../domain/webhooks/event-types.ts';
-import type { EndpointRow } from '../../domain/webhooks/repository.ts';
 import { hintOf } from '../../domain/webhooks/signature.ts';
 import { toUnix, unixSeconds } from './time.ts';
 
@@ -60,7 +60,7 @@ export const webhookTestSchema = z.object({
   success: z.literal(true),
 });
 
-export function presentWebhook(row: EndpointRow): z.infer<typeof webhookSchema> {
+export function presentWebhook(row: Endpoint): z.infer<typeof webhookSchema> {
   return {
     object: 'webhook_endpoint',
     id: row.id,
@@ -69,12 +69,12 @@ export function presentWebhook(row: EndpointRow): z.infer<typeof webhookSchema> 
     name: row.name,
     url: row.url,
     event_types: row.eventTypes,
-    signing_secret_hint: hintOf(row.secret),
+    signing_secret_hint: row.secret === null ? null : hintOf(row.secret),
     status: row.disabledAt === null ? 'enabled' : 'disabled',
   };
 }
 
-export const presentWebhookWithSecret = (row: EndpointRow) => ({
+export const presentWebhookWithSecret = (row: EndpointWithSecret) => ({
   ...presentWebhook(row),
   signing_secret: row.secret,
 });
