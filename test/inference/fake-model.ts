@@ -43,6 +43,8 @@ export function fakeLogits(context: ArrayLike<number>, adapter: number): Float32
 export class FakeRunner implements Runner<FakeAdapter> {
   steps = 0;
   tokensRun = 0;
+  /** As a device that works ahead: what the loop does meanwhile is done before any outcome is known. */
+  worksAhead = false;
   /** Token and position in every row of the cache. */
   readonly #rows: [token: number, position: number][] = [];
   readonly #blockSize: number;
@@ -59,7 +61,7 @@ export class FakeRunner implements Runner<FakeAdapter> {
     this.trims++;
   }
 
-  run(items: readonly RunItem<FakeAdapter>[]): (Sample | NoSample | null)[] {
+  run(items: readonly RunItem<FakeAdapter>[], meanwhile?: () => void): (Sample | NoSample | null)[] {
     const order = byAdapter(items);
     const batch = layOut(items, order, this.#blockSize);
     if (batch.ids.length > this.fits) {
@@ -73,6 +75,7 @@ export class FakeRunner implements Runner<FakeAdapter> {
     batch.slots.forEach((slot, t) => {
       this.#rows[slot] = [batch.ids[t]!, batch.positions[t]!];
     });
+    if (this.worksAhead) meanwhile?.();
     const samples = new Array<Sample | NoSample | null>(items.length).fill(null);
     order.forEach((index, s) => {
       const { sampler, score, start, tokens } = items[index]!;
@@ -132,6 +135,7 @@ export interface FakeLoopOptions {
   maxAdapters?: number;
   prefixCache?: boolean;
   contextLength?: number;
+  worksAhead?: boolean;
   /** Pieces of 3 ms in which an adapter is read; absent = at once. */
   adapterPieces?: number;
 }
@@ -151,6 +155,7 @@ export function createLoop(o: FakeLoopOptions = {}) {
   const loaded: FakeAdapter[] = [];
   const blocks = new KvBlocks({ blocks: o.blocks ?? 64, blockSize, prefixCache: o.prefixCache ?? true });
   const runner = new FakeRunner(blockSize);
+  runner.worksAhead = o.worksAhead ?? false;
   const adapters = new ResidentAdapters({
     capacity: o.maxAdapters ?? 4,
     load: (directory) => {

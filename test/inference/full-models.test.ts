@@ -28,6 +28,7 @@ function create() {
             running = running.filter((one) => one.left > 0);
             return running.length > 0;
           },
+          tell: () => {},
         },
         dispose: () => void log.push(`dispose ${directory}`),
       };

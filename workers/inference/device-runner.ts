@@ -77,6 +77,10 @@ export class DeviceRunner implements Runner<LoraAdapter> {
     this.pool.check(adapter);
   }
 
+  get worksAhead(): boolean {
+    return this.#model.device.worksAhead;
+  }
+
   /** Decode steps that are recorded now. */
   get recorded(): number {
     return this.#buckets.recorded;
@@ -91,7 +95,7 @@ export class DeviceRunner implements Runner<LoraAdapter> {
     this.pool.dispose();
   }
 
-  run(items: readonly RunItem<LoraAdapter>[]): Outcome[] {
+  run(items: readonly RunItem<LoraAdapter>[], meanwhile?: () => void): Outcome[] {
     const order = byAdapter(items);
     const ordered = order.map((index) => items[index]!);
     const adapterSlots = this.#adapterSlots(ordered);
@@ -99,7 +103,9 @@ export class DeviceRunner implements Runner<LoraAdapter> {
       ordered.length <= DECODE_ROWS_MAX &&
       ordered.every(({ tokens, score }) => tokens.length === 1 && !score);
     const outcomes = scope(() =>
-      isDecode ? this.#decode(ordered, adapterSlots) : this.#mixed(ordered, adapterSlots),
+      isDecode
+        ? this.#decode(ordered, adapterSlots, meanwhile)
+        : this.#mixed(ordered, adapterSlots, meanwhile),
     );
     const samples = new Array<Outcome>(items.length).fill(null);
     order.forEach((index, i) => {
@@ -109,17 +115,26 @@ export class DeviceRunner implements Runner<LoraAdapter> {
   }
 
   /** One token of each item. */
-  #decode(items: readonly RunItem<LoraAdapter>[], adapterSlots: Int32Array | null): Outcome[] {
+  #decode(
+    items: readonly RunItem<LoraAdapter>[],
+    adapterSlots: Int32Array | null,
+    meanwhile?: () => void,
+  ): Outcome[] {
     const logits = this.#buckets.run({ ...this.#layOut(items), adapterSlots });
     return sampleOnDevice(
       logits,
       items.map(({ sampler }) => sampler),
       this.#vocabSize,
+      meanwhile,
     );
   }
 
   /** Prompts among the items, or more of them than a decode step takes. */
-  #mixed(items: readonly RunItem<LoraAdapter>[], adapterSlots: Int32Array | null): Outcome[] {
+  #mixed(
+    items: readonly RunItem<LoraAdapter>[],
+    adapterSlots: Int32Array | null,
+    meanwhile?: () => void,
+  ): Outcome[] {
     const { device, config } = this.#model;
     const batch = this.#layOut(items);
     const numbers = (values: Int32Array) => Tensor.fromInt32(device, values);
@@ -154,6 +169,7 @@ export class DeviceRunner implements Runner<LoraAdapter> {
       logitsOf(sampled.map((i) => batch.cuSeqlensQ[i + 1]! - 1)),
       sampled.map((i) => items[i]!.sampler),
       this.#vocabSize,
+      meanwhile,
     );
     sampled.forEach((i, k) => {
       outcomes[i] = drawn[k]!;

@@ -3,6 +3,7 @@
  * were asked for come to the host. Knows samplers and the sampling op; must not know batches or models.
  */
 import type { WireSampling } from '../../src/inference/protocol.ts';
+import { readIntegersLater } from '../engine/deferred.ts';
 import type { Device } from '../engine/device.ts';
 import { scope, Tensor } from '../engine/tensor.ts';
 import type { NoSample, Sample, Sampler } from './sampling.ts';
@@ -32,18 +33,20 @@ const REFUSALS = new Map<number, NoSample>([
 
 /**
  * Samples row i of `logits` f32 [N, V], which it changes, for sampler i; null where there is none. Only the first
- * `vocabulary` tokens can be drawn. Masks are waited for here, while the device still computes the logits.
+ * `vocabulary` tokens can be drawn. Masks are waited for here, while the device still computes the logits; `meanwhile`
+ * is called when everything has been asked for and only the tokens are waited for.
  */
 export function sampleOnDevice(
   logits: Tensor,
   samplers: readonly (Sampler | null)[],
   vocabulary: number,
+  meanwhile?: () => void,
 ): (Sample | NoSample | null)[] {
   const draws = samplers.map((sampler) => sampler?.draw() ?? null);
   const ready = draws.map((draw) => (draw === null || typeof draw === 'string' ? null : draw));
   if (ready.every((draw) => draw === null))
     return draws.map((draw) => (typeof draw === 'string' ? draw : null));
-  const { tokens, logprobs, top, width } = runOp(logits, ready, vocabulary);
+  const { tokens, logprobs, top, width } = runOp(logits, ready, vocabulary, meanwhile);
   return draws.map((draw, row) => {
     if (draw === null || typeof draw === 'string') return draw;
     const token = tokens[row]!;
@@ -61,7 +64,7 @@ export function sampleOnDevice(
 }
 
 /** Rows without a draw are drawn too, greedily, and thrown away. */
-function runOp(logits: Tensor, draws: readonly (Draw | null)[], vocabulary: number) {
+function runOp(logits: Tensor, draws: readonly (Draw | null)[], vocabulary: number, meanwhile?: () => void) {
   const { device } = logits;
   const rows = draws.length;
   const wanted = draws.filter((draw) => draw?.sampling.logprobs);
@@ -92,8 +95,9 @@ function runOp(logits: Tensor, draws: readonly (Draw | null)[], vocabulary: numb
       mask?.handle ?? null,
       vocabulary,
     );
-    const read = new Int32Array(words);
-    device.native.deferredTake(device.native.readLater(result.handle), read);
+    const arriving = readIntegersLater(result);
+    meanwhile?.();
+    const read = arriving.read();
     return {
       tokens: read.subarray(0, rows),
       top: read.subarray(rows, rows * (1 + width)),

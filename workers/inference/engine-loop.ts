@@ -1,24 +1,23 @@
 /**
  * Generation, one step at a time: schedule → run → postprocess. Turns requests into sequences, samples into events.
- * Knows the scheduler, the runner and stop rules; must not know threads, sockets or storage.
+ * On a device that works ahead, what a step has to tell is made while the next one runs; what decides about the next
+ * step (end tokens, lengths, stop strings, grammars) never waits. Must not know threads, sockets or storage.
  */
-import type { GenerateEvent, WireToken, WorkerError } from '../../src/inference/protocol.ts';
-import { AdapterLoadError, type ResidentAdapters } from './adapters.ts';
+import type { WireToken, WorkerError } from '../../src/inference/protocol.ts';
+import { AdapterLoadError } from './adapters.ts';
 import { type Outcome, runFitting } from './fitting-run.ts';
 import {
   type Choice,
   createGeneration,
   doneEvent,
-  type EngineEvent,
   type Generation,
   type GenerationRequest,
   startEvent,
-  type Vocabulary,
   wireToken,
 } from './generation.ts';
-import type { GrammarStates } from './grammar/states.ts';
-import type { KvBlocks } from './kv-blocks.ts';
-import type { RunItem, Runner } from './model-runner.ts';
+import type { EngineLoopOptions } from './loop-options.ts';
+import type { RunItem } from './model-runner.ts';
+import { Outbox, type Telling } from './outbox.ts';
 import { grammarDeadEnd, grammarLost, modelNotFinite, modelUnavailable, outOfMemory } from './refusals.ts';
 import { type Sample, Sampler } from './sampling.ts';
 import { type ScheduledRun, Scheduler } from './scheduler.ts';
@@ -30,30 +29,18 @@ const PATIENCE_MILLISECONDS = { shared: 4, alone: 100 };
 /** Time a step may spend on reading an adapter. */
 const ADAPTER_MILLISECONDS = 2;
 
-export interface EngineLoopOptions<A extends { dispose(): void }> {
-  blocks: KvBlocks;
-  runner: Runner<A>;
-  adapters: ResidentAdapters<A>;
-  vocabulary: Vocabulary;
-  contextLength: number;
-  tokenBudget: number;
-  maxRunning: number;
-  grammars: GrammarStates;
-  /** Takes the events of one step; called once a step, not at all when there are none. */
-  deliver: (events: EngineEvent[]) => void;
-}
-
 export class EngineLoop<A extends { dispose(): void }> {
   readonly scheduler: Scheduler;
   readonly #options: EngineLoopOptions<A>;
   readonly #generations = new Map<number, Generation>();
   readonly #choices = new Map<Sequence, Choice>();
-  #events: EngineEvent[] = [];
+  readonly #outbox: Outbox;
   readonly #refused: [Choice, AdapterLoadError][] = [];
   #arrivals = 0;
 
   constructor(options: EngineLoopOptions<A>) {
     this.#options = options;
+    this.#outbox = new Outbox(options.deliver);
     this.scheduler = new Scheduler(options.blocks, {
       tokenBudget: options.tokenBudget,
       maxRunning: options.maxRunning,
@@ -84,6 +71,12 @@ export class EngineLoop<A extends { dispose(): void }> {
   cancel(id: number): void {
     const generation = this.#generations.get(id);
     if (generation) this.#close(generation);
+    this.#outbox.drop(id);
+  }
+
+  /** Tells now what the last step put off. */
+  tell(): void {
+    this.#outbox.tell();
   }
 
   /** Runs one step; false when there is nothing left to do. */
@@ -101,7 +94,8 @@ export class EngineLoop<A extends { dispose(): void }> {
     grammars.flush();
     const shared = runs.some(({ sequence }) => this.#choices.get(sequence)!.grammar === null);
     grammars.beginStep(PATIENCE_MILLISECONDS[shared ? 'shared' : 'alone']);
-    const outcomes = runFitting(runner, items);
+    const outcomes = runFitting(runner, items, () => this.tell());
+    this.tell(); // where the runner did not: nothing was sampled, or nothing ran
     this.scheduler.complete(
       runs.flatMap((run, i) => {
         if (outcomes[i] === 'no-memory') return [];
@@ -111,7 +105,7 @@ export class EngineLoop<A extends { dispose(): void }> {
     );
     for (const [i, run] of runs.entries()) this.#take(run, outcomes[i] ?? null);
     grammars.flush();
-    if (this.#events.length > 0) this.#options.deliver(this.#events.splice(0));
+    if (!runner.worksAhead || this.idle) this.tell();
     return !this.idle;
   }
 
@@ -158,8 +152,9 @@ export class EngineLoop<A extends { dispose(): void }> {
   }
 
   #tellScores(generation: Generation): void {
-    if (!generation.scores) return;
-    this.#emit(generation, { type: 'prompt', tokens: generation.scores.tokens() });
+    const { scores } = generation;
+    if (!scores) return;
+    this.#emit(generation, () => ({ type: 'prompt', tokens: scores.tokens() }));
     generation.scores = null;
   }
 
@@ -180,7 +175,7 @@ export class EngineLoop<A extends { dispose(): void }> {
     if (generation.started) return;
     generation.started = true;
     generation.cachedTokens = sequence.reused;
-    this.#emit(generation, startEvent(generation));
+    this.#emit(generation, () => startEvent(generation));
   }
 
   #advance(choice: Choice, sample: Sample): void {
@@ -188,36 +183,41 @@ export class EngineLoop<A extends { dispose(): void }> {
     const { vocabulary } = this.#options;
     generation.completionTokens++;
     if (vocabulary.eos.has(sample.token)) {
-      this.#emitText(choice, choice.text.finish());
+      this.#show(choice, () => choice.text.finish());
       this.#finish(choice, 'stop');
       return;
     }
     sequence.append(sample.token);
     choice.grammar?.accept(sample.token);
-    const record = generation.request.sampling.logprobs ? wireToken(sample, vocabulary) : null;
-    const visible = choice.text.push(sample.token, record);
-    this.#emitText(choice, visible);
-    if (visible.stopped) this.#finish(choice, 'stop');
+    const { logprobs } = generation.request.sampling;
+    const isStopped = this.#show(choice, () =>
+      choice.text.push(sample.token, logprobs ? wireToken(sample, vocabulary) : null),
+    );
+    if (isStopped) this.#finish(choice, 'stop');
     else if (sequence.length === sequence.maxLength) {
-      const rest = choice.text.finish();
-      this.#emitText(choice, rest);
-      this.#finish(choice, rest.stopped ? 'stop' : 'length');
+      this.#finish(choice, this.#show(choice, () => choice.text.finish()) ? 'stop' : 'length');
     }
   }
 
-  #emitText(choice: Choice, visible: VisibleText<WireToken | null>): void {
-    const tokens = visible.records.filter((record) => record !== null);
-    if (visible.text === '' && tokens.length === 0) return;
-    this.#emit(choice.generation, { type: 'delta', index: choice.index, text: visible.text, tokens });
+  /** Tells what becomes visible; true when that ends at a stop string, for which the text must be made now. */
+  #show(choice: Choice, next: () => VisibleText<WireToken | null>): boolean {
+    const { generation, index } = choice;
+    const now = generation.request.sampling.stop.length > 0 ? next() : null;
+    this.#emit(generation, () => {
+      const { text, records } = now ?? next();
+      const tokens = records.filter((record) => record !== null);
+      return text === '' && tokens.length === 0 ? null : { type: 'delta', index, text, tokens };
+    });
+    return now?.stopped ?? false;
   }
 
   #finish(choice: Choice, reason: 'stop' | 'length'): void {
     const { generation } = choice;
-    this.#emit(generation, { type: 'finish', index: choice.index, reason });
+    this.#emit(generation, () => ({ type: 'finish', index: choice.index, reason }));
     this.#drop(choice);
     if (generation.open.size > 0) return;
     this.#generations.delete(generation.request.id);
-    this.#emit(generation, doneEvent(generation));
+    this.#emit(generation, () => doneEvent(generation));
   }
 
   #refuse({ generation }: Choice, { message, retryAfterSeconds }: AdapterLoadError): void {
@@ -227,7 +227,7 @@ export class EngineLoop<A extends { dispose(): void }> {
   #fail(generation: Generation, error: WorkerError): void {
     if (!this.#generations.has(generation.request.id)) return;
     this.#close(generation);
-    this.#emit(generation, { type: 'error', error });
+    this.#emit(generation, () => ({ type: 'error', error }));
   }
 
   #close(generation: Generation): void {
@@ -242,7 +242,7 @@ export class EngineLoop<A extends { dispose(): void }> {
     this.scheduler.remove(choice.sequence);
   }
 
-  #emit(generation: Generation, event: GenerateEvent): void {
-    this.#events.push([generation.request.id, event]);
+  #emit(generation: Generation, make: Telling): void {
+    this.#outbox.add(generation.request.id, make);
   }
 }

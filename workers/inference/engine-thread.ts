@@ -62,10 +62,12 @@ send({
   },
 });
 
-/** One step of each model, then whatever messages came meanwhile, then the next. */
+/** One step of each model, then whatever messages came meanwhile, then the next. Beside another model nothing is put off. */
 function turn(): void {
   const more = base.loop.step();
+  if (fullModels.busy) base.loop.tell();
   turning = fullModels.step() || more;
+  if (more) fullModels.tell();
   if (turning) setImmediate(turn);
   else deliver([]);
 }

@@ -7,10 +7,14 @@ import type { NoSample, Sample } from './sampling.ts';
 
 export type Outcome = Sample | NoSample | 'no-memory' | null;
 
-/** The outcome of every item; 'no-memory' for those whose tokens have not been run. */
-export function runFitting<A>(runner: Runner<A>, items: readonly RunItem<A>[]): Outcome[] {
+/** The outcome of every item; 'no-memory' for those whose tokens have not been run. `meanwhile`: see Runner. */
+export function runFitting<A>(
+  runner: Runner<A>,
+  items: readonly RunItem<A>[],
+  meanwhile?: () => void,
+): Outcome[] {
   try {
-    return items.length === 0 ? [] : runner.run(items);
+    return items.length === 0 ? [] : runner.run(items, meanwhile);
   } catch (error) {
     if ((error as { code?: unknown }).code !== 'LATHE_OUT_OF_MEMORY') throw error;
     runner.trim();

@@ -20,6 +20,7 @@ export interface Host {
     submit(request: GenerationRequest): void;
     cancel(id: number): void;
     step(): boolean;
+    tell(): void;
   };
   dispose(): void;
 }
@@ -55,6 +56,11 @@ export class FullModels {
     return this.#resident?.digest ?? null;
   }
 
+  /** Whether a step would do something. */
+  get busy(): boolean {
+    return this.#waiting.length > 0 || this.#resident?.host.loop.idle === false;
+  }
+
   submit(request: GenerationRequest, model: FullModel): void {
     this.#waiting.push({ request, model });
   }
@@ -62,6 +68,11 @@ export class FullModels {
   cancel(id: number): void {
     this.#waiting = this.#waiting.filter(({ request }) => request.id !== id);
     this.#resident?.host.loop.cancel(id);
+  }
+
+  /** Tells now what the last step put off. */
+  tell(): void {
+    this.#resident?.host.loop.tell();
   }
 
   /** One step of the model in memory, after changing it if it is another's turn; false when nothing is left to do. */

@@ -23,16 +23,20 @@ export interface RunItem<A> {
 }
 
 export interface Runner<A> {
+  /** Whether the device computes while the host does other things; run() then calls `meanwhile`. */
+  readonly worksAhead: boolean;
   /**
-   * Runs all items in one step; the sample of each item, or null where none was asked for.
+   * Runs all items in one step; the sample of each item, or null where none was asked for. `meanwhile`: what the host
+   * may do while the device computes; called once the step is under way, at most once, and not where nobody waits.
    * @throws with code LATHE_OUT_OF_MEMORY when the step does not fit; it can be run again in parts then.
    */
-  run(items: readonly RunItem<A>[]): (Sample | NoSample | null)[];
+  run(items: readonly RunItem<A>[], meanwhile?: () => void): (Sample | NoSample | null)[];
   /** Gives unused memory back. */
   trim(): void;
 }
 
 export class ModelRunner implements Runner<LoraAdapter> {
+  readonly worksAhead = false;
   readonly #model: Model;
   readonly #cache: KvCache;
   readonly #vocabSize: number;
