@@ -150,6 +150,7 @@ export interface Native {
   gemm(c: Handle, a: Handle, b: Handle, transA: boolean, transB: boolean, alpha: number, beta: number): void;
   /** The result is an opaque u8 tensor for gemmPacked. */
   packWeight(w: Handle): Handle;
+  packWeightInt8(w: Handle): Handle;
   gemmPacked(c: Handle, a: Handle, packed: Handle, alpha: number, beta: number): void;
   loraLinearForward(
     y0: Handle,

@@ -72,7 +72,12 @@ async function decode(tokens, steps) {
 
 const runs = { logits, prefill, decode };
 const answer = (object) => process.stdout.write(`${JSON.stringify(object)}\n`);
-answer({ ready: true, version: await getModuleVersion(), llama_cpp: llama.llamaCppRelease?.release, threads: context.currentThreads });
+answer({
+  ready: true,
+  version: await getModuleVersion(),
+  llama_cpp: llama.llamaCppRelease?.release,
+  threads: context.currentThreads,
+});
 for await (const line of createInterface({ input: process.stdin })) {
   const { run } = JSON.parse(line);
   try {

@@ -64,14 +64,15 @@ void bind(Napi::Object exports, const char* name, R (*Ops::*entry)(P...), const 
   bind(exports, name, checked_ops().*entry, names);
 }
 
-/// packWeight allocates its result, so it is not a plain op.
+/// packWeight and packWeightInt8 allocate their result, so they are no plain ops.
+template <int64_t (*kBytes)(In), void (*Ops::*kOp)(Out, In)>
 Napi::Value pack_weight(const Napi::CallbackInfo& info) {
   const Tensor& w = handle_object(info[0], "w").view;
   if (w.rank != 2 || (w.dtype != DType::f32 && w.dtype != DType::bf16)) invalid("w", "expected f32|bf16 [N,K]");
-  const int64_t bytes = packed_bytes(w);
+  const int64_t bytes = kBytes(w);
   auto storage = Storage::allocate(bytes, w.device);
   const Tensor packed = {storage->data(), {bytes}, 1, DType::u8, w.device, true, storage->host()};
-  checked_ops().packWeight(packed, w);
+  (checked_ops().*kOp)(packed, w);
   return make_handle(info.Env(), std::move(storage), packed);
 }
 
@@ -93,7 +94,8 @@ void export_ops(Napi::Env, Napi::Object e) {
   bind(e, "randomUniform", &Ops::randomUniform, "x lo hi seed stream");
   bind(e, "randomNormal", &Ops::randomNormal, "x mean std seed stream");
   bind(e, "gemm", &Ops::gemm, "c a b transA transB alpha beta");
-  export_function(e, "packWeight", 1, 1, pack_weight);
+  export_function(e, "packWeight", 1, 1, pack_weight<packed_bytes, &Ops::packWeight>);
+  export_function(e, "packWeightInt8", 1, 1, pack_weight<packed_int8_bytes, &Ops::packWeightInt8>);
   bind(e, "gemmPacked", &Ops::gemmPacked, "c a packed alpha beta");
   bind(e, "loraLinearForward", &Ops::loraLinearForward,
        "y0 y1 y2 h x dropped w0 w1 w2 bias0 bias1 bias2 a b0 b1 b2 scale0 scale1 scale2");

@@ -11,4 +11,7 @@ void add_checked_model(Ops& table);
 void add_checked_attention(Ops& table);
 void add_checked_serving(Ops& table);
 
+/// The header of what packWeight or packWeightInt8 made; anything else is refused under `name`.
+PackedHeader expect_packed(In packed, const char* name);
+
 }  // namespace lathe

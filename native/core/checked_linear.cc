@@ -8,20 +8,6 @@
 namespace lathe {
 namespace {
 
-PackedHeader read_header(In packed) {
-  expect(packed, "packed", kU8, {kAnySize});
-  PackedHeader header = {};
-  const char* bytes = packed.dims[0] >= kPackedHeaderBytes ? host_bytes(packed, kPackedHeaderBytes) : nullptr;
-  if (bytes) std::memcpy(&header, bytes, sizeof header);
-  const bool known = header.magic == kPackedMagic && (header.dtype == DType::f32 || header.dtype == DType::bf16) &&
-                     header.n >= 0 && header.k >= 0;
-  if (known) {
-    const Tensor shape = {nullptr, {header.n, header.k}, 2, header.dtype, packed.device, false};
-    if (packed_bytes(shape) == packed.dims[0]) return header;
-  }
-  invalid("packed", "is not the result of packWeight");
-}
-
 void gemm(Out c, In a, In b, bool transA, bool transB, float alpha, float beta) {
   expect(a, "a", kFloat, {kAnySize, kAnySize});
   const int64_t m = a.dims[transA ? 1 : 0], k = a.dims[transA ? 0 : 1];
@@ -39,8 +25,16 @@ void packWeight(Out packed, In w) {
   ops_for(w.device).packWeight(packed, w);
 }
 
+void packWeightInt8(Out packed, In w) {
+  expect(w, "w", kFloat, {kAnySize, kAnySize});
+  expect_that(w.device == Device::cpu, "w", "int8 weights are for the CPU");
+  expect_out(packed, "packed", kU8, {packed_int8_bytes(w)});
+  expect_disjoint(packed, "packed", w, "w");
+  ops_for(w.device).packWeightInt8(packed, w);
+}
+
 void gemmPacked(Out c, In a, In packed, float alpha, float beta) {
-  const PackedHeader header = read_header(packed);
+  const PackedHeader header = expect_packed(packed, "packed");
   expect(a, "a", kFloat, {kAnySize, header.k});
   expect_out(c, "c", kFloat, {a.dims[0], header.n});
   expect_disjoint(c, "c", a, "a");
@@ -84,8 +78,29 @@ void linearCrossEntropy(Out losses, Out correct, OptionalOut dx, OptionalOut dw,
 void add_checked_linear(Ops& t) {
   t.gemm = gemm;
   t.packWeight = packWeight;
+  t.packWeightInt8 = packWeightInt8;
   t.gemmPacked = gemmPacked;
   t.linearCrossEntropy = linearCrossEntropy;
+}
+
+PackedHeader expect_packed(In packed, const char* name) {
+  expect(packed, name, kU8, {kAnySize});
+  PackedHeader header = {};
+  const char* bytes = packed.dims[0] >= kPackedHeaderBytes ? host_bytes(packed, kPackedHeaderBytes) : nullptr;
+  if (bytes) std::memcpy(&header, bytes, sizeof header);
+  const bool known = header.magic == kPackedMagic && header.dtype != DType::i32 && header.n >= 0 && header.k >= 0;
+  if (known) {
+    const Tensor shape = {nullptr, {header.n, header.k}, 2, header.dtype, packed.device, false};
+    const bool int8 = header.dtype == DType::u8;
+    if ((int8 ? packed_int8_bytes(shape) : packed_bytes(shape)) == packed.dims[0]) return header;
+  }
+  invalid(name, "is not the result of packWeight");
+}
+
+int64_t packed_int8_bytes(In w) {
+  const int64_t panels = w.dims[0] / kPanelWidth + (w.dims[0] % kPanelWidth != 0);
+  const int64_t rows = checked_mul(panels, kPanelWidth);
+  return checked_mul(rows, w.dims[1] + (w.dims[1] & 1)) + checked_mul(rows, 4) + kPackedHeaderBytes;
 }
 
 int64_t packed_bytes(In w) {

@@ -27,6 +27,17 @@ void expect_adapters(In pool, In table, In slots, In x, const int64_t* widths, i
   }
 }
 
+/// Rows of a weight [N, depth], plain or, on the CPU, packed.
+int64_t expect_weight(In w, const char* name, int64_t depth) {
+  if (w.dtype != DType::u8 || w.device != Device::cpu) {
+    expect(w, name, kFloat, {kAnySize, depth});
+    return w.dims[0];
+  }
+  const PackedHeader header = expect_packed(w, name);
+  expect_that(header.k == depth, name, "was packed from rows of another length than x has");
+  return header.n;
+}
+
 void linearGroup(Out y0, OptionalOut y1, OptionalOut y2, In x, In w0, OptionalIn w1, OptionalIn w2, OptionalIn bias0,
                  OptionalIn bias1, OptionalIn bias2, OptionalIn pool, OptionalIn table, OptionalIn slots) {
   const Tensor *ys[] = {&y0, y1, y2}, *ws[] = {&w0, w1, w2}, *biases[] = {bias0, bias1, bias2};
@@ -43,8 +54,7 @@ void linearGroup(Out y0, OptionalOut y1, OptionalOut y2, In x, In w0, OptionalIn
       expect_that(!biases[i], bias_names[i], "has no weight");
       continue;
     }
-    expect(*ws[i], w_names[i], kFloat, {kAnySize, x.dims[1]});
-    widths[i] = ws[i]->dims[0];
+    widths[i] = expect_weight(*ws[i], w_names[i], x.dims[1]);
     expect_that(ys[i] != nullptr, y_names[i], "is missing");
     expect_out(*ys[i], y_names[i], kFloat, {x.dims[0], widths[i]});
     if (biases[i]) expect(*biases[i], bias_names[i], kFloat, {widths[i]});

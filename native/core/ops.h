@@ -65,7 +65,11 @@ struct Ops {
   void (*gemm)(Out c, In a, In b, bool transA, bool transB, float alpha, float beta);
   /// W [N,K] float → panels of 32 rows in the order gemmPacked reads them; packed: u8 [packed_bytes(W)].
   void (*packWeight)(Out packed, In w);
-  /// C = alpha·A·Wᵀ + beta·C; C [M,N], A [M,K]; bit for bit what gemm(c, a, w, false, true) gives.
+  /// W [N,K] float → the same with numbers q of int8 and a scale for each row of W: scale_n = max_k |W[n,k]| / 127,
+  /// q = W/scale_n rounded to the nearest (ties to even). packed: u8 [packed_int8_bytes(W)]. On the CPU only.
+  void (*packWeightInt8)(Out packed, In w);
+  /// C = alpha·A·Wᵀ + beta·C; C [M,N], A [M,K]; bit for bit what gemm(c, a, w, false, true) gives. With int8:
+  /// scale_n·(A·qᵀ), where q is exact, A counts as above and sums are f32.
   void (*gemmPacked)(Out c, In a, In packed, float alpha, float beta);
 
   /// Linear layers on the same rows with a low-rank branch each (Hu et al., arXiv:2106.09685): h = xa·Aᵀ with
@@ -174,6 +178,7 @@ struct Ops {
   /// B [N_i,rank] begin at elements 8·A and 8·B of pool. Rank is a multiple of 8 (pad with zeros) up to 256; 0: the
   /// adapter leaves the layer alone. Sums in f32; a new adapter is new data in pool and table, nothing else.
   /// x [T,K], w_i [N_i,K], y_i [T,N_i], bias_i [N_i], pool [E] float; table i32 [slots,layers,4], slots i32 [T].
+  /// On the CPU w_i may also be what packWeight or packWeightInt8 made of it.
   /// Layers 1 and 2 may be absent; pool, table and slots are absent together.
   void (*linearGroup)(Out y0, OptionalOut y1, OptionalOut y2, In x, In w0, OptionalIn w1, OptionalIn w2,
                       OptionalIn bias0, OptionalIn bias1, OptionalIn bias2, OptionalIn pool, OptionalIn table,
@@ -198,7 +203,7 @@ struct Ops {
 struct PackedHeader {
   uint64_t magic;
   int64_t n, k;
-  DType dtype;
+  DType dtype;  // u8: int8 numbers, behind a scale f32 for every row of every panel
 };
 static constexpr uint64_t kPackedMagic = 0x31304B435048544Cull;
 static constexpr int64_t kPackedHeaderBytes = 64;
@@ -206,6 +211,8 @@ static constexpr int64_t kPanelWidth = 32;  // rows of W per panel; the same for
 
 /// Bytes of packWeight's result: rows rounded up to a panel, K of bf16 to a pair. Throws when the size overflows.
 int64_t packed_bytes(In w);
+/// Bytes of packWeightInt8's result.
+int64_t packed_int8_bytes(In w);
 
 /// The table whose entries check every argument (count and kinds are the binding's) and then run the op on the
 /// device of its tensors.

@@ -2,6 +2,7 @@
 #include "gemm.h"
 
 #include "ops_parts.h"
+#include "packed_weight.h"
 #include "parallel.h"
 
 namespace lathe::LATHE_ISA {
@@ -31,11 +32,10 @@ void packWeight(Out packed, In w) {
   });
 }
 
+void packWeightInt8(Out packed, In w) { pack_int8(packed, w); }
+
 void gemmPacked(Out c, In a, In packed, float alpha, float beta) {
-  const auto* header = static_cast<const PackedHeader*>(packed.data);
-  multiply_packed({FloatRef(c), c.dims[1], 1, alpha, beta}, operand(a, false),
-                  static_cast<const char*>(packed.data) + kPackedHeaderBytes, header->dtype == DType::bf16, a.dims[0],
-                  header->n, header->k);
+  multiply_packed_weight({FloatRef(c), c.dims[1], 1, alpha, beta}, operand(a, false), PackedWeight(packed), a.dims[0]);
 }
 
 }  // namespace
@@ -43,6 +43,7 @@ void gemmPacked(Out c, In a, In packed, float alpha, float beta) {
 void add_gemm(Ops& t) {
   t.gemm = gemm;
   t.packWeight = packWeight;
+  t.packWeightInt8 = packWeightInt8;
   t.gemmPacked = gemmPacked;
 }
 

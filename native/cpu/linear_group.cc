@@ -1,71 +1,151 @@
-// Linear layers of a decode step with a low-rank adapter per row: the products in f32, then bias and adapters, then one
-// rounding.
-#include "gemm.h"
+// Linear layers that read the same rows, each row with a low-rank adapter of its own: first what the adapters make of x,
+// for all layers in one go, then the products; bias and adapters are added and the result rounded where a sum is finished.
+#include "gemm_thin.h"
+#include "low_rank.h"
 #include "ops_parts.h"
+#include "packed_weight.h"
 #include "parallel.h"
 
 namespace lathe::LATHE_ISA {
 namespace {
 
-constexpr int64_t kMostRank = 256;
+constexpr int kLayers = 3;
+constexpr int64_t kRowsTogether = 16;  // rows of one adapter that read A together
 
-struct Adapters {
-  FloatRef pool;
-  const int32_t *table, *slots;  // slots null: none
-  int64_t layers;
+struct Entry {
+  int32_t a, b, rank, scale_bits;
+
+  float scale() const {
+    float value;
+    __builtin_memcpy(&value, &scale_bits, 4);
+    return value;
+  }
 };
 
-float dot(FloatRef a, FloatRef b, int64_t n) {
-  VF sum = {};
-  each_vector(n, [&](int64_t i, int count) { sum += load(a, i, count) * load(b, i, count); });
-  return vsum(sum);
-}
+struct Group {
+  const Tensor *y[kLayers], *w[kLayers], *bias[kLayers];
+  int layers;
+  FloatRef x;
+  int64_t rows, depth;
+  FloatRef pool;
+  const Entry* table;     // [slots, layers]
+  const int32_t* slots;   // null: no row has an adapter
+  int64_t most_rank = 0;
+  float* hidden = nullptr;  // [layers, rows, most_rank]
 
-float element(FloatRef r, int64_t i) { return load(r, i, 1)[0]; }
-
-/// One row: sums [N] f32 (+ bias) (+ its adapter's branch), rounded into y.
-void finish_row(FloatRef y, float* sums, OptionalIn bias, const Adapters& adapters, FloatRef x, int64_t depth,
-                int64_t width, int64_t layer, int64_t row) {
-  if (bias) {
-    const FloatRef b(*bias);
-    each_vector(width, [&](int64_t i, int n) { vstore_n(sums + i, vload_n(sums + i, n) + load(b, i, n), n); });
+  const Entry* entry(int layer, int64_t row) const {
+    if (!slots || slots[row] < 0) return nullptr;
+    const Entry* found = table + slots[row] * layers + layer;
+    return found->rank > 0 ? found : nullptr;
   }
-  const int32_t slot = adapters.slots ? adapters.slots[row] : -1;
-  const int32_t* entry = slot < 0 ? nullptr : adapters.table + (slot * adapters.layers + layer) * 4;
-  if (entry && entry[2] > 0) {
-    const int64_t rank = entry[2];
-    float scale, hidden[kMostRank];
-    __builtin_memcpy(&scale, entry + 3, 4);
-    const FloatRef a = adapters.pool.at(static_cast<int64_t>(entry[0]) * 8);
-    const FloatRef b = adapters.pool.at(static_cast<int64_t>(entry[1]) * 8);
-    for (int64_t r = 0; r < rank; r++) hidden[r] = dot(x, a.at(r * depth), depth) * scale;
-    for (int64_t c = 0; c < width; c++) {
-      float sum = 0;
-      for (int64_t r = 0; r < rank; r++) sum += hidden[r] * element(b, c * rank + r);
-      sums[c] += sum;
+  float* hidden_of(int layer, int64_t row) const { return hidden + (layer * rows + row) * most_rank; }
+  int64_t width(int layer) const { return y[layer]->dims[1]; }
+
+  void find_ranks();
+  void shrink_rows(int layer, int64_t begin, int64_t end) const;
+  void finish(int layer, int64_t row, int64_t first, int64_t columns, float* sums) const;
+};
+
+void Group::find_ranks() {
+  for (int64_t t = 0; slots && t < rows; t++) {
+    for (int i = 0; i < layers; i++) {
+      const Entry* found = entry(i, t);
+      if (found) most_rank = max(most_rank, found->rank);
     }
   }
-  each_vector(width, [&](int64_t i, int n) { store(y, i, vload_n(sums + i, n), n); });
 }
 
-void one_layer(Out y, In x, In w, OptionalIn bias, const Adapters& adapters, int64_t layer) {
-  const int64_t rows = x.dims[0], depth = x.dims[1], width = w.dims[0];
-  const Scratch sums(rows * width * 4);
-  const FloatRef s(sums.bytes(), false), rx(x), ry(y);
-  multiply({s, width, 1, 1.0f, 0.0f}, {rx, depth, 1}, {FloatRef(w), depth, 1}, rows, width, depth);
-  parallel_tasks(rows, [&](int64_t row, int) {
-    finish_row(ry.at(row * width), sums.floats() + row * width, bias, adapters, rx.at(row * depth), depth, width, layer,
-               row);
+/// hidden of rows [begin, end): neighbours with one adapter together, so that A is read once for them.
+void Group::shrink_rows(int layer, int64_t begin, int64_t end) const {
+  for (int64_t t = begin; t < end;) {
+    int64_t next = t + 1;
+    while (next < end && slots[next] == slots[t]) next++;
+    const Entry* found = entry(layer, t);
+    if (found) {
+      shrink(hidden_of(layer, t), most_rank, x.at(t * depth), next - t, pool.at(static_cast<int64_t>(found->a) * 8),
+             depth, found->rank, found->scale());
+    }
+    t = next;
+  }
+}
+
+/// Columns [first, first + columns) of one row of one layer: sums (+ bias) (+ its adapter's branch), rounded into y.
+void Group::finish(int layer, int64_t row, int64_t first, int64_t columns, float* sums) const {
+  if (bias[layer]) {
+    const FloatRef b = FloatRef(*bias[layer]).at(first);
+    each_vector(columns, [&](int64_t j, int n) { vstore_n(sums + j, vload_n(sums + j, n) + load(b, j, n), n); });
+  }
+  if (const Entry* found = entry(layer, row)) {
+    expand(sums, pool.at(static_cast<int64_t>(found->b) * 8 + first * found->rank), hidden_of(layer, row), found->rank,
+           columns);
+  }
+  const FloatRef to = FloatRef(*y[layer]).at(row * width(layer) + first);
+  if (to.data == reinterpret_cast<char*>(sums)) return;
+  each_vector(columns, [&](int64_t j, int n) { store(to, j, vload_n(sums + j, n), n); });
+}
+
+/// A few rows with packed weights: finished while the sums are in L1.
+void run_thin(const Group& g, const PackedWeight* weights) {
+  const auto finish = [](void* context, int layer, int64_t first, int64_t columns, float* sums) {
+    const auto* group = static_cast<const Group*>(context);
+    for (int64_t t = 0; t < group->rows; t++) group->finish(layer, t, first, columns, sums + t * kPanelWidth);
+  };
+  thin_products({g.x, g.depth, 1}, weights, g.layers, g.rows, {finish, const_cast<Group*>(&g)});
+}
+
+void multiply_layer(const Group& g, int layer, const PackedWeight* packed, FloatRef sums) {
+  const int64_t width = g.width(layer);
+  const Product product = {sums, width, 1, 1.0f, 0.0f};
+  const Operand x = {g.x, g.depth, 1};
+  if (packed) {
+    multiply_packed_weight(product, x, *packed, g.rows);
+  } else {
+    multiply(product, x, {FloatRef(*g.w[layer]), g.depth, 1}, g.rows, width, g.depth);
+  }
+}
+
+/// Many rows: the whole product, then a pass over it where there is something to add or to round.
+void run_layer(const Group& g, int layer, const PackedWeight* packed) {
+  const int64_t width = g.width(layer);
+  const FloatRef y(*g.y[layer]);
+  const Scratch room(y.half ? g.rows * width * 4 : 0);
+  float* sums = y.half ? room.floats() : reinterpret_cast<float*>(y.data);
+  multiply_layer(g, layer, packed, FloatRef(reinterpret_cast<char*>(sums), false));
+  if (!y.half && !g.bias[layer] && !g.hidden) return;
+  parallel_ranges(g.rows, rows_per_task(width), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++) g.finish(layer, t, 0, width, sums + t * width);
   });
 }
 
 void linearGroup(Out y0, OptionalOut y1, OptionalOut y2, In x, In w0, OptionalIn w1, OptionalIn w2, OptionalIn bias0,
                  OptionalIn bias1, OptionalIn bias2, OptionalIn pool, OptionalIn table, OptionalIn slots) {
-  const Adapters adapters = {pool ? FloatRef(*pool) : FloatRef(nullptr, false), table ? i32_data(*table) : nullptr,
-                             slots ? i32_data(*slots) : nullptr, w2 ? 3 : w1 ? 2 : 1};
-  one_layer(y0, x, w0, bias0, adapters, 0);
-  if (w1) one_layer(*y1, x, *w1, bias1, adapters, 1);
-  if (w2) one_layer(*y2, x, *w2, bias2, adapters, 2);
+  Group g = {{&y0, y1, y2}, {&w0, w1, w2}, {bias0, bias1, bias2}, w2 ? 3 : w1 ? 2 : 1, x, x.dims[0], x.dims[1],
+             pool ? FloatRef(*pool) : FloatRef(nullptr, false),
+             table ? reinterpret_cast<const Entry*>(i32_data(*table)) : nullptr, slots ? i32_data(*slots) : nullptr};
+  g.find_ranks();
+  const Scratch hidden(g.layers * g.rows * g.most_rank * 4);
+  if (g.most_rank > 0) {
+    g.hidden = hidden.floats();
+    const int64_t chunks = (g.rows + kRowsTogether - 1) / kRowsTogether, each = g.rows <= kThinRows ? 1 : kRowsTogether;
+    const int64_t tasks = each == 1 ? g.rows : chunks;
+    parallel_tasks(tasks * g.layers, [&](int64_t task, int) {
+      const int64_t begin = task / g.layers * each;
+      g.shrink_rows(static_cast<int>(task % g.layers), begin, min(g.rows, begin + each));
+    });
+  }
+  const bool all_packed = w0.dtype == DType::u8 && (!w1 || w1->dtype == DType::u8) && (!w2 || w2->dtype == DType::u8);
+  if (all_packed) {
+    const PackedWeight first(w0), weights[kLayers] = {first, w1 ? PackedWeight(*w1) : first, w2 ? PackedWeight(*w2) : first};
+    if (is_thin({g.x, g.depth, 1}, weights, g.layers, g.rows)) return run_thin(g, weights);
+  }
+  for (int i = 0; i < g.layers; i++) {
+    if (g.w[i]->dtype == DType::u8) {
+      const PackedWeight packed(*g.w[i]);
+      run_layer(g, i, &packed);
+    } else {
+      run_layer(g, i, nullptr);
+    }
+  }
 }
 
 }  // namespace

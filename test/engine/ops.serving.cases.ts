@@ -1,4 +1,5 @@
 // Rows of the op table for the serving ops: linear layers that share their rows, with an adapter per row.
+import type { Handle } from '../../native/index.ts';
 import type { Random } from '../helpers/tolerance.ts';
 import { AWKWARD, type F64, type OpCase } from './ops.table.ts';
 
@@ -22,12 +23,36 @@ function adapterPool(random: Random, ranks: readonly number[][], depth: number, 
   return { pool: Float64Array.from([...pool, 0, 0, 0, 0, 0, 0, 0, 0]), table, scales };
 }
 
-function linearGroup(layers: 1 | 2 | 3, depths: readonly number[], tokens: readonly number[]): OpCase {
+type Packing = 'packWeight' | 'packWeightInt8';
+
+/** W [n, depth] as int8 holds it, in the op's own f32 steps: a number at a tie must fall to the same side. */
+function throughInt8(w: F64, depth: number): F64 {
+  const nearest = (x: number) => {
+    const floor = Math.floor(x);
+    const rest = x - floor;
+    return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
+  };
+  return w.map((_, i) => {
+    const row = w.subarray(i - (i % depth), i - (i % depth) + depth);
+    const peak = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    return nearest(Math.fround(w[i]! * Math.fround(127 / peak))) * Math.fround(peak / 127);
+  });
+}
+
+function linearGroup(
+  layers: 1 | 2 | 3,
+  depths: readonly number[],
+  tokens: readonly number[],
+  packing: Packing | null = null,
+): OpCase {
   return {
-    name: `linear group of ${layers}, up to ${Math.max(...tokens)} rows`,
-    covers: ['linearGroup'],
+    name: `linear group of ${layers}, up to ${Math.max(...tokens)} rows${packing ? `, ${packing}` : ''}`,
+    covers: ['linearGroup', ...(packing ? [packing] : [])],
     why: 'three sums (K ≤ 1,544, K, rank ≤ 16) in f32; a bf16 result adds one rounding',
-    make(random) {
+    make(random, device) {
+      // Packed weights are the CPU's; elsewhere the row is one more draw of plain ones.
+      const pack = device === 'cpu' ? packing : null;
+      const stored = pack === 'packWeightInt8' ? throughInt8 : (w: F64) => w;
       const [T, K] = [random.pick(tokens), random.pick(depths)];
       const widths = Array.from({ length: layers }, () => random.pick(AWKWARD));
       const ranks = [0, 8, 16].map((rank) => widths.map((_, i) => (i === 1 && rank === 8 ? 0 : rank)));
@@ -68,13 +93,14 @@ function linearGroup(layers: 1 | 2 | 3, depths: readonly number[], tokens: reado
         },
         reference: (v) =>
           Object.fromEntries(
-            names.map((i) => [`y${i}`, layer(i, v.x!, v[`w${i}`]!, v[`bias${i}`]!, v.pool!)]),
+            names.map((i) => [`y${i}`, layer(i, v.x!, stored(v[`w${i}`]!, K), v[`bias${i}`]!, v.pool!)]),
           ),
         forward(bench, v) {
           const y = names.map((i) => bench.empty([T, widths[i]!]));
           const [b0, b1, b2] = [v.bias0!, v.bias1 ?? null, v.bias2 ?? null];
-          const [w0, w1, w2] = [v.w0!, v.w1 ?? null, v.w2 ?? null];
           const { native } = bench;
+          const weight = (w: Handle | undefined) => (w && pack ? bench.own(native[pack](w)) : (w ?? null));
+          const [w0, w1, w2] = [weight(v.w0)!, weight(v.w1), weight(v.w2)];
           native.linearGroup(
             y[0]!,
             y[1] ?? null,
@@ -101,4 +127,6 @@ export const SERVING_CASES: OpCase[] = [
   linearGroup(1, [8, 24, 31, 1544], [1, 5]),
   linearGroup(3, [16, 264, 600], [8, 17, 32]),
   linearGroup(2, [7, 40], [33, 70]),
+  linearGroup(3, [40, 600], [1, 8, 16], 'packWeight'),
+  linearGroup(3, [7, 31, 600, 1544], [1, 8, 16, 17, 70], 'packWeightInt8'),
 ];

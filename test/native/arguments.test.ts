@@ -105,6 +105,7 @@ function acceptsOtherShape(op: string, name: string): boolean {
     randomUniform: ['x'],
     randomNormal: ['x'],
     packWeight: ['w'],
+    packWeightInt8: ['w'],
     pagedAttentionForward: ['blockTables'],
     linearGroup: ['pool'],
   };

@@ -99,6 +99,7 @@ function linearCalls(dt: 'f32' | 'bf16'): Call[] {
       outputs: ['c'],
     },
     { op: 'packWeight', args: { w }, outputs: [] },
+    { op: 'packWeightInt8', args: { w }, outputs: [] },
     {
       op: 'gemmPacked',
       args: { c: seededTensor(dt, [T, V], 3), a, packed: native.packWeight(w), alpha: 0.7, beta: 0.5 },

@@ -38,7 +38,7 @@ describe.each(['f32', 'bf16'] as const)('%s', (dt) => {
     for (const isa of initial.isas) {
       native.configure({ isa });
       for (const [name, expected] of plain) {
-        if (name === 'packWeight') continue; // bytes, compared below
+        if (name.startsWith('packWeight')) continue; // bytes, compared below
         const actual = outcomesOf(dt, name);
         const tolerance = dt === 'bf16' ? 8e-3 : 3e-6;
         expect(distance(actual, expected as number[] | number), `${isa} ${name}`).toBeLessThan(tolerance);
@@ -48,11 +48,13 @@ describe.each(['f32', 'bf16'] as const)('%s', (dt) => {
 
   it('packs weights alike on every instruction set', () => {
     const w = seededTensor(dt, [71, 35], 4);
-    native.configure({ isa: 'generic' });
-    const expected = bytes(native.packWeight(w));
-    for (const isa of initial.isas) {
-      native.configure({ isa });
-      expect(bytes(native.packWeight(w)).equals(expected)).toBe(true);
+    for (const pack of [native.packWeight, native.packWeightInt8]) {
+      native.configure({ isa: 'generic' });
+      const expected = bytes(pack(w));
+      for (const isa of initial.isas) {
+        native.configure({ isa });
+        expect(bytes(pack(w)).equals(expected)).toBe(true);
+      }
     }
   });
 });
@@ -86,8 +88,9 @@ describe('rows stand alone', () => {
         ] as const) {
           const a = seededTensor(da, [61, k], 1);
           const w = seededTensor(dw, [n, k], 2);
-          const packed = native.packWeight(w);
+          const [packed, int8] = [native.packWeight(w), native.packWeightInt8(w)];
           const whole = product(a, w, 61, n);
+          const wholeInt8 = packedProduct(a, int8, 61, n);
           const width = n * 4;
           for (const [first, rows] of [
             [0, 1],
@@ -100,9 +103,9 @@ describe('rows stand alone', () => {
             const part = native.tensorView(a, first * k * (da === 'f32' ? 4 : 2), [rows, k]);
             const expected = whole.subarray(first * width, (first + rows) * width);
             expect(product(part, w, rows, n).equals(expected)).toBe(true);
-            const c = tensor('f32', [rows, n]);
-            native.gemmPacked(c, part, packed, 1, 0);
-            expect(bytes(c).equals(expected)).toBe(true);
+            expect(packedProduct(part, packed, rows, n).equals(expected)).toBe(true);
+            const expectedInt8 = wholeInt8.subarray(first * width, (first + rows) * width);
+            expect(packedProduct(part, int8, rows, n).equals(expectedInt8)).toBe(true);
           }
         }
       }
@@ -118,6 +121,12 @@ describe('rows stand alone', () => {
 function product(a: Handle, w: Handle, m: number, n: number): Buffer {
   const c = tensor('f32', [m, n]);
   native.gemm(c, a, w, false, true, 1, 0);
+  return bytes(c);
+}
+
+function packedProduct(a: Handle, packed: Handle, m: number, n: number): Buffer {
+  const c = tensor('f32', [m, n]);
+  native.gemmPacked(c, a, packed, 1, 0);
   return bytes(c);
 }
 

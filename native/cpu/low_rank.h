@@ -1,0 +1,120 @@
+// The low-rank branch of a row with an adapter of its own: hidden = scale·(x·Aᵀ), then sums += hidden·Bᵀ. Every value is one
+// chain in an order that depends on the adapter's sizes alone, so a row's result is the same whatever rows lie beside it.
+#pragma once
+#include "simd.h"
+#include "transpose.h"
+
+namespace lathe::LATHE_ISA {
+
+constexpr int kChains = 4;           // partial sums of a dot product: W·4 elements of k a turn
+constexpr int64_t kDotsAhead = 1024;  // bytes of A asked for ahead
+
+/// hidden[t] = scale·(rows[t]·a) for R rows of x; rows and a hold `depth` elements.
+template <int R>
+static inline __attribute__((always_inline)) void dots(float* hidden, int64_t hidden_row, FloatRef x, int64_t x_row,
+                                                       FloatRef a, int64_t depth, float scale) {
+  VF sum[R][kChains] = {};
+  int64_t k = 0;
+  for (; k + kChains * W <= depth; k += kChains * W) {
+    const char* ahead = a.at(k).data + kDotsAhead;
+    for (int64_t line = 0; line < kChains * W * (a.half ? 2 : 4); line += 64) __builtin_prefetch(ahead + line);
+#pragma GCC unroll 4
+    for (int q = 0; q < kChains; q++) {
+      const VF right = load(a, k + q * W);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) sum[r][q] = fma(load(x, r * x_row + k + q * W), right, sum[r][q]);
+    }
+  }
+  for (; k < depth; k += W) {
+    const int n = static_cast<int>(min(W, depth - k));
+    const VF right = load(a, k, n);
+    for (int r = 0; r < R; r++) sum[r][0] = fma(load(x, r * x_row + k, n), right, sum[r][0]);
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; r++) {
+    hidden[r * hidden_row] = vsum((sum[r][0] + sum[r][1]) + (sum[r][2] + sum[r][3])) * scale;
+  }
+}
+
+/// hidden[t·hidden_row + r] for `rows` rows of x and the `rank` rows of A [rank, depth].
+static inline void shrink(float* hidden, int64_t hidden_row, FloatRef x, int64_t rows, FloatRef a, int64_t depth,
+                          int64_t rank, float scale) {
+  int64_t t = 0;
+  for (; t + 4 <= rows; t += 4) {
+    for (int64_t r = 0; r < rank; r++) {
+      dots<4>(hidden + t * hidden_row + r, hidden_row, x.at(t * depth), depth, a.at(r * depth), depth, scale);
+    }
+  }
+  for (; t < rows; t++) {
+    for (int64_t r = 0; r < rank; r++) {
+      dots<1>(hidden + t * hidden_row + r, hidden_row, x.at(t * depth), depth, a.at(r * depth), depth, scale);
+    }
+  }
+}
+
+constexpr int kRanks = W < 8 ? W : 8;  // ranks of B turned at a time; ranks are multiples of 8
+
+/// turned[r] = B[c … c+W, r] for kRanks ranks; b points at B[c, first rank], rows `rank` apart, `columns` of them there.
+static inline __attribute__((always_inline)) void turn_columns(VF turned[kRanks], FloatRef b, int64_t rank,
+                                                               int64_t columns) {
+#if defined(__AVX512F__)
+  // Two columns a register (c and c + 8), then 8×8 within each half.
+  const auto eight = [&](int64_t column) {
+    const int64_t at = min(column, columns - 1) * rank;
+    if (!b.half) return _mm256_loadu_ps(reinterpret_cast<const float*>(b.data) + at);
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b.data + at * 2));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  };
+  __m512 r[8], u[8];
+#pragma GCC unroll 8
+  for (int q = 0; q < 8; q++) r[q] = _mm512_insertf32x8(_mm512_castps256_ps512(eight(q)), eight(q + 8), 1);
+#pragma GCC unroll 4
+  for (int q = 0; q < 8; q += 2) {
+    u[q] = _mm512_unpacklo_ps(r[q], r[q + 1]);
+    u[q + 1] = _mm512_unpackhi_ps(r[q], r[q + 1]);
+  }
+#pragma GCC unroll 2
+  for (int q = 0; q < 8; q += 4) {
+    const auto low = [](__m512 a, __m512 c) {
+      return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(c)));
+    };
+    const auto high = [](__m512 a, __m512 c) {
+      return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(c)));
+    };
+    r[q] = low(u[q], u[q + 2]);
+    r[q + 1] = high(u[q], u[q + 2]);
+    r[q + 2] = low(u[q + 1], u[q + 3]);
+    r[q + 3] = high(u[q + 1], u[q + 3]);
+  }
+  // r[q] holds ranks q (lower 128 bits of each half) and q + 4 of columns 0–3, r[q + 4] of columns 4–7.
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; q++) {
+    const __m512d a = _mm512_castps_pd(r[q]), c = _mm512_castps_pd(r[q + 4]);
+    turned[q] = (VF)_mm512_permutex2var_pd(a, first, c);
+    turned[q + 4] = (VF)_mm512_permutex2var_pd(a, second, c);
+  }
+#else
+  VU block[W];
+  for (int q = 0; q < W; q++) block[q] = (VU)load(b, min(q, columns - 1) * rank);
+  transpose(block);
+  for (int r = 0; r < kRanks; r++) turned[r] = (VF)block[r];
+#endif
+}
+
+/// sums[j] += Σ_r hidden[r]·B[j, r] for `columns` columns; B [columns, rank].
+static inline void expand(float* sums, FloatRef b, const float* hidden, int64_t rank, int64_t columns) {
+  for (int64_t j = 0; j < columns; j += W) {
+    const int n = static_cast<int>(min(W, columns - j));
+    VF sum = vload_n(sums + j, n);
+    for (int64_t r = 0; r < rank; r += kRanks) {
+      VF turned[kRanks];
+      turn_columns(turned, b.at(j * rank + r), rank, n);
+#pragma GCC unroll 8
+      for (int q = 0; q < kRanks; q++) sum = fma(vset(hidden[r + q]), turned[q], sum);
+    }
+    vstore_n(sums + j, sum, n);
+  }
+}
+
+}  // namespace lathe::LATHE_ISA

@@ -1,0 +1,40 @@
+// Weights that packWeight and packWeightInt8 laid out, as kernels read them, and products with them.
+#pragma once
+#include "../core/ops.h"
+#include "gemm.h"
+
+namespace lathe::LATHE_ISA {
+
+/// W [n, k] as panels of kPanelWidth rows. f32 and bf16: see gemm_pack.h. int8 (dtype u8): for every pair of k and every
+/// 16 rows, the numbers of k even, then those of k odd; a row's weights are its numbers times scales[row].
+struct PackedWeight {
+  int64_t n, k;
+  DType dtype;
+  const float* scales;  // int8 only; rows beyond n have scale 0
+  const char* panels;
+
+  explicit PackedWeight(In packed);
+
+  bool int8() const { return dtype == DType::u8; }
+  int64_t pairs() const { return (k + 1) / 2; }
+  int64_t panel_count() const { return (n + kPanelWidth - 1) / kPanelWidth; }
+  int64_t panel_bytes() const {
+    return kPanelWidth * (int8() ? 2 * pairs() : dtype == DType::bf16 ? 4 * pairs() : 4 * k);
+  }
+};
+
+/// C = alpha·A·Wᵀ + beta·C for any number of rows; a row's result does not depend on how many there are.
+void multiply_packed_weight(const Product& c, const Operand& a, const PackedWeight& w, int64_t m);
+
+/// W [n, k] as int8 panels: per row, scale = largest magnitude / 127 and numbers rounded to the nearest (ties to even).
+void pack_int8(Out packed, In w);
+
+/// 16 pairs of int8 (32 bytes of a panel's pair) as 16 bf16 pairs.
+static inline __attribute__((always_inline)) VU bf16_pairs(const int8_t* from) {
+  typedef int8_t VB __attribute__((vector_size(W), aligned(1), may_alias));
+  const VF even = __builtin_convertvector(*reinterpret_cast<const VB*>(from), VF);
+  const VF odd = __builtin_convertvector(*reinterpret_cast<const VB*>(from + 16), VF);
+  return (VU)even >> 16 | ((VU)odd & vuset(0xFFFF0000u));  // small integers: their lower 16 bits are zero
+}
+
+}  // namespace lathe::LATHE_ISA
