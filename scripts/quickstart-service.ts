@@ -6,10 +6,11 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { lastWords, nodeFlags } from '../src/commands/child.ts';
+import { nodeFlags } from '../src/commands/child.ts';
 import { withDatabase } from '../src/commands/database.ts';
 import { homeHolder } from '../src/commands/home-lock.ts';
 import { createKeyCommand, revokeKeyCommand } from '../src/commands/keys.ts';
+import { lastWords } from '../src/commands/log-file.ts';
 import { type Config, childEnvironment, PROJECT_ROOT } from '../src/config.ts';
 import type { Database } from '../src/db/client.ts';
 

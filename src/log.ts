@@ -44,10 +44,23 @@ function redactLine(line: string): string {
   return `${redactSecrets(JSON.stringify(fields))}\n`;
 }
 
+/** Lines kept while they cannot be written; more are dropped. */
+const UNWRITTEN_BYTES_MAX = 1 << 20;
+
+/**
+ * Standard output. What it leads to may be full or broken, which is no reason to end a process that serves or trains:
+ * lines wait then and come out when there is room, the newest being dropped first.
+ */
+function standardOutput(): DestinationStream {
+  const destination = pino.destination({ fd: 1, sync: true, maxLength: UNWRITTEN_BYTES_MAX });
+  destination.on('error', () => {}); // there is no place left to tell it
+  return destination;
+}
+
 /** A logger that writes one JSON object a line to `destination` (standard output unless told otherwise). */
 export function createLog(
   options: { level: LogLevel; name?: string },
-  destination: DestinationStream = pino.destination({ fd: 1, sync: true }),
+  destination: DestinationStream = standardOutput(),
 ): Log {
   return pino(
     {

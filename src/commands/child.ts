@@ -3,11 +3,12 @@
  * dies (with growing pauses), and it never outlives its parent.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { EXIT_CONFIG, PROJECT_ROOT } from '../config.ts';
+import { openLogFile, trimLogFile } from './log-file.ts';
 
 export { EXIT_CONFIG };
 
@@ -21,6 +22,8 @@ export interface ChildSpec {
   onMessage?: (message: unknown) => void;
   /** It ended without being asked; a restart follows in `milliseconds` (null: it asked not to be started again). */
   onDeath: (how: string, milliseconds: number | null) => void;
+  /** Something is wrong that does not end the child: its log cannot be kept small. */
+  onTrouble: (what: string) => void;
 }
 
 export interface Child {
@@ -34,7 +37,7 @@ export interface Child {
 const PAUSES_MS = [500, 1_000, 2_000, 5_000, 10_000, 30_000];
 /** A child that lived this long starts again with the shortest pause. */
 const HEALTHY_MS = 60_000;
-const LOG_BYTES_MAX = 20 * 1024 * 1024;
+const LOG_CHECK_MS = 10_000;
 
 /** Starts the child and keeps it alive until stop(). */
 export function superviseChild(spec: ChildSpec): Child {
@@ -42,19 +45,39 @@ export function superviseChild(spec: ChildSpec): Child {
   let stopping = false;
   let deaths = 0;
 
+  const trimming = setInterval(() => {
+    try {
+      trimLogFile(spec.logFile);
+    } catch (error) {
+      spec.onTrouble(`its log cannot be trimmed: ${(error as Error).message}`);
+    }
+  }, LOG_CHECK_MS).unref();
+  const died = (child: ChildProcess | null, how: string, code: number | null, livedMs: number) => {
+    if (stopping || (child && child !== current)) return;
+    current = undefined; // a death is told once
+    if (livedMs > HEALTHY_MS) deaths = 0;
+    if (code === EXIT_CONFIG) return spec.onDeath(how, null);
+    const pause = PAUSES_MS[Math.min(deaths++, PAUSES_MS.length - 1)]!;
+    spec.onDeath(how, pause);
+    void sleep(pause).then(() => stopping || start());
+  };
   const start = () => {
     const began = performance.now();
-    const child = launch(spec);
+    let child: ChildProcess;
+    try {
+      child = launch(spec);
+    } catch (error) {
+      return died(null, `could not be started: ${(error as Error).message}`, null, 0);
+    }
     current = child;
     if (spec.onMessage) child.on('message', spec.onMessage);
+    // One that could not be spawned has no exit; later errors concern signals and messages that it missed.
+    child.on('error', (error) => {
+      if (child.pid === undefined) died(child, `could not be started: ${error.message}`, null, 0);
+    });
     child.once('exit', (code, signal) => {
-      if (stopping) return;
-      if (performance.now() - began > HEALTHY_MS) deaths = 0;
       const how = signal ? `was killed by ${signal}` : `ended with code ${code}`;
-      if (code === EXIT_CONFIG) return spec.onDeath(how, null);
-      const pause = PAUSES_MS[Math.min(deaths++, PAUSES_MS.length - 1)]!;
-      spec.onDeath(how, pause);
-      void sleep(pause).then(() => stopping || start());
+      died(child, how, code, performance.now() - began);
     });
   };
   start();
@@ -65,12 +88,14 @@ export function superviseChild(spec: ChildSpec): Child {
     },
     kill: () => {
       stopping = true;
+      clearInterval(trimming);
       current?.kill('SIGKILL');
     },
     stop: async (graceMs) => {
       stopping = true;
+      clearInterval(trimming);
       const child = current;
-      if (!child || child.exitCode !== null || child.signalCode !== null) return;
+      if (!child || child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
       const gone = new Promise((resolve) => child.once('exit', resolve));
       child.kill('SIGTERM');
       const timer = setTimeout(() => child.kill('SIGKILL'), graceMs);
@@ -90,10 +115,7 @@ export function nodeFlags(options: { endWithParent: boolean }): string[] {
 }
 
 function launch(spec: ChildSpec): ChildProcess {
-  if (existsSync(spec.logFile) && statSync(spec.logFile).size > LOG_BYTES_MAX) {
-    renameSync(spec.logFile, `${spec.logFile}.1`);
-  }
-  const log = openSync(spec.logFile, 'a', 0o600);
+  const log = openLogFile(spec.logFile);
   const [program, ...args] = spec.command;
   try {
     // A process group of its own: Ctrl-C must reach `up`, which stops the others in order.
@@ -110,20 +132,4 @@ function launch(spec: ChildSpec): ChildProcess {
   } finally {
     closeSync(log);
   }
-}
-
-/** What a log file says last, short enough for a terminal: the error of a stack trace, plain lines, or a message. */
-export function lastWords(file: string): string {
-  if (!existsSync(file)) return '(no log)';
-  const lines = readFileSync(file, 'utf8')
-    .split('\n')
-    .filter((line) => /[A-Za-z]/.test(line));
-  const plain = lines.slice(lines.findLastIndex((line) => line.startsWith('{')) + 1);
-  const last = lines.at(-1) ?? '';
-  const message = /"msg":"((?:[^"\\]|\\.)*)"/.exec(last)?.[1] ?? last;
-  const words =
-    plain.length === 0
-      ? message
-      : (plain.find((line) => /^\w*Error\b/.test(line)) ?? plain.slice(-3).join(' | '));
-  return words.slice(0, 300);
 }

@@ -12,8 +12,9 @@ import { migrate } from '../db/migrate.ts';
 import { registerBaseModels } from '../domain/base-models/register.ts';
 import { createFirstKey } from '../domain/keys/create.ts';
 import { startEmbeddedPostgres } from '../embedded/postgres.ts';
-import { type ChildSpec, lastWords, superviseChild } from './child.ts';
+import { type ChildSpec, superviseChild } from './child.ts';
 import { type HomeLock, lockHome } from './home-lock.ts';
+import { lastWords } from './log-file.ts';
 import { type StopSignal, stopSignal } from './stop-signal.ts';
 
 type Say = (line: string) => void;
@@ -138,6 +139,7 @@ async function runChildren(config: UpConfig, lock: HomeLock, stop: StopSignal, s
         exitCode = EXIT_CONFIG; // without the API there is nothing to run
         stop.ask();
       },
+      onTrouble: (what) => say(`${name}: ${what}.`),
       ...more,
     });
   };

@@ -1,4 +1,8 @@
 /** Log lines: one JSON object each, and no secret in any of them. */
+import { spawnSync } from 'node:child_process';
+import { existsSync, openSync } from 'node:fs';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { createLog } from '../../src/log.ts';
 
@@ -45,5 +49,23 @@ describe('the log', () => {
       errors: [{ message: 'refused' }, { type: 'TypeError', message: 'second' }],
     });
     expect(err.stack).toContain('log.test.ts');
+  });
+
+  // /dev/full takes nothing: every write fails as on a disk without room.
+  it.runIf(existsSync('/dev/full'))('does not end the process when its lines cannot be written', () => {
+    const log = pathToFileURL(path.resolve(import.meta.dirname, '../../src/log.ts')).href;
+    const program = `
+      import { createLog } from '${log}';
+      const log = createLog({ level: 'info', name: 'test' });
+      for (let i = 0; i < 20_000; i++) log.info({ i, text: 'x'.repeat(100) }, 'hello');
+      const grown = process.memoryUsage().rss / 2 ** 20;
+      console.error('alive', grown < 200);
+    `;
+    const answer = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+      stdio: ['ignore', openSync('/dev/full', 'w'), 'pipe'],
+      encoding: 'utf8',
+    });
+    expect(answer.stderr).toBe('alive true\n');
+    expect(answer.status).toBe(0);
   });
 });

@@ -236,6 +236,11 @@ async function oneOfEverything(): Promise<{ live: string[]; dead: string[] }> {
   dead.push(await put(`${P()}/adapters/${newId('import_')}/e1/adapter_config.json`));
 
   live.push(await put(`${P()}/somebody/elses/object`), await put(`projects/unknown`));
+  // Another database has rows for these: it shares this storage, or it stood here before this one.
+  live.push(await put(`projects/${newId('proj_')}/files/${newId('file-')}`));
+  live.push(
+    await put(`projects/${newId('proj_')}/jobs/${newId('ftjob-')}/e1/model/adapter_model.safetensors`),
+  );
   return { live: live.sort(), dead: dead.sort() };
 }
 

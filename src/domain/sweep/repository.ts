@@ -19,27 +19,28 @@ export async function unlockSweep(client: PoolClient): Promise<void> {
 }
 
 /**
- * Those of `keys` that something refers to, or did until `graceSeconds` ago:
+ * What becomes of `keys`. Those of a project that this database does not know are foreign: another installation's, or
+ * those of a database that was here before, and nothing can be said of them. Live is what something refers to, or did until `graceSeconds` ago:
  * a file whose bytes were not swept; a part of an Upload; a model (the files it consists of, and its manifest), a
  * starting point or an export's source of work that has not ended; a checkpoint of a job that has not ended (a job that
  * has, resumes no more: of its checkpoints only what is on offer as a model stays); whatever the holder of a job, a
  * batch or an operation is writing under its current epoch; the result of an export that can still be downloaded,
- * which for a fully tuned model is the model's own files, in whatever project they lie.
+ * which for a fully tuned model is the model's own files, in whatever project they lie. All others are dead.
  */
-export async function liveKeys(
+export async function judgeKeys(
   db: Queryable,
   keys: readonly string[],
   graceSeconds: number,
-): Promise<Set<string>> {
+): Promise<{ dead: string[]; foreign: number }> {
   const since = sql`(clock_timestamp() - make_interval(secs => ${graceSeconds}))`;
   const ended = sql`('succeeded', 'failed', 'cancelled')`;
-  const { rows } = await db.execute<{ key: string }>(sql`
+  const { rows } = await db.execute<{ key: string; foreign: boolean }>(sql`
     with k as (
       select key, regexp_replace(key, '/[^/]*$', '') as prefix, regexp_replace(key, '^.*/', '') as name,
         split_part(key, '/', 2) as project, split_part(key, '/', 4) as owner, split_part(key, '/', 5) as part
       from jsonb_array_elements_text(${JSON.stringify(keys)}::jsonb) as key
     )
-    select key from k where
+    select key, not exists (select 1 from projects p where p.id = k.project) as foreign from k where not (
       exists (select 1 from files f where f.storage_key = k.key and f.swept_at is null)
       or exists (select 1 from upload_parts p where p.id = k.part and p.storage_key = k.key)
       or exists (select 1 from tuned_models m where m.storage_prefix = k.prefix
@@ -61,6 +62,7 @@ export async function liveKeys(
           or (o.status = 'succeeded' and o.kind = 'export' and o.storage_prefix = k.prefix and o.expires_at > ${since})))
       or exists (select 1 from model_operations o where o.storage_prefix = k.prefix
         and o.kind = 'export' and o.status = 'succeeded' and o.expires_at > ${since}
-        and o.files @> jsonb_build_array(jsonb_build_object('name', k.name)))`);
-  return new Set(rows.map((row) => row.key));
+        and o.files @> jsonb_build_array(jsonb_build_object('name', k.name))))`);
+  const dead = rows.filter((row) => !row.foreign).map((row) => row.key);
+  return { dead, foreign: rows.length - dead.length };
 }
