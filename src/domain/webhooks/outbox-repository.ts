@@ -2,7 +2,7 @@
  * The statements of the outbox: take what is due, note how it went. The service as a whole delivers, so these name a
  * project only by carrying it along from the row; nothing of it is shown to anybody.
  */
-import { sql } from 'drizzle-orm';
+import { type SQL, sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../../db/client.ts';
 
 /** A delivery taken for one attempt; `attempts` fences what is written about it. */
@@ -23,6 +23,7 @@ const PER_ENDPOINT = 4;
 const PER_PROJECT = 8;
 
 const OPEN = sql`delivered_at is null and abandoned_at is null`;
+const ENDED = sql`(delivered_at is not null or abandoned_at is not null)`;
 
 /**
  * Takes up to `limit` due deliveries, each for `leaseSeconds`: when this process dies, they come due again. Who has the
@@ -108,7 +109,7 @@ export async function markFailed(
     where id = ${delivery.endpoint_id} and disabled_at is null`);
 }
 
-/** What was given up to make room, by project: how many, and when the oldest and the newest of them were made. */
+/** What was given up to make room: how many, and when the oldest and the newest of them were made. */
 export type Dropped = { project_id: string; deliveries: number; oldest: Date; newest: Date };
 
 /**
@@ -117,32 +118,53 @@ export type Dropped = { project_id: string; deliveries: number; oldest: Date; ne
  */
 export async function dropBeyond(db: Queryable, max: number): Promise<Dropped[]> {
   const why = `dropped: more than ${max} deliveries of the project waited`;
-  const { rows } = await db.execute<Dropped>(sql`
-    with over as (
-      select x.id from (select distinct project_id from webhook_endpoints) p cross join lateral (
-        select id from webhook_deliveries where project_id = p.project_id and ${OPEN}
-        order by created_at desc, id desc offset ${max}) x
-    ), dropped as (
-      update webhook_deliveries d set abandoned_at = clock_timestamp(), last_error = ${why}
-      from over where d.id = over.id and ${OPEN} and (taken_until is null or taken_until <= clock_timestamp())
-      returning d.project_id, d.created_at
-    )
-    select project_id, count(*)::integer as deliveries, min(created_at) as oldest, max(created_at) as newest
-    from dropped group by project_id`);
-  return rows.map((row) => ({ ...row, oldest: new Date(row.oldest), newest: new Date(row.newest) }));
+  const all: Dropped[] = [];
+  for (const { project_id, made, id } of await newestBeyond(db, OPEN, max)) {
+    const { rows } = await db.execute<Dropped>(sql`
+      with dropped as (
+        update webhook_deliveries set abandoned_at = clock_timestamp(), last_error = ${why}
+        where project_id = ${project_id} and ${OPEN} and (created_at, id) <= (${made}::timestamptz, ${id})
+          and (taken_until is null or taken_until <= clock_timestamp())
+        returning project_id, created_at
+      )
+      select project_id, count(*)::integer as deliveries, min(created_at) as oldest, max(created_at) as newest
+      from dropped group by project_id`);
+    all.push(...rows.map((row) => ({ ...row, oldest: new Date(row.oldest), newest: new Date(row.newest) })));
+  }
+  return all;
 }
 
 /** Removes what was delivered or given up more than `seconds` ago, and of each project all but the newest `keep`. @returns how many */
 export async function removeEnded(db: Queryable, seconds: number, keep: number): Promise<number> {
-  const ended = sql`(delivered_at is not null or abandoned_at is not null)`;
   const old = await db.execute(sql`
-    delete from webhook_deliveries where ${ended}
+    delete from webhook_deliveries where ${ENDED}
       and created_at < clock_timestamp() - make_interval(secs => ${seconds}::double precision)`);
-  if (keep === 0) return old.rowCount ?? 0;
-  const many = await db.execute(sql`
-    delete from webhook_deliveries where id in (
-      select x.id from (select distinct project_id from webhook_endpoints) p cross join lateral (
-        select id from webhook_deliveries where project_id = p.project_id and ${ended}
-        order by created_at desc, id desc offset ${keep}) x)`);
-  return (old.rowCount ?? 0) + (many.rowCount ?? 0);
+  let removed = old.rowCount ?? 0;
+  if (keep === 0) return removed;
+  for (const { project_id, made, id } of await newestBeyond(db, ENDED, keep)) {
+    const { rowCount } = await db.execute(sql`
+      delete from webhook_deliveries where project_id = ${project_id} and ${ENDED}
+        and (created_at, id) <= (${made}::timestamptz, ${id})`);
+    removed += rowCount ?? 0;
+  }
+  return removed;
+}
+
+type Place = { project_id: string; made: string; id: string };
+
+/**
+ * For each project with more than `max` such deliveries the newest of those beyond. Counted first: a window or a lateral
+ * join over all projects sorts the whole table for every one of them when there are no statistics yet.
+ */
+async function newestBeyond(db: Queryable, such: SQL, max: number): Promise<Place[]> {
+  const { rows } = await db.execute<{ project_id: string }>(sql`
+    select project_id from webhook_deliveries where ${such} group by project_id having count(*) > ${max}`);
+  const places: Place[] = [];
+  for (const { project_id } of rows) {
+    const found = await db.execute<Place>(sql`
+      select project_id, created_at::text as made, id from webhook_deliveries where project_id = ${project_id} and ${such}
+      order by created_at desc, id desc offset ${max} limit 1`);
+    places.push(...found.rows);
+  }
+  return places;
 }
