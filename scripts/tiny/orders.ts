@@ -6,7 +6,7 @@ import { Random } from './random.ts';
 import type { Message } from './sample.ts';
 import { colours, days, goods, numberWords, people, plural } from './words.ts';
 
-export const orderSystemPrompt = 'You take orders for the shop.';
+const orderSystemPrompt = 'You take orders for the shop.';
 
 export interface Order {
   item: string;

@@ -42,10 +42,6 @@ export function unsupportedValue(param: string, why: string): ApiError {
   return badRequest(`Unsupported value: '${param}' ${why}`, param, 'unsupported_value');
 }
 
-export function unsupportedParameter(param: string, why: string): ApiError {
-  return badRequest(`Unsupported parameter: '${param}' ${why}`, param, 'unsupported_parameter');
-}
-
 /** A number outside its range, in OpenAI's words and codes. */
 export function outOfRange(
   param: string,

@@ -47,11 +47,6 @@ export function appendEvents(
   return statements.insertEvents(database.db, fence, events, update);
 }
 
-/** Saves progress without an event. @throws LeaseLost */
-export function saveProgress(database: Database, fence: Fence, update: ProgressUpdate): Promise<void> {
-  return statements.insertEvents(database.db, fence, [], update);
-}
-
 /** Stores the values that "auto" became. @throws LeaseLost */
 export function saveSettings(
   database: Database,

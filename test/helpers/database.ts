@@ -14,7 +14,7 @@ import { organizations, projects } from '../../src/db/schema.ts';
 import { newId } from '../../src/ids.ts';
 
 /** The run's server, started now if nobody asked before. */
-export async function serverUrl(): Promise<string> {
+async function serverUrl(): Promise<string> {
   const folder = inject('postgresFolder');
   const [url, failed] = [path.join(folder, 'url'), path.join(folder, 'failed')];
   if (!existsSync(url)) writeFileSync(path.join(folder, 'wanted'), '');
@@ -50,7 +50,7 @@ async function run(url: string, statement: string): Promise<void> {
 }
 
 /** A migrated schema, opened. Close it, then drop it. */
-export async function createTestDatabase(): Promise<Database & { schema: string; drop(): Promise<void> }> {
+async function createTestDatabase(): Promise<Database & { schema: string; drop(): Promise<void> }> {
   const { url, schema, drop } = await createSchema();
   await migrate(url);
   return { ...openDatabase(url, { connections: 5, name: schema }), schema, drop };

@@ -54,7 +54,7 @@ export async function makeRandomModel(folder: string): Promise<void> {
 }
 
 /** The environment without anything that could lead a test to somebody's real service. */
-export function cleanEnvironment(home: string, extra: Record<string, string> = {}): Record<string, string> {
+function cleanEnvironment(home: string, extra: Record<string, string> = {}): Record<string, string> {
   const { PATH = '', HOME = '', TMPDIR } = process.env;
   return { PATH, HOME, ...(TMPDIR && { TMPDIR }), LATHE_HOME: home, PORT: '0', LATHE_THREADS: '1', ...extra };
 }

@@ -24,7 +24,7 @@ interface Received {
   body: string;
 }
 
-export class Receiver {
+class Receiver {
   readonly t: TestApp;
   received: Received[] = [];
   /** What the next calls are answered with. */

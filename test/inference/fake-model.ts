@@ -12,10 +12,10 @@ import { byAdapter, layOut, type RunItem, type Runner } from '../../workers/infe
 import { type NoSample, type Sample, Sampler } from '../../workers/inference/sampling.ts';
 import { PLAIN_SAMPLING } from '../helpers/plain-sampling.ts';
 
-export const VOCAB = 64;
-export const EOS = 63;
+const VOCAB = 64;
+const EOS = 63;
 
-export class FakeAdapter {
+class FakeAdapter {
   readonly id: number;
   disposed = false;
 
@@ -31,7 +31,7 @@ export class FakeAdapter {
 }
 
 /** Logits after `context` with adapter number `adapter` (0 = base): a hash of every token and its position. */
-export function fakeLogits(context: ArrayLike<number>, adapter: number): Float32Array {
+function fakeLogits(context: ArrayLike<number>, adapter: number): Float32Array {
   let hash = 17 + adapter * 7919;
   for (let i = 0; i < context.length; i++) hash = (Math.imul(hash, 31) + context[i]! * (i + 1)) >>> 0;
   return Float32Array.from({ length: VOCAB }, (_, token) => {
@@ -40,7 +40,7 @@ export function fakeLogits(context: ArrayLike<number>, adapter: number): Float32
   });
 }
 
-export class FakeRunner implements Runner<FakeAdapter> {
+class FakeRunner implements Runner<FakeAdapter> {
   steps = 0;
   tokensRun = 0;
   /** As a device that works ahead: what the loop does meanwhile is done before any outcome is known. */

@@ -31,7 +31,7 @@ const TOKEN = 'a-token-for-this-test-only';
 const SHIPPED = path.join(import.meta.dirname, '..', '..', 'models', 'lathe-tiny');
 export const CONTEXT = 256;
 
-export const engineDefaults: EngineOptions = {
+const engineDefaults: EngineOptions = {
   modelDirectory: '',
   device: 'cpu',
   threads: 2,

@@ -31,7 +31,6 @@ const WRITES: Record<string, (database: Database, fence: Fence) => Promise<unkno
   checkRequests: (d, f) => queue.checkRequests(d, f),
   pause: (d, f) => queue.pause(d, f),
   appendEvents: (d, f) => queue.appendEvents(d, f, [message('info', 'zombie')]),
-  saveProgress: (d, f) => queue.saveProgress(d, f, { trainedTokens: 1 }),
   saveSettings: (d, f) => queue.saveSettings(d, f, { method: 1, adapter: 1, trainer: 1 }),
   'advance to queued': (d, f) => queue.advance(d, f, 'queued', [message('info', 'zombie')]),
   'advance to running': (d, f) => queue.advance(d, f, 'running', [message('info', 'zombie')]),

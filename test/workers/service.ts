@@ -37,10 +37,7 @@ const TOKENIZER_FILES = [
 export const BASE_MODEL = 'tiny/random';
 
 /** The shipped model's tokenizer and family with two narrow random layers: a step takes milliseconds. */
-export async function writeTinyModel(
-  dir: string,
-  dtype: 'f32' | 'bf16' = 'f32',
-): Promise<Record<string, unknown>> {
+async function writeTinyModel(dir: string, dtype: 'f32' | 'bf16' = 'f32'): Promise<Record<string, unknown>> {
   const raw = {
     ...(JSON.parse(readFileSync(path.join(TINY, 'config.json'), 'utf8')) as Record<string, unknown>),
     ...{ hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2, num_attention_heads: 2 },

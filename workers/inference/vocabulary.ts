@@ -27,7 +27,7 @@ export function createVocabulary(
 }
 
 /** A token as OpenAI writes it: its text, or `bytes:\x..` for one that is not UTF-8 on its own. */
-export function describeBytes(bytes: Uint8Array): { token: string; bytes: number[] } {
+function describeBytes(bytes: Uint8Array): { token: string; bytes: number[] } {
   try {
     return {
       token: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes),

@@ -47,7 +47,7 @@ export class CheckpointDamaged extends Error {
 }
 
 /** sha256 (hex) and size of a file, streamed. */
-export async function digestFile(file: string): Promise<{ bytes: number; sha256: string }> {
+async function digestFile(file: string): Promise<{ bytes: number; sha256: string }> {
   const hash = createHash('sha256');
   let bytes = 0;
   for await (const chunk of createReadStream(file, { highWaterMark: 1 << 20 })) {

@@ -5,7 +5,7 @@
 
 /** Signals that a process sends itself: `kill` and `segfault` end it, `stop` freezes it, `term` asks it to leave. */
 const SIGNALS = { kill: 'SIGKILL', segfault: 'SIGSEGV', stop: 'SIGSTOP', term: 'SIGTERM' } as const;
-export const FAILPOINT_ACTIONS = ['kill', 'segfault', 'stop', 'term', 'hang', 'throw'] as const;
+const FAILPOINT_ACTIONS = ['kill', 'segfault', 'stop', 'term', 'hang', 'throw'] as const;
 export type FailpointAction = (typeof FAILPOINT_ACTIONS)[number];
 
 export interface Failpoint {

@@ -83,7 +83,7 @@ export const supervisedObjective: Objective = {
 };
 
 /** Direct preference optimisation against fixed log-probabilities of both files' answers. */
-export function dpoObjective(beta: number, reference: ReferenceLogProbs): Objective {
+function dpoObjective(beta: number, reference: ReferenceLogProbs): Objective {
   return {
     weightOf: (batch) => batch.examples.length,
     accumulate: (model, batch, { total, ...at }) => {

@@ -110,7 +110,7 @@ export async function markFileDeleted(db: Queryable, projectId: string, id: stri
  * Who may still read a file that is over for its users. Each is a condition on a row of `files`; whoever reads files
  * later than they were asked for adds one.
  */
-export const FILE_HOLDERS: SQL[] = [
+const FILE_HOLDERS: SQL[] = [
   sql`exists (select 1 from ${jobs} j where j.project_id = ${files.projectId}
     and ${files.id} in (j.training_file, j.validation_file)
     and j.status not in ('succeeded', 'failed', 'cancelled'))`,

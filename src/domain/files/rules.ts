@@ -9,7 +9,7 @@ import { FILE_PURPOSES, type FilePurpose } from './repository.ts';
 const FILENAME_BYTES_MAX = 255;
 const BATCH_BYTES_MAX = 200 * 1024 * 1024;
 const BATCH_EXPIRES_SECONDS = 30 * 24 * 3600;
-export const EXPIRES_AFTER_SECONDS = { min: 3600, max: 2_592_000 } as const;
+const EXPIRES_AFTER_SECONDS = { min: 3600, max: 2_592_000 } as const;
 
 /** Throws ApiError naming `param` when the name cannot be kept; `name` went through safeFilename before. */
 export function checkFilename(name: string, param: string): void {

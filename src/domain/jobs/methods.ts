@@ -32,7 +32,7 @@ export const hyperparametersSchema = strictObject(commonHyperparameters);
 export type RequestedHyperparameters = z.infer<typeof hyperparametersSchema>;
 
 /** The same three for DPO, and the strength of the pull towards the reference. */
-export const dpoHyperparametersSchema = strictObject({
+const dpoHyperparametersSchema = strictObject({
   ...commonHyperparameters,
   beta: orAuto(z.number().gt(0).max(2)).optional(),
 });

@@ -20,7 +20,7 @@ export function strictObject<S extends z.ZodRawShape>(shape: S) {
 }
 
 /** The name at most two edits (and under half of its length) away from `given`, or ''. */
-export function closestName(given: string, names: readonly string[]): string {
+function closestName(given: string, names: readonly string[]): string {
   let best = '';
   let least = 3;
   for (const name of names) {

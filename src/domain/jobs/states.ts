@@ -36,8 +36,8 @@ export function isTerminal(status: JobStatus): boolean {
 /** The event that ends a cancelled job, whoever wrote it. */
 export const CANCELLED_MESSAGE = 'The job was cancelled';
 /** The event of a job that rests, and of one that was woken. */
-export const PAUSED_MESSAGE = 'Fine-tuning job paused';
-export const RESUMED_MESSAGE = 'Fine-tuning job resumed, moving job to queued state';
+const PAUSED_MESSAGE = 'Fine-tuning job paused';
+const RESUMED_MESSAGE = 'Fine-tuning job resumed, moving job to queued state';
 
 /**
  * Moves a job; the only statement that changes `status`. `fence` is the trainer's hold on the job, null for a caller

@@ -23,7 +23,7 @@ export const PROJECT_SCOPES = [
 ] as const;
 
 /** Scopes of admin keys; no project key can hold the first two. */
-export const ADMIN_SCOPES = [
+const ADMIN_SCOPES = [
   'api.management.read',
   'api.management.write',
   'api.fine_tuning.checkpoints.read',

@@ -101,11 +101,6 @@ export async function archiveProjectRow(tx: Queryable, organizationId: string, i
   return rows[0] ?? null;
 }
 
-export async function findOrganization(db: Queryable, id: string) {
-  const rows = await db.select().from(organizations).where(eq(organizations.id, id));
-  return rows[0] ?? null;
-}
-
 export async function findOrganizationBySlug(db: Queryable, slug: string) {
   const rows = await db
     .select()

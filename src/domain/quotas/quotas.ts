@@ -25,7 +25,7 @@ export interface Quotas {
 type QuotaConfig = Pick<Config, keyof Quotas>;
 
 /** The quotas in force: the project's own, or the configured defaults. */
-export async function quotasOf(db: Queryable, config: QuotaConfig, projectId: string): Promise<Quotas> {
+async function quotasOf(db: Queryable, config: QuotaConfig, projectId: string): Promise<Quotas> {
   const stored = await findQuotas(db, projectId);
   return {
     maxActiveJobs: stored?.maxActiveJobs ?? config.maxActiveJobs,

@@ -1,7 +1,7 @@
 /** OpenAI's error envelope, and the answers every route may give. */
 import { z } from '@hono/zod-openapi';
 
-export const errorSchema = z
+const errorSchema = z
   .object({
     error: z.object({
       message: z.string(),

@@ -141,7 +141,7 @@ const multi = strictObject({
   calculate_output: z.string().min(1).max(2_048),
 });
 
-export const graderSchema = z
+const graderSchema = z
   .discriminatedUnion('type', [stringCheck, textSimilarity, scoreModel, labelModel, multi, python])
   .openapi('Grader');
 

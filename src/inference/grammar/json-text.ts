@@ -128,7 +128,7 @@ export const anyObject = (rules: Rules): Node =>
     return sequence(text('{'), space(rules), optional(listOf(rules, member)), text('}'));
   });
 
-export const anyArray = (rules: Rules): Node =>
+const anyArray = (rules: Rules): Node =>
   rules.once('array', () => {
     anyValue(rules);
     return sequence(text('['), space(rules), optional(listOf(rules, rule('value'))), text(']'));
