@@ -49,9 +49,12 @@ const typeNameOf = (value: unknown) =>
       ? 'an array'
       : `a${/^[aeiou]/.test(typeof value) ? 'n' : ''} ${typeof value}`;
 
+/** SDKs call bytes without a name "file" or "upload"; what such a file is, its content alone can say. */
+const isUnnamed = (filename: string) => !filename.includes('.');
+
 /** A look at the bytes as they pass, for a file that may have to be JSON lines; null when its name says it cannot be. */
 export function contentCheck(filename: string): JsonlCheck | null {
-  return /\.jsonl?$/i.test(filename) ? new JsonlCheck() : null;
+  return isUnnamed(filename) || /\.jsonl?$/i.test(filename) ? new JsonlCheck() : null;
 }
 
 /** Whether files of this purpose are looked into. */
@@ -66,7 +69,7 @@ export function announcedProblem(
 ): ApiError | null {
   if (!isChecked(purpose)) return null;
   const ending = purpose === 'batch' ? /\.jsonl$/i : /\.jsonl?$/i;
-  if (!ending.test(file.filename)) {
+  if (!isUnnamed(file.filename) && !ending.test(file.filename)) {
     const api = purpose === 'batch' ? 'Batch' : 'Fine-Tuning';
     return badRequest(`Invalid file format for ${api} API. Must be .jsonl`, param, 'invalid_file_format');
   }

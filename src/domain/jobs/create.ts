@@ -30,7 +30,7 @@ import { type AdapterShape, readShape, type StartingPoint, startFrom } from './s
 /** A tracker that shall follow the job; kept and shown. No tracker is built in, which an event says. */
 export interface Integration {
   type: 'wandb';
-  wandb: { project: string; name?: string | null; entity?: string | null; tags?: string[] };
+  wandb: { project: string; name?: string | null; entity?: string | null; tags?: string[] | null };
 }
 
 export interface JobRequest {

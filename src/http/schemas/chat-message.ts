@@ -21,17 +21,18 @@ const inputContent = z.union([z.string(), z.array(inputPart).min(1)]);
 const textContent = z.union([z.string(), z.array(text).min(1)]);
 const assistantContent = z.union([z.string(), z.array(z.discriminatedUnion('type', [text, refusal])).min(1)]);
 
-const name = z.string().max(512).optional();
+const name = z.string().max(512).nullish();
 
+// SDKs' stream helpers leave the call's place in it and what they parsed, and send both back.
 const toolCall = strictObject({
   id: z.string(),
   type: z.literal('function'),
-  // SDKs' stream helpers add what they parsed, and send it back.
   function: strictObject({
     ...{ name: z.string(), arguments: z.string() },
     parsed_arguments: z.unknown().optional(),
   }).transform(({ name: called, arguments: given }) => ({ name: called, arguments: given })),
-});
+  index: z.int().min(0).nullish(),
+}).transform(({ index: _, ...call }) => call);
 
 export const messageSchema = z.discriminatedUnion('role', [
   strictObject({ role: z.literal('developer'), content: textContent, name }),
@@ -49,7 +50,8 @@ export const messageSchema = z.discriminatedUnion('role', [
     annotations: z.array(z.unknown()).nullish(),
     parsed: z.unknown().optional(),
   }),
-  strictObject({ role: z.literal('tool'), content: textContent, tool_call_id: z.string().max(512) }),
+  // The function's name is not in OpenAI's types, but in the examples that its callers were written after.
+  strictObject({ role: z.literal('tool'), content: textContent, tool_call_id: z.string().max(512), name }),
   strictObject({ role: z.literal('function'), content: z.string().nullable(), name: z.string().max(512) }),
 ]);
 

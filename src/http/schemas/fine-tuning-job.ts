@@ -23,7 +23,7 @@ const integrationSchema = strictObject({
     project: z.string().min(1).max(256),
     name: z.string().max(256).nullish(),
     entity: z.string().max(256).nullish(),
-    tags: z.array(z.string().max(64)).max(50).optional(),
+    tags: z.array(z.string().max(64)).max(50).nullish(),
   }),
 }).openapi('FineTuningIntegration', {
   description: 'Kept and shown. No tracker is built in; a job with integrations says so in a warn event.',
