@@ -83,6 +83,7 @@ struct Ops {
   /// With dh_i = scale_i·dy_i·b_i: db_i += scale_i·dy_iᵀ·h_i, da += dhᵀ·xa; without `dropped`
   /// dx = beta·dx + Σ dy_i·w_i + dh·A, with it dx = beta·dx + Σ dy_i·w_i and ddropped = dh·A (its mask is the
   /// caller's). da f32 [R,K], db_i f32 [N_i,r_i]; dx, ddropped [T,K] or null: not wanted. beta is 0 (dx not read) or 1.
+  /// For dx an f32 dy beside bf16 weights may be rounded to bf16 once.
   void (*loraLinearBackward)(OptionalOut dx, OptionalOut ddropped, Out da, OptionalOut db0, OptionalOut db1,
                              OptionalOut db2, In dy0, OptionalIn dy1, OptionalIn dy2, In x, OptionalIn dropped, In h,
                              In w0, OptionalIn w1, OptionalIn w2, In a, OptionalIn b0, OptionalIn b1, OptionalIn b2,
@@ -159,7 +160,8 @@ struct Ops {
   /// losses[i] = log Σ_v exp(logit_v) − logit_target; correct[i] = (first argmax = target).
   /// With g_i = (softmax − onehot)·gradScale·rowScale_i: dx = g·w, dw += gᵀ·x. x [N,C], w [V,C], targets i32 [N]
   /// in [0,V), rowScale f32 [N] or null (all 1; it scales the gradient alone), losses f32 [N], correct i32 [N],
-  /// dx [N,C] or null, dw f32 [V,C] or null. Where x and w are bf16, g is rounded to bf16 for the two products.
+  /// dx [N,C] or null, dw f32 [V,C] or null. Where x and w are bf16, g is rounded to bf16 for the two products; where
+  /// only w is, it may be for dx.
   void (*linearCrossEntropy)(Out losses, Out correct, OptionalOut dx, OptionalOut dw, In x, In w, In targets,
                              OptionalIn rowScale, float gradScale);
 

@@ -112,8 +112,9 @@ void chunk_gradients(const Head& h, int64_t first, int64_t rows, const Room& roo
       }
     });
     if (h.dx) {
-      multiply({dx, channels, 1, 1.0f, v == 0 ? 0.0f : 1.0f}, {dl, row, 1}, {w.at(v * channels), 1, channels}, rows,
-               channels, end - v);
+      // As with every dx: beside weights of bf16, one bf16 of a gradient is enough.
+      const Term term = {{dl, row, 1}, {w.at(v * channels), 1, channels}, end - v, 1.0f, true};
+      multiply_sum({dx, channels, 1, 1.0f, v == 0 ? 0.0f : 1.0f}, &term, 1, rows, channels);
     }
     if (h.dw) {
       multiply({FloatRef(*h.dw).at(v * channels), channels, 1, 1.0f, 1.0f}, {dl, 1, row}, {x, 1, channels}, end - v,

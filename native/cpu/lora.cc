@@ -217,11 +217,12 @@ void loraLinearBackward(OptionalOut dx, OptionalOut ddropped, Out da, OptionalOu
   const Term low = {{columns(dh, 0), g.rank, 1}, {FloatRef(a), 1, depth}, g.rank};
   if (dropped && ddropped) multiply_sum({FloatRef(*ddropped), depth, 1, 1, 0}, &low, 1, rows, depth);
   if (!dx) return;
-  // y_i = x·w_iᵀ, so dx = Σ dy_i·w_i.
+  // y_i = x·w_iᵀ, so dx = Σ dy_i·w_i. On tiles an f32 dy counts with the bits of one bf16: the error of an element is
+  // random and small beside what a bf16 training has anyway, and no forward value depends on it.
   Term terms[kLayers + 1] = {low, low, low, low};
   for (int i = 0; i < g.layers; i++) {
     const Layer& l = g.of[i];
-    terms[i] = {{FloatRef(*dys[i]), l.width(), 1}, {FloatRef(*l.w), 1, depth}, l.width()};
+    terms[i] = {{FloatRef(*dys[i]), l.width(), 1}, {FloatRef(*l.w), 1, depth}, l.width(), 1.0f, true};
   }
   multiply_sum({FloatRef(*dx), depth, 1, 1, beta}, terms, g.layers + (dropped ? 0 : 1), rows, depth);
 }
