@@ -1,11 +1,13 @@
 /** Whole LoRA steps on random weights and packed random tokens: what train-cpu and the device check time. */
+import { join } from 'node:path';
 import type { Device } from '../workers/engine/device.ts';
 import { accumulateGradientsLater } from '../workers/engine/losses/supervised.ts';
 import type { Model, PackedBatch } from '../workers/engine/models/index.ts';
-import { createModel, type ModelConfig } from '../workers/engine/models/index.ts';
+import { createModel, type ModelConfig, openModel } from '../workers/engine/models/index.ts';
 import { AdamW } from '../workers/engine/optim/adamw.ts';
 import { LoraAdapter } from '../workers/engine/peft/lora.ts';
 import { matmulParameters } from './shapes.ts';
+import { adapterConfig } from './training-folder.ts';
 
 export interface StepFigures {
   loss: number;
@@ -25,11 +27,16 @@ export interface LoraBench {
 /** A random model of the shape with a fresh adapter on all linears (lora_alpha = 2r) and AdamW at rate 1e-4. */
 export function loraBench(device: Device, config: ModelConfig, dtype: 'f32' | 'bf16', r: number): LoraBench {
   const model = createModel(config, device, { dtype, seed: 1, trainable: false });
-  const adapter = LoraAdapter.create(
-    model,
-    { r, lora_alpha: 2 * r, lora_dropout: 0, target_modules: 'all-linear', use_rslora: false },
-    1,
-  );
+  return benchOf(model, LoraAdapter.create(model, adapterConfig(r), 1));
+}
+
+/** The same on a folder of trainingFolder(). */
+export function openLoraBench(device: Device, folder: string, dtype: 'f32' | 'bf16'): LoraBench {
+  const model = openModel(folder, device, { dtype });
+  return benchOf(model, LoraAdapter.load(join(folder, 'adapter'), model));
+}
+
+function benchOf(model: Model, adapter: LoraAdapter): LoraBench {
   model.attach(adapter);
   const optimizer = new AdamW(adapter.parameters(), {});
   const launch = (index: number, batches: PackedBatch[]) => {
