@@ -1,36 +1,29 @@
 /** Checks one row of OpenAI's chat format: messages, tools, weights. One report per fault, with the field's path. */
-import type { ChatMessage } from '../tokenizer/chat-template.ts';
-import type { Report } from './issues.ts';
-import {
-  type ChatExample,
-  maxStringChars,
-  type Row,
-  refuseUnknownFields,
-  stringField,
-} from './row-fields.ts';
+import { countingReport, type Report } from './issues.ts';
+import { type ChatExample, isObject, type Row, refuseUnknownFields, stringField } from './row-fields.ts';
+import { checkToolCalls, checkTools, isName, normalMessage, toolsOf } from './tool-rows.ts';
 
-const roles = ['system', 'developer', 'user', 'assistant', 'tool'] as const;
+const roles = ['system', 'developer', 'user', 'assistant', 'tool', 'function'] as const;
 const maxMessages = 1024;
-const maxTools = 128;
-const namePattern = /^[A-Za-z0-9_-]{1,64}$/;
 
 const fieldsOf: Record<(typeof roles)[number], readonly string[]> = {
   system: ['role', 'content', 'name'],
   developer: ['role', 'content', 'name'],
   user: ['role', 'content', 'name'],
-  assistant: ['role', 'content', 'name', 'tool_calls', 'weight'],
-  tool: ['role', 'content', 'tool_call_id'],
+  assistant: ['role', 'content', 'name', 'tool_calls', 'function_call', 'weight'],
+  tool: ['role', 'content', 'tool_call_id', 'name'],
+  function: ['role', 'content', 'name'],
 };
+/** Fields of an answer of the API that rows made from answers still carry; with a value they cannot be learned. */
+const answerFields = ['refusal', 'audio', 'annotations', 'parsed'] as const;
 
-export function isObject(value: unknown): value is Row {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-/** Checks `content`: text, or a list of text parts; null only where tool calls stand in for it. */
+/** Checks `content`: text, or a list of text parts; null only where tool calls stand in for it, or of a function. */
 export function checkContent(message: Row, path: string, report: Report): void {
   const { content } = message;
   const field = `${path}.content`;
   if (content === undefined || content === null) {
+    if (message.role === 'function' && content === null) return;
+    if (message.role === 'assistant' && isObject(message.function_call)) return;
     if (message.role === 'assistant' && Array.isArray(message.tool_calls) && message.tool_calls.length > 0)
       return;
     if (content === undefined) report('missing_field', field, '"content" is required');
@@ -58,41 +51,18 @@ export function checkContent(message: Row, path: string, report: Report): void {
   });
 }
 
-function checkToolCalls(message: Row, path: string, announced: Set<string>, report: Report): void {
-  const calls = message.tool_calls;
-  if (calls === undefined) return;
-  if (!Array.isArray(calls) || calls.length === 0) {
-    report('invalid_tool_call', `${path}.tool_calls`, 'must be a non-empty list');
-    return;
-  }
-  calls.forEach((call: unknown, i) => {
-    const at = `${path}.tool_calls[${i}]`;
-    if (!isObject(call) || !isObject(call.function)) {
-      report('invalid_tool_call', at, 'must be an object with a "function"');
-      return;
-    }
-    refuseUnknownFields(call, ['id', 'type', 'function'], at, report);
-    refuseUnknownFields(call.function, ['name', 'arguments'], `${at}.function`, report);
-    if (typeof call.id !== 'string' || call.id === '')
-      report('invalid_tool_call', `${at}.id`, 'must be a string');
-    else announced.add(call.id);
-    if (call.type !== 'function') report('invalid_tool_call', `${at}.type`, 'must be "function"');
-    const { name } = call.function;
-    if (typeof name !== 'string' || !namePattern.test(name)) {
-      report('invalid_tool_call', `${at}.function.name`, 'must be 1 to 64 letters, digits, "_" or "-"');
-    }
-    if (!isJsonObjectText(call.function.arguments)) {
-      report('invalid_tool_call', `${at}.function.arguments`, 'must be a JSON object written as a string');
-    }
-  });
-}
-
-function isJsonObjectText(value: unknown): boolean {
-  if (typeof value !== 'string' || value.length > maxStringChars) return false;
-  try {
-    return isObject(JSON.parse(value));
-  } catch {
-    return false;
+/** Refuses unknown fields of an assistant message; those of the API's answers may be there as long as they are empty. */
+export function checkAnswerFields(
+  message: Row,
+  allowed: readonly string[],
+  path: string,
+  report: Report,
+): void {
+  refuseUnknownFields(message, [...allowed, ...answerFields], path, report);
+  for (const field of answerFields) {
+    const value = message[field];
+    if (value === undefined || value === null || (Array.isArray(value) && value.length === 0)) continue;
+    report('unsupported_content', `${path}.${field}`, `"${field}" cannot be learned; only null is taken`);
   }
 }
 
@@ -108,15 +78,19 @@ function checkMessage(message: unknown, path: string, announced: Set<string>, re
   }
   if (!roles.includes(role)) {
     const given = JSON.stringify(role).slice(0, 40);
-    report('invalid_role', `${path}.role`, `${given} is not one of system, developer, user, assistant, tool`);
+    report('invalid_role', `${path}.role`, `${given} is not one of ${roles.join(', ')}`);
     return;
   }
-  refuseUnknownFields(message, fieldsOf[role], path, report);
+  if (role === 'assistant') checkAnswerFields(message, fieldsOf.assistant, path, report);
+  else refuseUnknownFields(message, fieldsOf[role], path, report);
   checkContent(message, path, report);
-  if (message.name !== undefined) stringField(message, 'name', `${path}.name`, report);
+  if (role === 'function') {
+    if (!isName(message.name)) report('invalid_tool_call', `${path}.name`, 'must name a function');
+  } else if (message.name !== undefined && message.name !== null)
+    stringField(message, 'name', `${path}.name`, report);
   if (role === 'assistant') {
     checkToolCalls(message, path, announced, report);
-    if (message.weight !== undefined && message.weight !== 0 && message.weight !== 1) {
+    if (!([undefined, null, 0, 1] as unknown[]).includes(message.weight)) {
       report('invalid_weight', `${path}.weight`, 'must be 0 or 1');
     }
   }
@@ -129,39 +103,15 @@ function checkMessage(message: unknown, path: string, announced: Set<string>, re
   }
 }
 
-function checkTools(tools: unknown, path: string, report: Report): void {
-  if (!Array.isArray(tools) || tools.length === 0 || tools.length > maxTools) {
-    report('invalid_tools', path, `must be a list of 1 to ${maxTools} tools`);
-    return;
-  }
-  tools.forEach((tool: unknown, i) => {
-    const at = `${path}[${i}]`;
-    if (!isObject(tool) || tool.type !== 'function' || !isObject(tool.function)) {
-      report('invalid_tools', at, 'must be {"type": "function", "function": {…}}');
-      return;
-    }
-    const { name, description, parameters } = tool.function;
-    if (typeof name !== 'string' || !namePattern.test(name)) {
-      report('invalid_tools', `${at}.function.name`, 'must be 1 to 64 letters, digits, "_" or "-"');
-    }
-    if (description !== undefined && typeof description !== 'string') {
-      report('invalid_tools', `${at}.function.description`, 'must be a string');
-    }
-    if (parameters !== undefined && !isObject(parameters)) {
-      report('invalid_tools', `${at}.function.parameters`, 'must be a JSON schema object');
-    }
-  });
-}
-
 /**
- * Checks `messages`, `tools` and `parallel_tool_calls` of `row`, an object that stands at `path` of the line; unknown
+ * Checks `messages`, `tools` (or `functions`) and `parallel_tool_calls` of `row`, an object that stands at `path` of the line; unknown
  * fields are reported. Null when there is no list of messages.
  */
-export function checkConversation(row: Row, path: string, report: Report): ChatMessage[] | null {
+export function checkConversation(row: Row, path: string, report: Report): unknown[] | null {
   const at = (field: string) => (path === '' ? field : `${path}.${field}`);
-  refuseUnknownFields(row, ['messages', 'tools', 'parallel_tool_calls'], path, report);
-  if (row.tools !== undefined && row.tools !== null) checkTools(row.tools, at('tools'), report);
-  if (row.parallel_tool_calls !== undefined && typeof row.parallel_tool_calls !== 'boolean') {
+  refuseUnknownFields(row, ['messages', 'tools', 'parallel_tool_calls', 'functions'], path, report);
+  checkTools(row, at, report);
+  if (typeof (row.parallel_tool_calls ?? false) !== 'boolean') {
     report('invalid_type', at('parallel_tool_calls'), 'must be true or false');
   }
   const { messages } = row;
@@ -176,11 +126,12 @@ export function checkConversation(row: Row, path: string, report: Report): ChatM
   messages.slice(0, maxMessages).forEach((message, i) => {
     checkMessage(message, at(`messages[${i}]`), announced, report);
   });
-  return messages as ChatMessage[];
+  return messages;
 }
 
-/** A chat row in normal form; what is wrong with it goes to `report`. */
-export function chatExample(row: Row, report: Report): ChatExample | null {
+/** A chat row in normal form; null when anything was reported. */
+export function chatExample(row: Row, told: Report): ChatExample | null {
+  const { report, faults } = countingReport(told);
   const messages = checkConversation(row, '', report);
   if (messages === null) return null;
   const roleOf = (message: unknown) => (isObject(message) ? message.role : undefined);
@@ -193,12 +144,12 @@ export function chatExample(row: Row, report: Report): ChatExample | null {
       'the last message must be from the assistant',
     );
   }
+  if (faults() > 0) return null;
+  const rows = messages as Row[];
   return {
     kind: 'chat',
-    messages,
-    learn: messages.map(
-      (message) => roleOf(message) === 'assistant' && (message as unknown as Row).weight !== 0,
-    ),
-    tools: (row.tools ?? []) as unknown[],
+    messages: rows.map(normalMessage),
+    learn: rows.map(({ role, weight }) => role === 'assistant' && weight !== 0),
+    tools: toolsOf(row),
   };
 }

@@ -4,7 +4,7 @@
  */
 import type { ChatMessage } from '../tokenizer/chat-template.ts';
 import { chatExample } from './chat-rows.ts';
-import type { Report } from './issues.ts';
+import { countingReport, type Report } from './issues.ts';
 import { preferenceExample, promptChosenRejectedExample } from './preference-rows.ts';
 import {
   type ChatExample,
@@ -142,11 +142,7 @@ function conversation(system: string, questions: readonly string[], answers: rea
  * A row of the given format in normal form; null when anything was reported.
  */
 export function readExample(row: Row, format: Format, report: Report): Example | null {
-  let faults = 0;
-  const counted: Report = (code, path, message) => {
-    faults++;
-    report(code, path, message);
-  };
+  const counted = countingReport(report);
   const readers = {
     chat: chatExample,
     completion: completionRow,
@@ -155,8 +151,8 @@ export function readExample(row: Row, format: Format, report: Report): Example |
     preference: preferenceExample,
     prompt_chosen_rejected: promptChosenRejectedExample,
   };
-  const example = readers[format](row, counted);
-  return faults === 0 ? example : null;
+  const example = readers[format](row, counted.report);
+  return counted.faults() === 0 ? example : null;
 }
 
 /** A prompt/completion pair as a conversation, for models that are spoken to through a chat template. */

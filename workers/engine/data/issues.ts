@@ -12,6 +12,16 @@ export interface DataIssue {
 /** Called for every fault found in one row. `path` is '' for the row itself. */
 export type Report = (code: string, path: string, message: string) => void;
 
+/** Passes faults on and knows how many there were. */
+export function countingReport(report: Report): { report: Report; faults: () => number } {
+  let faults = 0;
+  const counted: Report = (code, path, message) => {
+    faults++;
+    report(code, path, message);
+  };
+  return { report: counted, faults: () => faults };
+}
+
 /** Keeps the first faults and counts the rest, so a file of nothing but faults costs no memory. */
 export class IssueList {
   readonly first: DataIssue[] = [];

@@ -2,10 +2,16 @@
  * Checks one row of OpenAI's preference format: {input: {messages, tools?}, preferred_output, non_preferred_output}, one
  * assistant message of text in each output; and TRL's {prompt, chosen, rejected}. One report per fault, with its path.
  */
-import type { ChatMessage } from '../tokenizer/chat-template.ts';
-import { checkContent, checkConversation, isObject } from './chat-rows.ts';
-import type { Report } from './issues.ts';
-import { type PreferenceExample, type Row, refuseUnknownFields, stringField } from './row-fields.ts';
+import { checkAnswerFields, checkContent, checkConversation } from './chat-rows.ts';
+import { countingReport, type Report } from './issues.ts';
+import {
+  isObject,
+  type PreferenceExample,
+  type Row,
+  refuseUnknownFields,
+  stringField,
+} from './row-fields.ts';
+import { normalMessage, toolsOf } from './tool-rows.ts';
 
 /** The one assistant message of an output, or null when anything was reported. */
 function answerOf(row: Row, key: 'preferred_output' | 'non_preferred_output', report: Report) {
@@ -22,20 +28,22 @@ function answerOf(row: Row, key: 'preferred_output' | 'non_preferred_output', re
     else if (message.role !== 'assistant') {
       report('invalid_role', `${path}.role`, 'must be "assistant"');
     } else {
-      if ('tool_calls' in message) {
-        report('unsupported_content', `${path}.tool_calls`, 'answers to compare must be text');
+      for (const field of ['tool_calls', 'function_call']) {
+        if (message[field] === undefined || message[field] === null) continue;
+        report('unsupported_content', `${path}.${field}`, 'answers to compare must be text');
         return null;
       }
-      refuseUnknownFields(message, ['role', 'content', 'name'], path, report);
+      checkAnswerFields(message, ['role', 'content', 'name', 'tool_calls', 'function_call'], path, report);
       checkContent(message, path, report);
-      return message as unknown as ChatMessage;
+      return normalMessage(message);
     }
   }
   return null;
 }
 
-/** A preference row in normal form; what is wrong with it goes to `report`. */
-export function preferenceExample(row: Row, report: Report): PreferenceExample | null {
+/** A preference row in normal form; what is wrong with it goes to `told`, and null is returned then. */
+export function preferenceExample(row: Row, told: Report): PreferenceExample | null {
+  const { report, faults } = countingReport(told);
   refuseUnknownFields(row, ['input', 'preferred_output', 'non_preferred_output'], '', report);
   const preferred = answerOf(row, 'preferred_output', report);
   const nonPreferred = answerOf(row, 'non_preferred_output', report);
@@ -45,13 +53,13 @@ export function preferenceExample(row: Row, report: Report): PreferenceExample |
   else {
     const messages = checkConversation(input, 'input', report);
     messages?.forEach((message, i) => {
-      if (isObject(message) && 'weight' in message && message.role === 'assistant') {
+      if (isObject(message) && (message.weight ?? null) !== null && message.role === 'assistant') {
         report('unknown_field', `input.messages[${i}].weight`, 'messages of the input are never learned');
       }
     });
-    if (messages !== null && preferred !== null && nonPreferred !== null) {
-      const tools = (input.tools ?? []) as unknown[];
-      return { kind: 'preference', input: messages, preferred, nonPreferred, tools };
+    if (messages !== null && preferred !== null && nonPreferred !== null && faults() === 0) {
+      const asked = (messages as Row[]).map(normalMessage);
+      return { kind: 'preference', input: asked, preferred, nonPreferred, tools: toolsOf(input) };
     }
   }
   return null;

@@ -35,6 +35,10 @@ export type SupervisedExample = ChatExample | CompletionExample;
 /** A row in normal form. */
 export type Example = SupervisedExample | PreferenceExample;
 
+export function isObject(value: unknown): value is Row {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
 /** Reports every key of `row` that is not in `allowed`. */
 export function refuseUnknownFields(
   row: Row,
