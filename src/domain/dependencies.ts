@@ -6,6 +6,8 @@ import type { Database } from '../db/client.ts';
 import type { Log } from '../log.ts';
 import type { Storage } from '../storage/storage.ts';
 
+export { StorageUnavailable } from '../storage/storage.ts';
+
 export interface Dependencies {
   config: Config;
   database: Database;

@@ -62,6 +62,17 @@ export function overloaded(message: string, retryAfterSeconds: number): ApiError
   });
 }
 
+/** There is no room for what was sent; sending it again at once would not help. */
+export function storageFull(): ApiError {
+  return new ApiError({
+    status: 503,
+    message: 'The storage of this service is full, so nothing was stored. Its operator must make room first.',
+    type: 'service_unavailable_error',
+    code: 'storage_full',
+    headers: { 'x-should-retry': 'false' },
+  });
+}
+
 /** The model exists but nobody can answer for it at the moment. */
 export function modelUnavailable(model: string, why: string, retryAfterSeconds: number): ApiError {
   return new ApiError({

@@ -5,7 +5,15 @@
 import type { ErrorHandler } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
-import { ApiError, invalidJson, overloaded, serverError, unsupportedMediaType } from '../errors.ts';
+import { StorageUnavailable } from '../domain/dependencies.ts';
+import {
+  ApiError,
+  invalidJson,
+  overloaded,
+  serverError,
+  storageFull,
+  unsupportedMediaType,
+} from '../errors.ts';
 import { type AppContext, type AppEnv, logOf } from './context.ts';
 
 /** Nginx's number for a caller that hung up; nobody reads it but the log. */
@@ -33,6 +41,12 @@ export function toPublicError(error: unknown, c: AppContext): ApiError {
     if (error.status === 400) return invalidJson();
   }
   const requestId = c.get('requestId');
+  const storage = causesOf(error).find((each) => each instanceof StorageUnavailable);
+  if (storage) {
+    logOf(c).error({ err: error }, 'storage not available');
+    if (storage.full) return storageFull();
+    return overloaded('The object storage cannot be reached at the moment. Please try again.', 1);
+  }
   if (isDatabaseGone(error)) {
     logOf(c).error({ err: error }, 'database not reachable');
     return overloaded('The database cannot be reached at the moment. Please try again.', 1);
@@ -43,11 +57,18 @@ export function toPublicError(error: unknown, c: AppContext): ApiError {
 
 /** True for errors that say the database (not the statement) is at fault, however deep they are wrapped. */
 function isDatabaseGone(error: unknown): boolean {
-  for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
+  for (const at of causesOf(error)) {
     const code = (at as { code?: unknown }).code;
     if (typeof code === 'string' && DATABASE_GONE.test(code)) return true;
     if (/timeout exceeded when trying to connect|Connection terminated|Query read timeout/.test(at.message))
       return true;
   }
   return false;
+}
+
+/** The error and what it was caused by. */
+function causesOf(error: unknown): Error[] {
+  const causes: Error[] = [];
+  for (let at = error; at instanceof Error && causes.length < 5; at = at.cause) causes.push(at);
+  return causes;
 }

@@ -13,6 +13,7 @@ import {
   type ListedObject,
   ObjectNotFound,
   type Storage,
+  StorageUnavailable,
   type StoredObject,
 } from './storage.ts';
 
@@ -20,6 +21,9 @@ const TEMPORARY = '.tmp';
 /** A running put touches its file with every chunk; one untouched for an hour belongs to a process that is gone. */
 const ABANDONED_AFTER_MS = 60 * 60 * 1000;
 const MOVES_MAX = 10;
+const FULL = ['ENOSPC', 'EDQUOT'];
+/** A disk that fails, went read-only because of that, or a mount whose server is gone. */
+const BROKEN = ['EIO', 'EROFS', 'ESTALE', 'ENXIO'];
 
 /** Opens (and makes) the folder and removes what interrupted puts left there. */
 export async function openDiskStorage(dir: string): Promise<Storage> {
@@ -58,7 +62,7 @@ async function put(
   const target = fileOf(root, key);
   const temporary = path.join(root, TEMPORARY, randomBytes(16).toString('hex'));
   const digest = new Digest();
-  const file = await open(temporary, 'wx', 0o600);
+  const file = await open(temporary, 'wx', 0o600).catch((error) => raise(root, error));
   try {
     try {
       for await (const chunk of digest.through(chunksOf(body))) await writeFully(file, chunk);
@@ -69,7 +73,7 @@ async function put(
     await moveInto(target, temporary);
   } catch (error) {
     await rm(temporary, { force: true });
-    throw error;
+    return raise(root, error);
   }
   await syncFolder(path.dirname(target)).catch(ignoreMissing); // gone with the object, deleted by now
   return digest.result();
@@ -94,9 +98,10 @@ async function writeFully(file: Awaited<ReturnType<typeof open>>, chunk: Uint8Ar
 }
 
 async function get(root: string, key: string, range?: ByteRange) {
-  const file = await open(fileOf(root, key)).catch((error) => {
+  const file = await open(fileOf(root, key)).catch(async (error) => {
+    await mustBeThere(root, error);
     if (isMissing(error)) throw new ObjectNotFound(key);
-    throw error;
+    return raise(root, error);
   });
   try {
     const found = await file.stat();
@@ -112,13 +117,22 @@ async function get(root: string, key: string, range?: ByteRange) {
 }
 
 async function head(root: string, key: string): Promise<{ bytes: number } | null> {
-  const found = await stat(fileOf(root, key)).catch(ignoreMissing);
+  const found = await stat(fileOf(root, key)).catch(async (error) => {
+    await mustBeThere(root, error);
+    return ignoreMissing(error);
+  });
   return found?.isFile() ? { bytes: found.size } : null;
 }
 
 async function remove(root: string, key: string): Promise<void> {
   const file = fileOf(root, key);
-  const gone = await unlink(file).then(() => true, ignoreMissing);
+  const gone = await unlink(file).then(
+    () => true,
+    async (error) => {
+      await mustBeThere(root, error);
+      return ignoreMissing(error);
+    },
+  );
   if (!gone) return;
   // Folders that became empty go too, or listing would walk through all that ever was.
   let folder = path.dirname(file);
@@ -196,6 +210,21 @@ async function syncFolder(folder: string): Promise<void> {
   } finally {
     await handle.close();
   }
+}
+
+/** @throws StorageUnavailable when `error` says that a file is missing because the whole folder is. */
+async function mustBeThere(root: string, error: unknown): Promise<void> {
+  if (!isMissing(error) || (await stat(path.join(root, TEMPORARY)).catch(ignoreMissing))) return;
+  throw new StorageUnavailable('The storage folder is not there.', { cause: error });
+}
+
+/** Throws `error`, as StorageUnavailable where the disk is at fault. */
+async function raise(root: string, error: unknown): Promise<never> {
+  await mustBeThere(root, error);
+  const code = (error as NodeJS.ErrnoException)?.code ?? '';
+  if (FULL.includes(code)) throw new StorageUnavailable('The storage is full.', { full: true, cause: error });
+  if (BROKEN.includes(code)) throw new StorageUnavailable('The storage disk has failed.', { cause: error });
+  throw error;
 }
 
 const isMissing = (error: unknown) =>

@@ -24,6 +24,7 @@ import {
   type ListedObject,
   ObjectNotFound,
   type Storage,
+  StorageUnavailable,
   type StoredObject,
 } from './storage.ts';
 
@@ -64,10 +65,10 @@ export function openS3Storage(config: S3Config, timeouts = TIMEOUTS): Storage {
     get: (key, range) => get(client, at(key), key, range),
     head: (key) => head(client, at(key)),
     delete: async (key) => {
-      await client.send(new DeleteObjectCommand(at(key)));
+      await client.send(new DeleteObjectCommand(at(key))).catch(raise);
     },
     list: (prefix) => list(client, config, prefix),
-    removeAbandoned: (olderThanMs) => abortAbandoned(client, config, olderThanMs),
+    removeAbandoned: (olderThanMs) => abortAbandoned(client, config, olderThanMs).catch(raise),
   };
 }
 
@@ -82,13 +83,25 @@ async function put(
   body: AsyncIterable<Uint8Array> | Uint8Array,
 ): Promise<StoredObject> {
   const digest = new Digest();
+  let source: { error: unknown } | null = null;
+  const watched = async function* () {
+    try {
+      yield* digest.through(chunksOf(body));
+    } catch (error) {
+      source = { error };
+      throw error;
+    }
+  };
   const upload = new Upload({
     client,
-    params: { ...at, Body: Readable.from(digest.through(chunksOf(body)), { objectMode: false }) },
+    params: { ...at, Body: Readable.from(watched(), { objectMode: false }) },
     partSize: PART_BYTES,
     queueSize: PARTS_IN_FLIGHT,
   });
-  await upload.done();
+  await upload.done().catch((error: unknown) => {
+    if (source) throw source.error; // a caller that left, say: not the store's fault
+    raise(error);
+  });
   return digest.result();
 }
 
@@ -99,9 +112,9 @@ async function get(client: S3Client, at: Address, key: string, range?: ByteRange
     if (!(answer.Body instanceof Readable)) throw new Error(`S3 answered '${key}' without a body.`);
     return answer.Body;
   } catch (error) {
-    if (statusOf(error) === 404) throw new ObjectNotFound(key);
+    if (statusOf(error) === 404 && nameOf(error) !== NO_BUCKET) throw new ObjectNotFound(key);
     if (statusOf(error) === 416) throw new RangeError(`A range of '${key}' cannot start at ${range?.start}.`);
-    throw error;
+    return raise(error);
   }
 }
 
@@ -110,15 +123,17 @@ async function head(client: S3Client, at: Address): Promise<{ bytes: number } | 
     const answer = await client.send(new HeadObjectCommand(at));
     return { bytes: answer.ContentLength ?? 0 };
   } catch (error) {
-    if (statusOf(error) === 404) return null;
-    throw error;
+    if (statusOf(error) === 404) return null; // the answer has no body: nothing tells a missing bucket apart
+    return raise(error);
   }
 }
 
 async function* list(client: S3Client, config: S3Config, prefix: string): AsyncGenerator<ListedObject> {
   const pages = paginateListObjectsV2({ client }, { Bucket: config.bucket, Prefix: config.prefix + prefix });
-  for await (const page of pages) {
-    for (const object of page.Contents ?? []) {
+  for (;;) {
+    const page = await pages.next().catch(raise);
+    if (page.done) return;
+    for (const object of page.value.Contents ?? []) {
       if (object.Key === undefined) continue;
       yield {
         key: object.Key.slice(config.prefix.length),
@@ -149,6 +164,31 @@ async function abortAbandoned(client: S3Client, config: S3Config, olderThanMs: n
     marker = { KeyMarker: page.NextKeyMarker, UploadIdMarker: page.NextUploadIdMarker };
   }
 }
+
+const NO_BUCKET = 'NoSuchBucket';
+/** 404 to the end of an upload: an earlier try may have ended it, its answer being lost. */
+const NO_UPLOAD = 'NoSuchUpload';
+const UNREACHABLE =
+  /^(ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|ENETDOWN|ERR_STREAM_PREMATURE_CLOSE)$/;
+const TIMED_OUT = ['TimeoutError', 'NetworkingError', 'RequestTimeout'];
+
+/** Throws `error`, as StorageUnavailable where the store is at fault. */
+function raise(error: unknown): never {
+  const [status, name, code] = [statusOf(error) ?? 0, nameOf(error), (error as { code?: unknown })?.code];
+  if (name === NO_BUCKET)
+    throw new StorageUnavailable('The storage bucket does not exist.', { cause: error });
+  if (status === 507) throw new StorageUnavailable('The storage is full.', { full: true, cause: error });
+  const away =
+    status >= 500 ||
+    status === 429 ||
+    name === NO_UPLOAD ||
+    TIMED_OUT.includes(name) ||
+    UNREACHABLE.test(String(code));
+  if (away) throw new StorageUnavailable('The storage cannot be reached.', { cause: error });
+  throw error;
+}
+
+const nameOf = (error: unknown): string => (error instanceof Error ? error.name : '');
 
 function statusOf(error: unknown): number | undefined {
   return (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;

@@ -53,6 +53,21 @@ export class ObjectNotFound extends Error {
   }
 }
 
+/**
+ * The store itself is at fault, not the object: it cannot be reached, has no room, or is not there at all (a bucket that
+ * does not exist, a disk that is not mounted). Nothing can be said of its objects then; the same call may work later.
+ */
+export class StorageUnavailable extends Error {
+  override name = 'StorageUnavailable';
+  /** It answers, but takes nothing more. */
+  readonly full: boolean;
+
+  constructor(message: string, options: { full?: boolean; cause: unknown }) {
+    super(message, { cause: options.cause });
+    this.full = options.full ?? false;
+  }
+}
+
 /** Opens what the configuration names. */
 export async function openStorage(config: { storage: StorageConfig }): Promise<Storage> {
   if (config.storage.kind === 'disk') return openDiskStorage(config.storage.dir);

@@ -1,9 +1,22 @@
 /** Storage on disk: the common suite, and what only a folder has (temporary files, modes, names). */
-import { mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { openDiskStorage, sweepTemporary } from '../../src/storage/disk.ts';
+import { ObjectNotFound, StorageUnavailable } from '../../src/storage/storage.ts';
 import { storageSuite } from './storage.suite.ts';
 
 const root = mkdtempSync(path.join(tmpdir(), 'lathe-storage-'));
@@ -63,4 +76,54 @@ describe('disk storage', () => {
     expect(await storage.head('clash')).toBeNull();
     expect(readdirSync(temporary)).toEqual([]);
   });
+
+  it('tells a folder that is not there (a disk that is not mounted) from objects that are not', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'lathe-storage-'));
+    const storage = await openDiskStorage(folder);
+    await storage.put('a/b', Buffer.from('here'));
+    await expect(storage.get('a/c')).rejects.toThrow(ObjectNotFound);
+    renameSync(folder, `${folder}-away`);
+    mkdirSync(folder); // as an empty mount point
+    for (const use of [
+      () => storage.get('a/b'),
+      () => storage.head('a/b'),
+      () => storage.delete('a/b'),
+      () => storage.put('a/d', Buffer.from('new')),
+    ]) {
+      await expect(use()).rejects.toThrow(StorageUnavailable);
+    }
+    rmdirSync(folder);
+    renameSync(`${folder}-away`, folder);
+    expect(Buffer.concat(await (await storage.get('a/b')).toArray()).toString()).toBe('here');
+    rmSync(folder, { recursive: true });
+  });
+
+  // Needs the right to mount; elsewhere the trainer's and the API's tests stand in with the same errors.
+  const small = mkdtempSync(path.join(tmpdir(), 'lathe-small-disk-'));
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', small]).status === 0;
+  afterAll(() => {
+    if (mounted) spawnSync('umount', [small]);
+    rmSync(small, { recursive: true, force: true });
+  });
+  it.runIf(mounted)(
+    'a full disk refuses what has no room, keeps what is there and goes on with the room it gets',
+    async () => {
+      const storage = await openDiskStorage(path.join(small, 'storage'));
+      const mebibytes = async function* (count: number) {
+        for (let i = 0; i < count; i++) yield randomBytes(1 << 20);
+      };
+      const kept = await storage.put('kept', mebibytes(3));
+      await expect(storage.put('large', mebibytes(3))).rejects.toMatchObject({
+        name: 'StorageUnavailable',
+        full: true,
+      });
+      expect(await storage.head('large')).toBeNull();
+      expect(readdirSync(path.join(small, 'storage', '.tmp'))).toEqual([]);
+      const hash = createHash('sha256');
+      for await (const chunk of await storage.get('kept')) hash.update(chunk);
+      expect(hash.digest('hex')).toBe(kept.sha256);
+      await storage.delete('kept');
+      expect(await storage.put('large', mebibytes(3))).toMatchObject({ bytes: 3 << 20 });
+    },
+  );
 });

@@ -7,6 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { CreateMultipartUploadCommand, ListPartsCommand, S3Client } from '@aws-sdk/client-s3';
 import { describe, expect, it } from 'vitest';
 import { openS3Storage } from '../../src/storage/s3.ts';
+import { ObjectNotFound, StorageUnavailable } from '../../src/storage/storage.ts';
 import { storageSuite } from './storage.suite.ts';
 
 const endpoint = process.env.LATHE_TEST_S3_ENDPOINT;
@@ -71,6 +72,24 @@ describe('S3 storage on the wire', () => {
     expect(seen[0]!.url).toMatch(/^\/bucket\/lathe\/projects\/p\/files\/f/);
     expect(seen[0]!.headers).not.toHaveProperty('x-amz-trailer');
     expect(seen[0]!.headers['content-encoding'] ?? '').not.toContain('aws-chunked');
+  });
+
+  it('tells a bucket that does not exist, and a store that fails, from an object that does not exist', async () => {
+    const error = (code: string) => `<?xml version="1.0"?><Error><Code>${code}</Code></Error>`;
+    let answer = { status: 404, body: error('NoSuchKey') };
+    const { storage, close } = await recorder(() => answer);
+    await expect(storage.get('a')).rejects.toThrow(ObjectNotFound);
+    answer = { status: 404, body: error('NoSuchBucket') };
+    await expect(storage.get('a')).rejects.toThrow(StorageUnavailable);
+    await expect(storage.put('a', Buffer.from('x'))).rejects.toThrow('The storage bucket does not exist.');
+    answer = { status: 507, body: error('XMinioStorageFull') };
+    await expect(storage.put('a', Buffer.from('x'))).rejects.toMatchObject({
+      name: 'StorageUnavailable',
+      full: true,
+    });
+    answer = { status: 403, body: error('AccessDenied') };
+    await expect(storage.get('a')).rejects.toMatchObject({ name: 'AccessDenied' });
+    close();
   });
 
   it('aborts the multipart upload when the source fails', async () => {
@@ -145,9 +164,10 @@ describe('S3 storage on the wire', () => {
       },
       { connectionTimeout: 1_000, socketTimeout: 100 },
     );
+    const timedOut = { name: 'StorageUnavailable', cause: { name: 'TimeoutError' } };
     await Promise.all([
-      expect(storage.head('silent')).rejects.toMatchObject({ name: 'TimeoutError' }),
-      expect(storage.put('silent', Buffer.alloc(100_000))).rejects.toMatchObject({ name: 'TimeoutError' }),
+      expect(storage.head('silent')).rejects.toMatchObject(timedOut),
+      expect(storage.put('silent', Buffer.alloc(100_000))).rejects.toMatchObject(timedOut),
       expect(storage.get('half').then((body) => body.toArray())).rejects.toMatchObject({
         name: 'TimeoutError',
       }),

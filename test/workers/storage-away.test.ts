@@ -1,4 +1,9 @@
-/** Object storage goes away while a job runs: an attempt that has to end does not wait for it forever. */
+/**
+ * Object storage goes away while a job runs, or has no room: the job waits for it and loses nothing, but an attempt that
+ * has to end does not wait forever.
+ */
+import { renameSync } from 'node:fs';
+import path from 'node:path';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { requestCancel } from '../../src/domain/jobs/states.ts';
 import type { Storage } from '../../src/storage/storage.ts';
@@ -90,4 +95,61 @@ it('a cancel is obeyed while a crashed attempt still tries to keep its checkpoin
   away = {};
   leave.abort();
   await running;
+});
+
+it('a storage folder that is not there for a while (its disk is not mounted) costs neither attempt nor checkpoint', async () => {
+  const [folder, aside] = [path.join(service.root, 'storage'), path.join(service.root, 'unmounted')];
+  const id = await service.createJob(REQUEST);
+  const first = new AbortController();
+  // Puts fail from the second checkpoint on; told once the worker has tried for some time.
+  service.log.length = 0;
+  let running = service.runQueue({ once: false, drain: first.signal, failpoints: ['child.step.12@1=stop'] });
+  await service.waitFor(id, (view) => view.checkpoints.length > 0);
+  await vi.waitFor(() => expect(service.log.some((line) => line.msg === 'child started')).toBe(true));
+  renameSync(folder, aside);
+  const pid = service.log.find((line) => line.msg === 'child started')!.child_pid as number;
+  await vi.waitFor(() => {
+    process.kill(pid, 'SIGCONT');
+    expect(service.log.some((line) => line.msg === 'storage did not take a checkpoint; trying again')).toBe(
+      true,
+    );
+  }, 60_000);
+  const told = await service.waitFor(id, ({ events }) => events.some(({ level }) => level === 'warn'));
+  expect(told.events.findLast(({ level }) => level === 'warn')!.message).toMatch(
+    /^The storage cannot be reached: the checkpoint of step \d+ waits, and training goes on$/,
+  );
+  first.abort();
+  renameSync(aside, folder);
+  await running;
+  const handedOver = await service.view(id);
+  expect(handedOver.row).toMatchObject({ crashes: 0, workerId: null, status: 'running' });
+
+  // The next worker finds no folder when it looks for the checkpoints: they are not damaged, and it waits for them.
+  renameSync(folder, aside);
+  const second = new AbortController();
+  service.log.length = 0;
+  running = service.runQueue({ once: false, drain: second.signal });
+  await logged(id, 'trying again');
+  renameSync(aside, folder);
+  const { row, events } = await service.waitFor(id, ({ row }) => row.finishedAt !== null);
+  second.abort();
+  await running;
+  expect(row).toMatchObject({ status: 'succeeded', attempts: 2, crashes: 0 });
+  expect(events.filter(({ message }) => message.includes('could not be read back'))).toEqual([]);
+  expect(events.map(({ message }) => message)).toContainEqual(
+    expect.stringMatching(/^Continuing from the checkpoint of step \d+$/),
+  );
+});
+
+it('a full disk skips a checkpoint and goes on; only the last one waits for room', async () => {
+  const id = await service.createJob(REQUEST);
+  const failpoints = ['checkpoint.10.after_files=full', 'checkpoint.30.after_files=full'];
+  await service.runQueue({ failpoints });
+  const { row, events, checkpoints } = await service.view(id);
+  expect(row).toMatchObject({ status: 'succeeded', attempts: 1, crashes: 0 });
+  expect(events.filter(({ level }) => level === 'warn').map(({ message }) => message)).toEqual([
+    "The worker's disk is full: the checkpoint of step 10 was skipped",
+    "The worker's disk is full: the last checkpoint waits for room",
+  ]);
+  expect(checkpoints.map(({ step }) => step)).not.toContain(10);
 });

@@ -4,7 +4,7 @@
  */
 import { totalmem } from 'node:os';
 import path from 'node:path';
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { type Device, isDeviceLost, openDevice } from '../engine/device.ts';
 import { estimatedBytes, estimateMemory } from '../engine/models/memory-estimate.ts';
 import { commitFolder } from './checkpoint.ts';
@@ -23,6 +23,9 @@ const SAVE_SECONDS = { adapter: 60, full: 300 };
 /** Above this share of the memory, activations are recomputed instead of kept: of the machine's, and of a GPU's own. */
 const MEMORY_SHARE = { machine: 0.6, device: 0.92 };
 const ALIVE_MS = 1000;
+const DISK_FULL = ['ENOSPC', 'EDQUOT'];
+/** How often room for the last checkpoint is looked for. */
+const ROOM_MS = 2000;
 
 /** The child's end of the channel, and what the supervisor asked for. */
 const channel = {
@@ -98,6 +101,49 @@ function open(job: TrainRequest): { device: Device; training: Training } {
 }
 const DEVICE = Symbol('device');
 
+/** Saves the training as it stands, and tells when nothing was saved for too long. */
+function checkpointSaver(job: TrainRequest, training: Training, failpoints: Failpoints) {
+  let savedAt = performance.now();
+  let isDiskFull = false;
+  const { state } = training;
+  const { totalSteps } = job.plan;
+  const isFull = job.adapter.peft_type === 'FULL';
+  const saveMs = 1000 * (isFull ? SAVE_SECONDS.full : SAVE_SECONDS.adapter);
+  const save = async (kind: 'epoch' | 'state', metrics: Record<string, number>) => {
+    while (channel.unstored.size >= SPOOL_MAX && !channel.stopRequested)
+      await showingLife(new Promise<void>((resolve) => (channel.onRequest = resolve)));
+    const { step } = state;
+    const dir = path.join(job.checkpointsDir, `ckpt-${step}`);
+    if (channel.pauseRequested) failpoints.hit('pause.before_save');
+    const write = (temporary: string) => writeTraining(temporary, job, training, turn);
+    for (;;) {
+      try {
+        await showingLife(commitFolder(dir, step, write, failpoints));
+        break;
+      } catch (error) {
+        if (!DISK_FULL.includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+      }
+      // The earlier checkpoint still stands; only the last one cannot be done without.
+      const isLast = step === totalSteps;
+      const then = isLast
+        ? 'the last checkpoint waits for room'
+        : `the checkpoint of step ${step} was skipped`;
+      if (!isDiskFull) tell({ type: 'warning', message: `The worker's disk is full: ${then}` });
+      isDiskFull = true;
+      savedAt = performance.now();
+      if (!isLast) return;
+      await showingLife(sleep(ROOM_MS));
+      if (channel.stopRequested) await leave(stopCode());
+    }
+    isDiskFull = false;
+    if (channel.pauseRequested) failpoints.hit('pause.after_save');
+    channel.unstored.add(step);
+    savedAt = performance.now();
+    tell({ type: 'checkpoint', dir, step, kind, isLast: step === totalSteps, metrics });
+  };
+  return { save, isSaveDue: () => performance.now() - savedAt > saveMs };
+}
+
 async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoints): Promise<number> {
   const isFull = job.adapter.peft_type === 'FULL';
   const { device, training } = open(job);
@@ -128,31 +174,7 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
     recompute,
   });
 
-  let savedAt = performance.now();
-  const saveMs = 1000 * (isFull ? SAVE_SECONDS.full : SAVE_SECONDS.adapter);
-  const save = async (kind: 'epoch' | 'state', metrics: Record<string, number>) => {
-    while (channel.unstored.size >= SPOOL_MAX && !channel.stopRequested)
-      await showingLife(new Promise<void>((resolve) => (channel.onRequest = resolve)));
-    const { step } = state;
-    const dir = path.join(job.checkpointsDir, `ckpt-${step}`);
-    if (channel.pauseRequested) failpoints.hit('pause.before_save');
-    try {
-      const write = (temporary: string) => writeTraining(temporary, job, training, turn);
-      await showingLife(commitFolder(dir, step, write, failpoints));
-    } catch (error) {
-      // The earlier checkpoint still stands; only the last one cannot be done without.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC' || step === totalSteps) throw error;
-      return tell({
-        type: 'warning',
-        message: `The worker's disk is full: the checkpoint of step ${step} was skipped`,
-      });
-    }
-    if (channel.pauseRequested) failpoints.hit('pause.after_save');
-    channel.unstored.add(step);
-    savedAt = performance.now();
-    tell({ type: 'checkpoint', dir, step, kind, isLast: step === totalSteps, metrics });
-  };
-  const isSaveDue = () => performance.now() - savedAt > saveMs;
+  const { save, isSaveDue } = checkpointSaver(job, training, failpoints);
   const objective = await prepareObjective(job, data, training, { turn, isSaveDue, save });
   if (objective === null) return stopCode();
   const end = await train({

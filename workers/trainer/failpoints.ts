@@ -3,9 +3,12 @@
  * command line (or the option in code): a normal run holds an empty table.
  */
 
-/** Signals that a process sends itself: `kill` and `segfault` end it, `stop` freezes it, `term` asks it to leave. */
+/**
+ * `hang` blocks the thread, `throw` fails, `full` fails once as a disk without room does. The others are signals that a
+ * process sends itself: `kill` and `segfault` end it, `stop` freezes it, `term` asks it to leave.
+ */
 const SIGNALS = { kill: 'SIGKILL', segfault: 'SIGSEGV', stop: 'SIGSTOP', term: 'SIGTERM' } as const;
-const FAILPOINT_ACTIONS = ['kill', 'segfault', 'stop', 'term', 'hang', 'throw'] as const;
+const FAILPOINT_ACTIONS = ['kill', 'segfault', 'stop', 'term', 'hang', 'throw', 'full'] as const;
 export type FailpointAction = (typeof FAILPOINT_ACTIONS)[number];
 
 export interface Failpoint {
@@ -28,7 +31,7 @@ export function parseFailpoint(text: string): Failpoint {
 
 /** The failpoints of one attempt. */
 export class Failpoints {
-  readonly #armed: readonly Failpoint[];
+  #armed: readonly Failpoint[];
 
   constructor(all: readonly Failpoint[], epoch: number) {
     this.#armed = all
@@ -46,6 +49,10 @@ export class Failpoints {
     const point = this.#armed.find((armed) => armed.name === name);
     if (!point) return;
     if (point.action === 'throw') throw new Error(`failpoint ${name}`);
+    if (point.action === 'full') {
+      this.#armed = this.#armed.filter((armed) => armed !== point); // there is room at the next attempt
+      throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+    }
     if (point.action !== 'hang') process.kill(process.pid, SIGNALS[point.action]);
     if (point.action === 'stop' || point.action === 'term') return;
     // A hang blocks the thread as a stuck native call would. A deadly signal needs a moment to arrive.

@@ -19,6 +19,7 @@ const TRANSIENT_SYSTEM = [
 const TRANSIENT_TEXT =
   /connection terminated|is not queryable|timeout exceeded when trying to connect|query read timeout|socket hang up/i;
 const TRANSIENT_NAMES = [
+  'StorageUnavailable',
   'TimeoutError',
   'NetworkingError',
   'SlowDown',

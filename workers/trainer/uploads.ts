@@ -8,13 +8,16 @@ import path from 'node:path';
 import type { Database } from '../../src/db/client.ts';
 import type { StoredFile } from '../../src/db/columns.ts';
 import type { Log } from '../../src/log.ts';
-import { type Fence, recordCheckpoint } from '../../src/queue/queue.ts';
-import type { Storage } from '../../src/storage/storage.ts';
+import { type Fence, message, recordCheckpoint } from '../../src/queue/queue.ts';
+import { type Storage, StorageUnavailable } from '../../src/storage/storage.ts';
 import { digestOf, MANIFEST, modelFilesOf, verifyFolder } from './checkpoint.ts';
 import type { Failpoints } from './failpoints.ts';
 import type { CheckpointSaved } from './messages.ts';
 import type { ProgressWriter } from './progress.ts';
 import { untilDone } from './retry.ts';
+
+/** The user hears of an upload that has been tried for about six seconds. */
+const TELL_AT_WAIT_MS = 3000;
 
 export interface UploaderParts {
   database: Database;
@@ -77,10 +80,16 @@ export class CheckpointUploader {
     const { database, storage, fence, progress, signal, failpoints, log } = this.#parts;
     const { files } = await verifyFolder(saved.dir);
     const storagePrefix = `${this.#parts.prefix}/ckpt-${saved.step}`;
+    let isTold = false;
     const retry = <T>(work: () => Promise<T>) =>
-      untilDone(signal, work, (err, wait_ms) =>
-        log.warn({ err, wait_ms }, 'storage did not take a checkpoint; trying again'),
-      );
+      untilDone(signal, work, (err, wait_ms) => {
+        log.warn({ err, wait_ms }, 'storage did not take a checkpoint; trying again');
+        if (isTold || wait_ms < TELL_AT_WAIT_MS) return;
+        isTold = true;
+        const why = err instanceof StorageUnavailable && err.full ? 'has no room' : 'cannot be reached';
+        const text = `The storage ${why}: the checkpoint of step ${saved.step} waits, and training goes on`;
+        progress.add(message('warn', text, { code: 'storage_unavailable', step: saved.step }));
+      });
     for (const file of files) {
       await retry(() =>
         putFile(storage, `${storagePrefix}/${file.name}`, path.join(saved.dir, file.name), file),

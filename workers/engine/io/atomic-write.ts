@@ -6,9 +6,12 @@ import { dirname } from 'node:path';
 export function writeJson(path: string, value: unknown): void {
   const temporary = `${path}.partial`;
   const file = openSync(temporary, 'w');
-  writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`);
-  fsyncSync(file);
-  closeSync(file);
+  try {
+    writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`);
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
   renameSync(temporary, path);
   syncDirectory(dirname(path));
 }
