@@ -27,6 +27,7 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+bool has_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 /// Tiles are state that the kernel saves only for processes that asked for it.
 bool has_amx() {
 #if defined(__linux__)
@@ -34,12 +35,11 @@ bool has_amx() {
   unsigned a = 7, b = 0, c = 0, d = 0;
   __cpuid_count(7, 0, a, b, c, d);
   const bool tiles = (d >> 24 & 1) && (d >> 22 & 1);  // AMX-TILE, AMX-BF16
-  return has_avx512() && tiles && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return has_bf16() && tiles && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;
 #endif
 }
-bool has_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 /// Best first. vdpbf16ps does two multiply-adds per lane: Zen 4 starts one a cycle per FMA pair, twice the rate of

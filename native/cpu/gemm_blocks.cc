@@ -204,10 +204,6 @@ void multiply_slabs(const Product& c, const Operand& a, const Operand& b, const 
 void one_term(const Product& c, const Term& term, int64_t m, int64_t n) {
   const Operand &a = term.a, &b = term.b;
   const int64_t k = term.k;
-  // Decided by the right operand's type alone: a row's result must not depend on how many there are.
-  if constexpr (kHasTiles) {
-    if (b.data.half) return multiply_on_tiles(c, a, b, m, n, k, term.one_part);
-  }
   // A thin right operand would fill its 32-wide panel with padding: let it be the left one. The chain of each
   // element is the same, and a product does not care which factor comes first.
   if (n <= 16 && m > n) {
@@ -221,6 +217,10 @@ void one_term(const Product& c, const Term& term, int64_t m, int64_t n) {
 }  // namespace
 
 void multiply_sum(const Product& c, const Term* terms, int count, int64_t m, int64_t n) {
+  // Decided by the right operand's type alone: a row's result must not depend on how many there are.
+  if constexpr (kHasTiles) {
+    if (terms[0].b.data.half) return multiply_on_tiles(c, terms, count, nullptr, m, n);
+  }
   // Several terms meet in f32 and are rounded once.
   const bool aside = count > 1 && c.data.half;
   const Scratch room(aside ? m * n * 4 : 0);
@@ -239,7 +239,8 @@ void multiply_packed(const Product& c, const Operand& a, const char* panels, boo
                      int64_t k) {
   if constexpr (kHasTiles) {
     if (panels_half) {
-      return multiply_tiles(c, a, {reinterpret_cast<const uint32_t*>(panels), (k + 1) / 2}, m, n, k);
+      const Term term = {a, a, k};
+      return multiply_on_tiles(c, &term, 1, panels, m, n);
     }
   }
   multiply_slabs(c, a, a, reinterpret_cast<const float*>(panels), m, n, Depth(a.data.half, panels_half, true, k));

@@ -23,6 +23,7 @@ namespace {
 
 constexpr int64_t kAheadBytes = 4096;      // prefetch distance within each stream
 constexpr int64_t kTasksPerThread = 6;     // few long runs: a stream that breaks off has to start again
+constexpr int64_t kPanel = kPanelWidth, kStepUnits = kStepK / 2;
 constexpr int64_t kPairedTile = 2048;      // a step of a panel: 16 pairs of k by 32 columns
 constexpr int64_t kSerialWork = 1 << 18;   // weights below which waking a thread costs more
 
@@ -142,31 +143,25 @@ void run_panels(float* sums, int64_t m, const Left& left, const char* const pane
   __asm__ volatile("" ::"r"(sums) : "memory");
 }
 
-using Run = void (*)(float*, int64_t, const Left&, const char* const[2], const char* const[2], int64_t);
+using RunPanels = void (*)(float*, int64_t, const Left&, const char* const[2], const char* const[2], int64_t);
 
 template <int kPanels>
-Run run_for(bool two_parts, bool int8) {
+RunPanels run_for(bool two_parts, bool int8) {
   if (int8) return two_parts ? run_panels<kPanels, 2, true> : run_panels<kPanels, 1, true>;
   return two_parts ? run_panels<kPanels, 2, false> : run_panels<kPanels, 1, false>;
 }
 
 /// Rows as [step][part][m rows of 64 bytes]; zero beyond the depth.
-template <int kPartCount>
+template <Form kForm, int kPartCount>
 void pack_rows(char* dst, const Operand& a, int64_t m, int64_t k) {
   const int64_t part = m * 64;
   for (int64_t r = 0; r < m; r++) {
-    const FloatRef row = a.data.at(r * a.row);
-    for (int64_t x = 0, s = 0; x < k; x += kStepK, s++) {
-      VU low[kPartCount], high[kPartCount];
-      const int64_t more = k - x - W;
-      split<kPartCount>(load(row, x, static_cast<int>(min(W, k - x))), low);
-      split<kPartCount>(more > 0 ? load(row, x + W, static_cast<int>(min(W, more))) : VF{}, high);
+    char* to = dst + r * 64;
+    for (int64_t x = 0; x < k; x += kStepK) {
+      VU units[kPartCount];
+      units_along_k<kForm, kPartCount>(units, a.data.at(r * a.row + x), k - x);
 #pragma GCC unroll 2
-      for (int p = 0; p < kPartCount; p++) {
-        char* to = dst + (s * kPartCount + p) * part + r * 64;
-        _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to), upper(low[p]));
-        _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to + 32), upper(high[p]));
-      }
+      for (int p = 0; p < kPartCount; p++, to += part) *reinterpret_cast<VUm*>(to) = units[p];
     }
   }
 }
@@ -240,7 +235,7 @@ void thin_products(const Operand& a, const PackedWeight* weights, int count, int
   const int64_t k = weights[0].k, steps = (k + kStepK - 1) / kStepK;
   const bool two_parts = !a.data.half;
   const Scratch room(steps * (two_parts ? 2 : 1) * m * 64);
-  two_parts ? pack_rows<2>(room.bytes(), a, m, k) : pack_rows<1>(room.bytes(), a, m, k);
+  two_parts ? pack_rows<Form::floats, 2>(room.bytes(), a, m, k) : pack_rows<Form::halves, 1>(room.bytes(), a, m, k);
   const Job job = {weights, m, {room.bytes(), m * 64}, two_parts, finish};
   const int64_t strides = Strides{weights, count}.total();
   const int64_t threads = strides * 2 * kPanel * k < kSerialWork ? 1 : thread_count();

@@ -1,11 +1,11 @@
-// The matrix product on AMX tiles (Intel 64 Architectures Software Developer's Manual, vol. 1, chapter 18):
-// TDPBF16PS adds a 16×32 by 32×16 product of bf16 to 16×16 sums in f32, at 13 times the rate of FMA.
-// The right operand is bf16 and packed in panels of 32 columns. A left operand in f32 is split into kParts numbers of
-// bf16 that add up to it, one product each: no bit of the weights and 2⁻¹⁷ of the activations at most is lost, and
-// the rate is still four times that of FMA. Each element of C is one chain in ascending k, whatever M is.
+// The matrix product on AMX tiles. Rows of A are packed once for all tasks and stay in L2 ("resident"); strips of 32
+// columns of B pass ("streamed"), each packed by the task that uses it, a block of k at a time, into L1. B goes in as the
+// left operand where its k are contiguous, which is then a copy, and C comes out transposed: turning C and A costs less
+// than turning B as long as there are fewer rows than k. An f32 A is split into two numbers of bf16 that add up to it: no
+// bit of the weights and 2⁻¹⁷ of the activations at most is lost. Each element of C is one chain in ascending k, term by
+// term, whatever M is: tiles wait in f32 between blocks, and a product of two factors does not depend on their sides.
 #include "gemm_tiles.h"
 
-#include "../core/ops.h"
 #include "gemm_finish.h"
 #include "gemm_tiles_pack.h"
 #include "parallel.h"
@@ -15,186 +15,218 @@ namespace lathe::LATHE_ISA {
 #if defined(__AMX_BF16__)
 namespace {
 
-/// Bytes of the left operand that stay in L1 while a group of panels passes.
-constexpr int64_t kLeftBytes = 24 << 10;
-constexpr int64_t kChunkRows = 64;      // rows of a task
-constexpr int64_t kGroupPanels = 48;    // most panels of a task: its sums and its part of B share an L2
-constexpr int64_t kSlabBytes = 32 << 20;  // most of B that is packed ahead
-constexpr int64_t kPackPanels = 4;        // panels that a task packs in one pass over k
+constexpr int64_t kBlockSteps = 12;          // of a strip in L1: 24 KB; the rest is for what passes
+constexpr int64_t kChunkPanels = 8;          // 32 rows each that stay in L2
+constexpr int64_t kResidentBytes = 1 << 20;  // of them that a run of blocks may take
+constexpr int64_t kGroupStrips = 16;         // most strips of a task whose sums wait from one such run to the next
+constexpr int64_t kWeaveStrips = 4;          // strips packed together where B's columns are contiguous: 256 bytes a row
+constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kSerialWork = 1 << 21;  // multiply-adds below which waking a thread costs more
+constexpr int64_t kHugePage = 2 << 20;
+constexpr int64_t kTileFloats = kRows * kRows;
+constexpr int kMostTerms = 8;
 
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t columns_bytes[16] = {};
-  uint8_t rows[16] = {};
+/// A term in steps. Resident bytes of a panel begin at `offset`.
+struct Part {
+  const Term* term;
+  Form resident, streamed;
+  int parts;
+  int64_t first, steps, offset;
 
-  TileConfig() {
-    for (int t = 0; t < 8; t++) {
-      columns_bytes[t] = 64;
-      rows[t] = kSide;
-    }
-  }
+  int64_t end() const { return first + steps; }
+  int64_t step_bytes() const { return parts * kStepBytes; }
 };
 
-/// The compiler does not see that tile loads read memory and tile stores write it.
-inline void settle_memory() { __asm__ volatile("" ::: "memory"); }
+struct Plan {
+  const Product& c;
+  const char* panels;
+  int64_t m, n;
+  bool swapped;
+  int count = 0;
+  Part parts[kMostTerms];
+  int64_t steps = 0, panel_bytes = 0, blocks = 1, block_steps = 0, run_blocks = 1, together = 1;
 
-/// Tiles 0–3 are C (two by two), 4 and 5 the left operand's rows, 6 and 7 the panel's halves.
-template <int kRowTiles>
-inline void load_sums(const float* sums) {
-  _tile_loadd(0, sums, kPanel * 4);
-  _tile_loadd(1, sums + kSide, kPanel * 4);
-  if (kRowTiles == 2) {
-    _tile_loadd(2, sums + kSide * kPanel, kPanel * 4);
-    _tile_loadd(3, sums + kSide * kPanel + kSide, kPanel * 4);
+  Plan(const Product& product, const Term* terms, int term_count, const char* packed, int64_t rows, int64_t columns)
+      : c(product), panels(packed), m(rows), n(columns), swapped(!packed && terms[0].b.col == 1) {
+    for (int t = 0; t < term_count; t++) {
+      const bool half = terms[t].a.data.half;
+      const bool split = !(packed && t == 0) && (!terms[t].b.data.half || terms[t].scale != 1);
+      const Form resident = split ? Form::doubled : half ? Form::halves : Form::floats;
+      const Form streamed = split ? Form::split : Form::halves;
+      const int64_t depth = step_depth(streamed), here = (terms[t].k + depth - 1) / depth;
+      parts[count++] = {&terms[t], resident, streamed, half || terms[t].one_part ? 1 : 2, steps, here, panel_bytes};
+      steps += here;
+      panel_bytes += here * parts[t].step_bytes();
+    }
+    blocks = max(1, (steps + kBlockSteps / 2) / kBlockSteps);
+    block_steps = max(1, (steps + blocks - 1) / blocks);
+    const int64_t block_bytes = max(1, min(kChunkPanels, panels_of_rows()) * panel_bytes / blocks);
+    run_blocks = max(1, min(blocks, kResidentBytes / block_bytes));
+    together = swapped || packed ? 1 : kWeaveStrips;
   }
+  int64_t panels_of_rows() const { return (m + kRows - 1) / kRows; }
+  int64_t strips() const { return (n + kRows - 1) / kRows; }
+  bool one_run() const { return run_blocks >= blocks; }
+
+  /// f(part, first, end) for the steps of block `b`, part by part.
+  template <class F>
+  void each_part(int64_t b, const F& f) const {
+    const int64_t from = b * block_steps, to = min(steps, from + block_steps);
+    for (int t = 0; t < count; t++) {
+      const int64_t first = max(from, parts[t].first), end = min(to, parts[t].end());
+      if (first < end) f(parts[t], first, end);
+    }
+  }
+
+  void pack_panel(char* dst, int64_t panel, int64_t block) const;
+  const char* pack_strip(char* dst, int64_t strip, int64_t block) const;
+  Ahead ahead(int64_t strip, int64_t block, int64_t steps_until) const;
+  void compute(int64_t panel0, const char* resident, int64_t panel1, int64_t strip0, int64_t strip1, char* streamed,
+               float* sums) const;
+  void multiply_panels(int64_t panel0, const char* resident, int64_t panel1, int64_t strip, int64_t block,
+                       const char* streamed, float* sums, Ahead& next) const;
+};
+
+/// Block `block` of a panel of A, in its place within the panel at dst.
+void Plan::pack_panel(char* dst, int64_t panel, int64_t block) const {
+  each_part(block, [&](const Part& p, int64_t first, int64_t end) {
+    const int64_t step = first - p.first;
+    pack_steps(dst + p.offset + step * p.step_bytes(), p.term->a, p.resident, p.parts, swapped, panel * kRows,
+               min(kRows, m - panel * kRows), step, end - first, p.term->k);
+  });
 }
 
-template <int kRowTiles>
-inline void store_sums(float* sums) {
-  _tile_stored(0, sums, kPanel * 4);
-  _tile_stored(1, sums + kSide, kPanel * 4);
-  if (kRowTiles == 2) {
-    _tile_stored(2, sums + kSide * kPanel, kPanel * 4);
-    _tile_stored(3, sums + kSide * kPanel + kSide, kPanel * 4);
+/// Block `block` of a strip of B: in room, or as it lies where it is packed already.
+const char* Plan::pack_strip(char* dst, int64_t strip, int64_t block) const {
+  if (panels && count == 1 && parts[0].term->k % kStepK == 0) {
+    return panels + (strip * steps + block * block_steps) * kStepBytes;
   }
+  each_part(block, [&](const Part& p, int64_t first, int64_t end) {
+    char* to = dst + (first - block * block_steps) * kStepBytes;
+    if (panels && p.first == 0) {
+      const int64_t units = (p.term->k + 1) / 2, from = first * kSide, here = min((end - first) * kSide, units - from);
+      __builtin_memcpy(to, panels + (strip * units + from) * kPanelWidth * 4, here * kPanelWidth * 4);
+      __builtin_memset(to + here * kPanelWidth * 4, 0, ((end - first) * kSide - here) * kPanelWidth * 4);
+    } else {
+      pack_steps(to, p.term->b, p.streamed, 1, !swapped, strip * kRows, min(kRows, n - strip * kRows), first - p.first,
+                 end - first, p.term->k, p.term->scale);
+    }
+  });
+  return dst;
 }
 
-/// One step: left is [part][2 tiles], right 16 units of a panel.
-template <int kRowTiles, int kPartCount>
-inline __attribute__((always_inline)) void step(const char* left, const uint32_t* right) {
-  _tile_loadd(6, right, kPanel * 4);
-  _tile_loadd(7, right + kSide, kPanel * 4);
-#pragma GCC unroll 4
-  for (int p = 0; p < kPartCount; p++, left += 2 * kTileBytes) {
-    _tile_loadd(4, left, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    if (kRowTiles == 2) {
-      _tile_loadd(5, left + kTileBytes, 64);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+/// Where the block's part of B lies, to be asked for within the next `steps_until` steps.
+Ahead Plan::ahead(int64_t strip, int64_t block, int64_t steps_until) const {
+  Ahead next;
+  each_part(block, [&](const Part& p, int64_t first, int64_t end) {
+    if (next.rows > 0) return;
+    const Operand& b = p.term->b;
+    const int64_t size = b.data.half ? 2 : 4, k = (first - p.first) * step_depth(p.streamed), column = strip * kRows;
+    const int64_t depth = min(p.term->k - k, (end - first) * step_depth(p.streamed));
+    const int64_t columns = min(n - column, together * kRows);
+    if (panels && p.first == 0) {
+      next = {panels + (strip * ((p.term->k + 1) / 2) + k / 2) * kPanelWidth * 4, 1, depth * kPanelWidth * 2};
+    } else if (b.col == 1) {
+      next = {b.data.at(column * b.row + k).data, columns, depth * size, b.row * size};
+    } else {
+      next = {b.data.at(column * b.row + k * b.col).data, depth, columns * size, b.col * size};
+    }
+    next.lines_per_step = (next.rows * ((next.row_bytes + 63) / 64) + steps_until - 1) / steps_until;
+  });
+  return next;
+}
+
+void Plan::multiply_panels(int64_t panel0, const char* resident, int64_t panel1, int64_t strip, int64_t block,
+                           const char* streamed, float* sums, Ahead& next) const {
+  const Product turned = {c.data, c.col, c.row, c.alpha, c.beta};
+  const int64_t columns = min(kRows, n - strip * kRows);
+  for (int64_t i = panel0; i < panel1; i++, sums += kTileFloats) {
+    const int64_t rows = min(kRows, m - i * kRows);
+    Run runs[kMostTerms];
+    int run_count = 0;
+    each_part(block, [&](const Part& p, int64_t first, int64_t end) {
+      runs[run_count++] = {resident + (i - panel0) * panel_bytes + p.offset + (first - p.first) * p.step_bytes(),
+                           streamed + (first - block * block_steps) * kStepBytes, end - first, p.parts};
+    });
+    const auto run = rows <= kSide ? (swapped ? tile_block<true, true> : tile_block<false, true>)
+                                   : (swapped ? tile_block<true, false> : tile_block<false, false>);
+    run(sums, block > 0, runs, run_count, next);
+    if (block + 1 < blocks) continue;
+    if (swapped) {
+      write_tile(turned, sums, strip * kRows, columns, i * kRows, rows);
+    } else {
+      write_tile(c, sums, i * kRows, rows, strip * kRows, columns);
     }
   }
 }
 
-/// sums (+)= left·right over `units` units (16 a step); a last step of fewer units goes through a padded copy.
-template <int kRowTiles, int kPartCount>
-void block(float* sums, bool add, const char* left, const uint32_t* right, int64_t units) {
-  settle_memory();
-  if (add) {
-    load_sums<kRowTiles>(sums);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  for (; units >= kStepUnits; units -= kStepUnits) {
-    step<kRowTiles, kPartCount>(left, right);
-    left += 2 * kTileBytes * kPartCount;
-    right += kStepUnits * kPanel;
-  }
-  if (units > 0) {
-    alignas(64) uint32_t padded[kStepUnits * kPanel] = {};
-    __builtin_memcpy(padded, right, units * kPanel * 4);
-    __asm__ volatile("" ::"r"(padded) : "memory");
-    step<kRowTiles, kPartCount>(left, padded);
-  }
-  store_sums<kRowTiles>(sums);
-  settle_memory();
-}
-
-struct Job {
-  const Product& c;
-  const Operand& a;
-  const PairPanels& b;
-  int64_t m, n, k;
-  bool one_part;
-
-  int parts() const { return a.data.half || one_part ? 1 : kParts; }
-  int64_t block_k() const { return kLeftBytes / (kRows * 2 * parts()) / kStepK * kStepK; }
-
-  /// Rows [i0, i1) by panels [j0, j1). left: room for kChunkRows rows of a block; sums: for the whole part.
-  void compute(int64_t i0, int64_t i1, int64_t j0, int64_t j1, char* left, float* sums) const {
-    const int64_t depth = block_k(), left_bytes = kRows * depth * 2 * parts();
-    for (int64_t k0 = 0; k0 == 0 || k0 < k; k0 += depth) {
-      const int64_t here = min(depth, k - k0), units = (here + 1) / 2;
-      const bool last = k0 + depth >= k;
-      for (int64_t i = i0; i < i1; i += kRows) {
-        const int64_t rows = min(kRows, i1 - i);
-        char* tiles = left + (i - i0) / kRows * left_bytes;
-        pack_left(tiles, {a.data.at(i * a.row + k0 * a.col), a.row, a.col}, rows, here, parts());
-        for (int64_t j = j0; j < j1; j++) {
-          float* sum = sums + ((i - i0) / kRows * (j1 - j0) + j - j0) * kRows * kPanel;
-          const uint32_t* right = b.data + (j * b.units + k0 / 2) * kPanel;
-          run(sum, k0 > 0, tiles, right, units, rows);
-          if (last) write_tile(c, sum, i, rows, j * kPanel, min(kPanel, n - j * kPanel));
+/// Rows of panels [panel0, panel1) (at `resident`) by strips [strip0, strip1). streamed: room for a block of `together`
+/// strips; sums: for those, or for all of the task's where k is more than one run.
+void Plan::compute(int64_t panel0, const char* resident, int64_t panel1, int64_t strip0, int64_t strip1, char* streamed,
+                   float* sums) const {
+  const int64_t strip_floats = (panel1 - panel0) * kTileFloats, strip_bytes = block_steps * kStepBytes;
+  for (int64_t run = 0; run < blocks; run += run_blocks) {
+    const int64_t run_end = min(blocks, run + run_blocks);
+    for (int64_t j = strip0; j < strip1; j += together) {
+      const int64_t strips_here = min(together, strip1 - j);
+      for (int64_t b = run; b < run_end; b++) {
+        const bool same = b + 1 < run_end, more = j + together < strip1;
+        Ahead next;
+        if (same || more || run_end < blocks) {
+          next = ahead(same ? j : more ? j + together : strip0, same ? b + 1 : more ? run : run_end,
+                       strips_here * (panel1 - panel0) * block_steps);
+        }
+        const char* packed[kWeaveStrips];
+        for (int64_t q = 0; q < strips_here; q++) packed[q] = pack_strip(streamed + q * strip_bytes, j + q, b);
+        for (int64_t q = 0; q < strips_here; q++) {
+          multiply_panels(panel0, resident, panel1, j + q, b, packed[q],
+                          sums + (j - (one_run() ? j : strip0) + q) * strip_floats, next);
         }
       }
     }
   }
-
-  void run(float* sum, bool add, const char* tiles, const uint32_t* right, int64_t units, int64_t rows) const {
-    const bool one = rows <= kSide;
-    if (parts() == 1) {
-      one ? block<1, 1>(sum, add, tiles, right, units) : block<2, 1>(sum, add, tiles, right, units);
-    } else {
-      one ? block<1, kParts>(sum, add, tiles, right, units) : block<2, kParts>(sum, add, tiles, right, units);
-    }
-  }
-};
+}
 
 }  // namespace
 
-void multiply_tiles(const Product& c, const Operand& a, const PairPanels& b, int64_t m, int64_t n, int64_t k,
-                    bool one_part) {
+void multiply_on_tiles(const Product& c, const Term* terms, int count, const char* panels, int64_t m, int64_t n) {
   if (m == 0 || n == 0) return;
-  const Job job = {c, a, b, m, n, k, one_part};
-  const int64_t panels = (n + kPanel - 1) / kPanel, threads = m * n * k < kSerialWork ? 1 : thread_count();
-  const int64_t chunks = (m + kChunkRows - 1) / kChunkRows;
-  // Tasks of one size; columns are split as far as the threads need it, A is packed again for every group.
-  const int64_t wanted = (3 * threads + chunks - 1) / chunks;
-  const int64_t group = max(1, min(kGroupPanels, (panels + wanted - 1) / wanted));
-  const int64_t groups = (panels + group - 1) / group;
-  const int64_t left_bytes = kChunkRows * job.block_k() * 2 * job.parts();
-  const int64_t sum_floats = kChunkRows * group * kPanel;
-  const Scratch left(threads * left_bytes), sums(threads * sum_floats * 4);
-  const auto task = [&](int64_t t, int worker) {
-    const int64_t i = t % chunks * kChunkRows, j = t / chunks * group;
-    const TileConfig config;
-    __asm__ volatile("" ::"r"(&config) : "memory");
-    _tile_loadconfig(&config);
-    job.compute(i, min(m, i + kChunkRows), j, min(panels, j + group), left.bytes() + worker * left_bytes,
-                sums.floats() + worker * sum_floats);
-    _tile_release();
-  };
-  if (threads == 1) {
-    for (int64_t t = 0; t < groups * chunks; t++) task(t, 0);
-  } else {
-    parallel_tasks(groups * chunks, task);
-  }
-}
-
-void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k,
-                       bool one_part) {
-  const int64_t units = (k + 1) / 2, slab = max(1, kSlabBytes / max(1, kPanel * units * 4)) * kPanel;
-  const Scratch room(round_up(min(slab, n), kPanel) * units * 4);
-  auto* panels = reinterpret_cast<uint32_t*>(room.bytes());
-  for (int64_t j = 0; j < n; j += slab) {
-    const int64_t columns = min(slab, n - j), tasks = (columns + kPackPanels * kPanel - 1) / (kPackPanels * kPanel);
+  const Plan plan(c, terms, count, panels, m, n);
+  const int64_t work = m * n * plan.steps * kStepK, threads = work < kSerialWork ? 1 : thread_count();
+  const int64_t all = plan.panels_of_rows(), strips = plan.strips();
+  // Groups of one size; when k is several runs their sums wait in L2.
+  int64_t groups = min(strips, threads == 1 ? 1 : threads * kTasksPerThread);
+  if (!plan.one_run()) groups = min(strips, round_up((strips + kGroupStrips - 1) / kGroupStrips, threads));
+  const int64_t group = round_up((strips + groups - 1) / groups, plan.together);
+  groups = (strips + group - 1) / group;
+  const int64_t chunk = min(all, kChunkPanels), chunks_at_once = max(1, threads * kTasksPerThread / groups);
+  const int64_t at_once = min(all, chunk * chunks_at_once);
+  const int64_t streamed_bytes = plan.together * plan.block_steps * kStepBytes;
+  const int64_t sum_floats = chunk * (plan.one_run() ? plan.together : group) * kTileFloats;
+  // One piece of memory, large enough for the allocator to ask for huge pages.
+  const int64_t resident_bytes = round_up(at_once * plan.panel_bytes, 4096), worker_bytes = round_up(streamed_bytes + sum_floats * 4, 4096);
+  const Scratch room(max(resident_bytes + threads * worker_bytes, kHugePage));
+  for (int64_t first = 0; first < all; first += at_once) {
+    const int64_t end = min(all, first + at_once), chunks = (end - first + chunk - 1) / chunk;
     const auto pack = [&](int64_t task, int) {
-      const int64_t first = task * kPackPanels * kPanel;
-      pack_panels(panels + first * units, b, j + first, min(columns - first, kPackPanels * kPanel),
-                  {kPanel, k, units, true});
+      const int64_t i = task / plan.blocks;
+      plan.pack_panel(room.bytes() + i * plan.panel_bytes, first + i, task % plan.blocks);
     };
-    if (m * columns * k < kSerialWork) {
-      for (int64_t task = 0; task < tasks; task++) pack(task, 0);
+    const auto multiply = [&](int64_t task, int worker) {
+      const TileScope tiles;
+      const int64_t i = task / groups * chunk, j = task % groups * group;
+      char* own = room.bytes() + resident_bytes + worker * worker_bytes;
+      plan.compute(first + i, room.bytes() + i * plan.panel_bytes, min(end, first + i + chunk), j,
+                   min(strips, j + group), own,
+                   reinterpret_cast<float*>(own + streamed_bytes));
+    };
+    if (threads == 1) {
+      for (int64_t t = 0; t < (end - first) * plan.blocks; t++) pack(t, 0);
+      for (int64_t t = 0; t < chunks * groups; t++) multiply(t, 0);
     } else {
-      parallel_tasks(tasks, pack);
+      parallel_tasks((end - first) * plan.blocks, pack);
+      parallel_tasks(chunks * groups, multiply);
     }
-    const Product part = {c.data.at(j * c.col), c.row, c.col, c.alpha, c.beta};
-    multiply_tiles(part, a, {panels, units}, m, columns, k, one_part);
   }
 }
 

@@ -1,4 +1,4 @@
-// The matrix product on AMX tiles, for a right operand of bf16.
+// The matrix product on AMX tiles: sums of terms whose first right operand is bf16.
 #pragma once
 #include "gemm.h"
 
@@ -10,18 +10,8 @@ constexpr bool kHasTiles = true;
 constexpr bool kHasTiles = false;
 #endif
 
-/// Panels of bf16 pairs (gemm_pack.h), `units` of them from one panel to the next.
-struct PairPanels {
-  const uint32_t* data;
-  int64_t units;
-};
-
-/// C = alpha·A·Bᵀ + beta·C with B as panels. An f32 left operand goes in as a sum of bf16 parts (see gemm_tiles.cc).
-void multiply_tiles(const Product& c, const Operand& a, const PairPanels& b, int64_t m, int64_t n, int64_t k,
-                    bool one_part = false);
-
-/// The same with B as it lies: packed here, a slab of columns at a time.
-void multiply_on_tiles(const Product& c, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k,
-                       bool one_part);
+/// multiply_sum on tiles. panels: the first term's b as panels of packWeight in bf16 (its Operand is then not read), or
+/// null. An f32 left operand enters as bf16 parts that add up to it, an f32 b of a later term as two (see gemm_tiles.cc).
+void multiply_on_tiles(const Product& c, const Term* terms, int count, const char* panels, int64_t m, int64_t n);
 
 }  // namespace lathe::LATHE_ISA

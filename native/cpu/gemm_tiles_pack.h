@@ -1,124 +1,164 @@
-// The left operand of a product on AMX tiles: rows as tiles of bf16, f32 split into parts that add up to it.
+// Operands of a product on AMX tiles, packed step by step: 32 rows of C (or columns) by 32 k in bf16. As left operand a
+// step is two tiles of 16 rows by 64 bytes, as right operand 16 pairs of k by 32 columns. f32 is split into bf16 numbers
+// that add up to it.
 #pragma once
-#include "../core/ops.h"
 #include "gemm_pack.h"
+#include "gemm_tile_kernel.h"
 #include "transpose.h"
 
 namespace lathe::LATHE_ISA {
 
 #if defined(__AMX_BF16__)
 
-constexpr int kSide = 16;             // rows of a tile, and its columns of f32
-constexpr int64_t kStepK = 32;        // k of one tile instruction
-constexpr int64_t kStepUnits = 16;    // the same in pairs
-constexpr int64_t kTileBytes = 1024;
-constexpr int64_t kRows = 2 * kSide;  // rows of C that go through the tiles together
-constexpr int64_t kPanel = kPanelWidth;
-constexpr int kParts = 2;
-/// The upper 16 bits of the lanes: bf16 by truncation.
-static inline __m256i upper(VU v) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)v, 16)); }
+/// What a 32-bit unit of the packed form holds. `halves`, `floats`: two k. `doubled`: one k twice, beside `split`: one
+/// number as its upper and lower bf16, so that the pair's product is x·(upper + lower).
+enum class Form { halves, floats, doubled, split };
 
-/// Rounds to nearest even on the way to the upper 16 bits; NaN stays one.
-static inline VU to_nearest(VF x) {
-  const VU bits = (VU)x, rounded = bits + vuset(0x7FFF) + (bits >> 16 & vuset(1));
-  return (VU)_mm512_mask_mov_epi32((__m512i)rounded, _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q),
-                                   (__m512i)bits);
-}
+constexpr bool is_paired(Form f) { return f != Form::halves && f != Form::floats; }
+constexpr int64_t step_depth(Form f) { return is_paired(f) ? kSide : kStepK; }
 
-/// Splits x into parts whose upper halves count: each takes what the ones before it left over, which is exact.
-template <int kPartCount>
-static inline void split(VF x, VU parts[kPartCount]) {
-#pragma GCC unroll 4
-  for (int p = 0; p < kPartCount; p++) {
-    parts[p] = to_nearest(x);
-    if (p + 1 < kPartCount) x -= (VF)(parts[p] & vuset(0xFFFF0000u));
-  }
-}
+/// bf16 (to nearest even) of the lanes, in their upper and lower 16 bits.
+static inline VU half_low(VF x) { return (VU)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)x)); }
+static inline VF half_value(VU low) { return (VF)(low << 16); }
 
-/// Where the tile row of row r, part p of a step lies.
-template <int kPartCount>
-static inline char* tile_row(char* dst, int64_t s, int p, int64_t r) {
-  return dst + ((s * kPartCount + p) * 2 + r / kSide) * kTileBytes + r % kSide * 64;
-}
-
-/// Rows of f32 that are contiguous in k.
-template <int kPartCount>
-static inline void pack_floats_along_k(char* dst, const float* source, int64_t row, int64_t rows, int64_t depth) {
-  for (int64_t r = 0; r < rows; r++) {
-    for (int64_t s = 0; s * kStepK < depth; s++) {
-      VU low[kPartCount], high[kPartCount];
-      const float* from = source + r * row + s * kStepK;
-      const int64_t left = depth - s * kStepK;
-      split<kPartCount>(left >= W ? vload(from) : vload_part(from, static_cast<int>(left)), low);
-      const int64_t more = left - W;
-      split<kPartCount>(more >= W ? vload(from + W) : more > 0 ? vload_part(from + W, static_cast<int>(more)) : VF{}, high);
-#pragma GCC unroll 4
-      for (int p = 0; p < kPartCount; p++) {
-        char* to = tile_row<kPartCount>(dst, s, p, r);
-        _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to), upper(low[p]));
-        _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to + 32), upper(high[p]));
-      }
+/// Units of one vector of f32 in parts that add up to it; the pair is (k, k + 1) = (even, odd).
+template <int kParts>
+static inline void units_of(VF even, VF odd, VU out[kParts]) {
+#pragma GCC unroll 2
+  for (int p = 0; p < kParts; p++) {
+    const VU e = half_low(even), o = half_low(odd);
+    out[p] = e | o << 16;
+    if (p + 1 < kParts) {
+      even -= half_value(e);
+      odd -= half_value(o);
     }
   }
 }
 
-/// Any operand: 16 rows at a time, pairs of k in 16 registers, transposed into tile rows.
-template <int kPartCount>
-static inline void pack_pairs(char* dst, const Operand& a, int64_t rows, int64_t depth) {
-  const auto lanes = [&](int64_t i, int64_t k, int n) {
-    if (k >= depth || n <= 0) return VF{};
-    if (a.row == 1) return load(a.data, i + k * a.col, n);
+template <Form kForm, int kParts>
+static inline void units_of_one(VF x, VU out[kParts], float scale) {
+  if constexpr (kForm == Form::split) {
+    x *= scale;
+    const VU upper = half_low(x);
+    out[0] = upper | half_low(x - half_value(upper)) << 16;
+  } else {
+    units_of<kParts>(x, x, out);
+  }
+}
+
+static inline VF floats_at(FloatRef from, int64_t i, int64_t n) {
+  return n > 0 ? load(from, i, static_cast<int>(min(W, n))) : VF{};
+}
+
+/// 16 units of a row whose k are contiguous; `left` k of the matrix lie there.
+template <Form kForm, int kParts>
+static inline void units_along_k(VU out[kParts], FloatRef row, int64_t left, float scale = 1.0f) {
+  if constexpr (kForm == Form::halves) {
+    const __mmask32 mask = left >= 32 ? ~0u : (1u << left) - 1;
+    out[0] = (VU)_mm512_maskz_loadu_epi16(mask, row.data);
+  } else if constexpr (kForm == Form::floats) {
+    VF low = floats_at(row, 0, left), high = floats_at(row, W, left - W);
+#pragma GCC unroll 2
+    for (int p = 0; p < kParts; p++) {
+      out[p] = (VU)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+      if (p + 1 < kParts) {
+        low -= half_value((VU)_mm512_cvtepu16_epi32(_mm512_castsi512_si256((__m512i)out[p])));
+        high -= half_value((VU)_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64((__m512i)out[p], 1)));
+      }
+    }
+  } else {
+    units_of_one<kForm, kParts>(floats_at(row, 0, left), out, scale);
+  }
+}
+
+/// One unit of n rows from i on; `left` k of the matrix are left at k.
+template <Form kForm, int kParts>
+static inline void units_along_rows(VU out[kParts], const Operand& o, int64_t i, int n, int64_t k, int64_t left,
+                                    float scale) {
+  const auto lanes = [&](int64_t at) {
+    if (o.row == 1) return load(o.data, i + at * o.col, n);
     VF v = {};
-    for (int j = 0; j < n; j++) v[j] = load(a.data, (i + j) * a.row + k * a.col, 1)[0];
+    for (int j = 0; j < n; j++) v[j] = load(o.data, (i + j) * o.row + at * o.col, 1)[0];
     return v;
   };
-  for (int64_t i = 0; i < kRows; i += kSide) {
-    const int n = static_cast<int>(min(kSide, rows - i));
-    for (int64_t s = 0; s * kStepK < depth; s++) {
-      VU parts[kPartCount][W];
-      for (int u = 0; u < W; u++) {
-        VU even[kPartCount], odd[kPartCount];
-        split<kPartCount>(lanes(i, s * kStepK + 2 * u, n), even);
-        split<kPartCount>(lanes(i, s * kStepK + 2 * u + 1, n), odd);
-#pragma GCC unroll 4
-        for (int p = 0; p < kPartCount; p++) parts[p][u] = even[p] >> 16 | (odd[p] & vuset(0xFFFF0000u));
-      }
-#pragma GCC unroll 4
-      for (int p = 0; p < kPartCount; p++) {
-        transpose(parts[p]);
-        for (int r = 0; r < kSide; r++) {
-          *reinterpret_cast<VUm*>(tile_row<kPartCount>(dst, s, p, i + r)) = parts[p][r];
-        }
-      }
-    }
-  }
-}
-
-static inline void zero_rows(char* dst, int64_t first, int64_t steps, int parts) {
-  for (int64_t t = 0; t < steps * parts * 2; t++) {
-    const int64_t from = max(0, first - t % 2 * kSide);
-    if (from < kSide) __builtin_memset(dst + t * kTileBytes + from * 64, 0, (kSide - from) * 64);
-  }
-}
-
-/// Rows [0, rows) of `a`, k in [0, depth), as the tiles of kRows rows.
-static inline void pack_left(char* dst, const Operand& a, int64_t rows, int64_t depth, int parts) {
-  const int64_t steps = (depth + kStepK - 1) / kStepK;
-  if (!a.data.half && a.col == 1) {
-    const auto* source = reinterpret_cast<const float*>(a.data.data);
-    parts == 1 ? pack_floats_along_k<1>(dst, source, a.row, rows, depth)
-               : pack_floats_along_k<kParts>(dst, source, a.row, rows, depth);
-    zero_rows(dst, rows, steps, parts);
-  } else if (parts > 1) {
-    pack_pairs<kParts>(dst, a, rows, depth);
-  } else if (a.col == 1 && depth % kStepK == 0) {
-    for (int64_t r = 0; r < rows; r++) {
-      const char* from = a.data.at(r * a.row).data;
-      for (int64_t s = 0; s < steps; s++) *reinterpret_cast<VUm*>(tile_row<1>(dst, s, 0, r)) = *reinterpret_cast<const VUm*>(from + s * 64);
-    }
-    zero_rows(dst, rows, steps, 1);
+  if constexpr (is_paired(kForm)) {
+    units_of_one<kForm, kParts>(left > 0 ? lanes(k) : VF{}, out, scale);
   } else {
-    pack_pairs<1>(dst, a, rows, depth);
+    units_of<kParts>(left > 0 ? lanes(k) : VF{}, left > 1 ? lanes(k + 1) : VF{}, out);
+  }
+}
+
+/// One tile of every part: n rows from i on, k from `k` on of which `left` exist. Parts lie kStepBytes apart.
+template <Form kForm, int kParts, bool kRight>
+static inline void pack_tile(char* dst, const Operand& o, int64_t i, int n, int64_t k, int64_t left, float scale) {
+  constexpr int kUnitDepth = is_paired(kForm) ? 1 : 2;
+  const bool along_k = o.col == 1;
+  VU tile[kParts][W];
+#pragma GCC unroll 16
+  for (int q = 0; q < W; q++) {
+    VU units[kParts] = {};
+    if (along_k) {
+      if (q < n) units_along_k<kForm, kParts>(units, o.data.at((i + q) * o.row + k), left, scale);
+    } else if (n > 0) {
+      units_along_rows<kForm, kParts>(units, o, i, n, k + q * kUnitDepth, left - q * kUnitDepth, scale);
+    }
+#pragma GCC unroll 2
+    for (int p = 0; p < kParts; p++) tile[p][q] = units[p];
+  }
+#pragma GCC unroll 2
+  for (int p = 0; p < kParts; p++) {
+    if (along_k == kRight) transpose(tile[p]);
+#pragma GCC unroll 16
+    for (int q = 0; q < W; q++) *reinterpret_cast<VUm*>(dst + p * kStepBytes + q * (kRight ? 128 : 64)) = tile[p][q];
+  }
+}
+
+/// The same for two tiles of bf16 whose columns are contiguous: two rows of the source are woven together.
+static inline void weave_step(char* dst, const Operand& o, int64_t i, int64_t k, int64_t left) {
+  alignas(64) uint16_t order[64];
+  for (int j = 0; j < 64; j++) order[j] = static_cast<uint16_t>(j / 2 + j % 2 * 32);
+  const __m512i first = _mm512_load_si512(order), second = _mm512_load_si512(order + 32);
+  for (int u = 0; u < W; u++) {
+    const char* even = o.data.at(i + (k + 2 * u) * o.col).data;
+    const __m512i a = 2 * u < left ? _mm512_loadu_si512(even) : _mm512_setzero_si512();
+    const __m512i b = 2 * u + 1 < left ? _mm512_loadu_si512(even + 2 * o.col) : _mm512_setzero_si512();
+    _mm512_storeu_si512(dst + u * 128, _mm512_permutex2var_epi16(a, first, b));
+    _mm512_storeu_si512(dst + u * 128 + 64, _mm512_permutex2var_epi16(a, second, b));
+  }
+}
+
+template <Form kForm, int kParts, bool kRight>
+static void pack_run(char* dst, const Operand& o, int64_t i, int64_t rows, int64_t k, int64_t depth, int64_t steps,
+                     float scale) {
+  constexpr int64_t kDepth = step_depth(kForm);
+  for (int64_t s = 0; s < steps; s++, dst += kParts * kStepBytes, k += kDepth) {
+    if (kForm == Form::halves && kRight && o.row == 1 && rows >= kRows) {
+      weave_step(dst, o, i, k, depth - k);
+      continue;
+    }
+    for (int t = 0; t < 2; t++) {
+      const int n = static_cast<int>(max(0, min(kSide, rows - t * kSide)));
+      pack_tile<kForm, kParts, kRight>(dst + t * (kRight ? 64 : 1024), o, i + t * kSide, n, k, depth - k, scale);
+    }
+  }
+}
+
+/// Rows [i, i+rows), rows ≤ 32, of `steps` steps from `first` on, as a left or right operand; parts: 2 for floats that
+/// are split in two. Rows and k beyond the matrix (k ≥ depth) are zero. scale: factor of the values of form `split`.
+static inline void pack_steps(char* dst, const Operand& o, Form form, int parts, bool right, int64_t i, int64_t rows,
+                              int64_t first, int64_t steps, int64_t depth, float scale = 1.0f) {
+  const auto pack = [&](auto run_left, auto run_right) {
+    (right ? run_right : run_left)(dst, o, i, rows, first * step_depth(form), depth, steps, scale);
+  };
+  switch (form) {
+    case Form::halves: return pack(pack_run<Form::halves, 1, false>, pack_run<Form::halves, 1, true>);
+    case Form::split: return pack(pack_run<Form::split, 1, false>, pack_run<Form::split, 1, true>);
+    case Form::floats:
+      return parts == 1 ? pack(pack_run<Form::floats, 1, false>, pack_run<Form::floats, 1, true>)
+                        : pack(pack_run<Form::floats, 2, false>, pack_run<Form::floats, 2, true>);
+    case Form::doubled:
+      return parts == 1 ? pack(pack_run<Form::doubled, 1, false>, pack_run<Form::doubled, 1, true>)
+                        : pack(pack_run<Form::doubled, 2, false>, pack_run<Form::doubled, 2, true>);
   }
 }
 
