@@ -1,22 +1,17 @@
 /** A job whose data would train on more tokens than the operator allows fails before it trains. Real trainer. */
 import { eq } from 'drizzle-orm';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { jobs } from '../../src/db/schema-jobs.ts';
-import { useDatabase } from '../helpers/database.ts';
-import { chatLines, TestService } from '../workers/service.ts';
+import { useTestService } from '../workers/service.ts';
+import { chatLines } from '../workers/training-lines.ts';
 
-const holder = useDatabase();
-let service: TestService;
-beforeAll(async () => {
-  service = await TestService.open(holder.database);
-});
-afterAll(() => service?.close());
+const service = useTestService();
 
 it('J58 more tokens after all epochs than a job may train on', { timeout: 60_000 }, async () => {
   const run = async (maxTrainedTokens: number, status = 'validating_files') => {
     const hyperparameters = { n_epochs: 2, batch_size: 5 };
     const id = await service.createJob({ training: chatLines(10), hyperparameters });
-    await holder.database.db.update(jobs).set({ status }).where(eq(jobs.id, id));
+    await service.database.db.update(jobs).set({ status }).where(eq(jobs.id, id));
     await service.runQueue({ config: { maxTrainedTokens } });
     return service.view(id);
   };

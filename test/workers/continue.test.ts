@@ -1,19 +1,14 @@
 /** Training on from a tuned model: its weights are the start, and a kill does not change the end. */
 import { eq } from 'drizzle-orm';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { jobs } from '../../src/db/schema-jobs.ts';
-import { useDatabase } from '../helpers/database.ts';
-import { chatLines, type JobRequest, type JobView, spoil, TestService } from './service.ts';
+import { type JobRequest, type JobView, spoil, useTestService } from './service.ts';
+import { chatLines } from './training-lines.ts';
 
 // Generous: every attempt starts a process, and the machine may be busy.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
-const holder = useDatabase();
-let service: TestService;
-beforeAll(async () => {
-  service = await TestService.open(holder.database);
-});
-afterAll(() => service?.close());
+const service = useTestService();
 
 const REQUEST: JobRequest = {
   training: chatLines(20),
@@ -28,7 +23,7 @@ async function continued(first: JobView, request: JobRequest, step?: number): Pr
   const model = first.models.find((m) => (step === undefined ? !m.isCheckpoint : m.step === step))!;
   const id = await service.createJob(request);
   const kind = model.kind as 'adapter' | 'full';
-  await holder.database.db
+  await service.database.db
     .update(jobs)
     .set({ startModel: model.id, start: { kind, storage_prefix: model.storagePrefix, files: model.files } })
     .where(eq(jobs.id, id));
@@ -105,7 +100,10 @@ describe('the start', () => {
   });
 
   it('is kept in storage while a job that has not ended starts from it', async () => {
-    const first = await service.createJob({ ...REQUEST, hyperparameters: { n_epochs: 6, batch_size: 4 } });
+    const first = await service.createJob({
+      ...REQUEST,
+      hyperparameters: { n_epochs: 6, batch_size: 4 },
+    });
     const drain = new AbortController();
     const trainer = service.startTrainer(['--failpoint', 'supervisor.step.7@1=term']);
     await trainer.exited;
@@ -113,7 +111,7 @@ describe('the start', () => {
     const between = await service.view(first);
     const early = between.models[0]!;
     const second = await continued(between, { ...REQUEST, trainer: { max_steps: 2 } }, early.step);
-    await holder.database.db.update(jobs).set({ priority: 1 }).where(eq(jobs.id, second));
+    await service.database.db.update(jobs).set({ priority: 1 }).where(eq(jobs.id, second));
     await service.runQueue(); // the first goes on, and retires the checkpoint; then the second starts from it
     expect((await service.view(first)).models.map((m) => m.id)).not.toContain(early.id);
     expect((await service.view(second)).row).toMatchObject({ status: 'succeeded', error: null });

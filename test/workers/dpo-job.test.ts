@@ -3,10 +3,10 @@
  * checkpoint, changes no byte of the result.
  */
 import { eq } from 'drizzle-orm';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { jobs } from '../../src/db/schema-jobs.ts';
-import { useDatabase } from '../helpers/database.ts';
-import { chatLines, type JobRequest, type JobView, preferenceLines, TestService } from './service.ts';
+import { type JobRequest, type JobView, useTestService } from './service.ts';
+import { chatLines, preferenceLines } from './training-lines.ts';
 
 const STEPS = 10;
 const REQUEST: JobRequest = {
@@ -21,19 +21,14 @@ const REQUEST: JobRequest = {
 
 vi.setConfig({ testTimeout: 150_000, hookTimeout: 150_000 });
 
-const holder = useDatabase();
-let service: TestService;
+const service = useTestService();
 let whole: JobView;
 let csv: string;
 beforeAll(async () => {
-  service = await TestService.open(holder.database);
-  const id = await service.createJob(REQUEST);
-  await service.runQueue();
-  whole = await service.view(id);
+  whole = await service.run(REQUEST);
   expect(whole.row).toMatchObject({ status: 'succeeded', error: null, progress: { total_steps: STEPS } });
   csv = await service.resultFile(whole.row.resultFiles[0]!);
 });
-afterAll(() => service?.close());
 
 const METRICS = ['rewards/chosen', 'rewards/rejected', 'rewards/accuracies', 'rewards/margins'];
 const LOG_PROBS = ['logps/chosen', 'logps/rejected'];
@@ -94,9 +89,7 @@ describe('a preference job', () => {
       type: 'dpo',
       dpo: { hyperparameters: { n_epochs: 2, batch_size: 4, learning_rate_multiplier: 1, beta: 0.5 } },
     });
-    const id = await service.createJob({ ...REQUEST, hyperparameters: {}, trainer: { max_steps: 1 } });
-    await service.runQueue();
-    const { row } = await service.view(id);
+    const { row } = await service.run({ ...REQUEST, hyperparameters: {}, trainer: { max_steps: 1 } });
     expect(row).toMatchObject({ status: 'succeeded' });
     expect(row.method).toEqual({
       type: 'dpo',
@@ -107,13 +100,11 @@ describe('a preference job', () => {
 
   it('trains whole models against their own start', async () => {
     const adapter = { peft_type: 'FULL' };
-    const id = await service.createJob({
+    const view = await service.run({
       ...REQUEST,
       adapter,
       trainer: { ...REQUEST.trainer, learning_rate: 0.01 },
     });
-    await service.runQueue();
-    const view = await service.view(id);
     expect(view.row).toMatchObject({ status: 'succeeded', error: null });
     const last = numbersOf(view).at(-1)!;
     expect(numbersOf(view)[0]!.train_loss).toBeCloseTo(Math.log(2), 6);
@@ -125,7 +116,7 @@ describe('a preference job', () => {
     const start = { kind: 'adapter' as const, storage_prefix: model.storagePrefix, files: model.files };
     const run = async (failpoints: string[]) => {
       const id = await service.createJob({ ...REQUEST, seed: 8 });
-      await holder.database.db.update(jobs).set({ startModel: model.id, start }).where(eq(jobs.id, id));
+      await service.database.db.update(jobs).set({ startModel: model.id, start }).where(eq(jobs.id, id));
       await service.runQueue({ failpoints });
       return service.view(id);
     };
@@ -173,9 +164,7 @@ describe('files of the wrong format', () => {
       "the specified fine-tuning job is not using 'dpo' as the training method (provided method=supervised).",
     ],
   ] as const)('%s fail the job with the file named', async (_name, request, message) => {
-    const id = await service.createJob(request);
-    await service.runQueue();
-    const { row } = await service.view(id);
+    const { row } = await service.run(request);
     expect(row).toMatchObject({
       status: 'failed',
       error: { code: 'invalid_training_file', param: 'training_file' },

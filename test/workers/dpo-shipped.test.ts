@@ -4,11 +4,10 @@
  */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import { beforeAll, expect, it, vi } from 'vitest';
 import { PROJECT_ROOT } from '../../src/config.ts';
 import { baseModels } from '../../src/db/schema.ts';
-import { useDatabase } from '../helpers/database.ts';
-import { TestService } from './service.ts';
+import { useTestService } from './service.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 120_000 });
 
@@ -16,17 +15,14 @@ const MODEL = path.join(PROJECT_ROOT, 'models', 'lathe-tiny');
 const PAIRS = readFileSync(path.join(PROJECT_ROOT, 'examples', 'data', 'preferences.jsonl'), 'utf8');
 const STEPS = 12;
 
-const holder = useDatabase();
-let service: TestService;
+const service = useTestService();
 beforeAll(async () => {
-  service = await TestService.open(holder.database);
   const config = JSON.parse(readFileSync(path.join(MODEL, 'config.json'), 'utf8')) as Record<string, unknown>;
-  await holder.database.db.insert(baseModels).values({
+  await service.database.db.insert(baseModels).values({
     ...{ id: 'lathe-tiny', location: MODEL, family: 'qwen3', parameterCount: 3_500_000 },
     ...{ contextLength: 512, config },
   });
 });
-afterAll(() => service?.close());
 
 it('the margin of the preferred answers rises on pairs that were not trained on', async () => {
   const lines = PAIRS.trimEnd().split('\n');

@@ -1,38 +1,26 @@
-/** One job from its row to its result: events, metrics, files, models, and what can go wrong with it. */
+/** One job from its row to its result: events, metrics, files, models. */
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { eq } from 'drizzle-orm';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { baseModels } from '../../src/db/schema.ts';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import { openModel } from '../../workers/engine/models/index.ts';
 import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import { digestOf } from '../../workers/trainer/checkpoint.ts';
-import { useDatabase } from '../helpers/database.ts';
-import { BASE_MODEL, chatLines, copyModel, type JobView, TestService } from './service.ts';
+import { BASE_MODEL, type JobView, useTestService } from './service.ts';
+import { chatLines } from './training-lines.ts';
 
 // Generous: every job starts a process, and the machine may be busy.
 vi.setConfig({ testTimeout: 90_000, hookTimeout: 90_000 });
 
-const holder = useDatabase();
-let service: TestService;
-beforeAll(async () => {
-  service = await TestService.open(holder.database);
-});
-afterAll(() => service?.close());
+const service = useTestService();
 
-const run = async (request: Parameters<TestService['createJob']>[0]): Promise<JobView> => {
-  const id = await service.createJob(request);
-  await service.runQueue();
-  return service.view(id);
-};
 const messages = (view: JobView) => view.events.map((e) => e.message);
 
 describe('a job that succeeds', () => {
   let view: JobView;
   beforeAll(async () => {
-    view = await run({
+    view = await service.run({
       training: chatLines(20),
       validation: chatLines(6, 100),
       suffix: 'mine',
@@ -262,62 +250,16 @@ describe('a job that succeeds', () => {
       adapter: { r: 4, lora_dropout: 0.1 },
       trainer: { learning_rate: 0.01, eval_steps: 2, max_length: 64, lr_scheduler_type: 'cosine' },
     };
-    const again = await run(request);
-    const other = await run({ ...request, seed: 8 });
+    const again = await service.run(request);
+    const other = await service.run({ ...request, seed: 8 });
     expect(again.models.at(-1)!.digest).toBe(view.models.at(-1)!.digest);
     expect(other.models.at(-1)!.digest).not.toBe(view.models.at(-1)!.digest);
   });
 });
 
-describe('rows that are too long', () => {
-  const long = JSON.stringify({
-    messages: [
-      { role: 'user', content: 'Count' },
-      { role: 'assistant', content: 'one two three '.repeat(100) },
-    ],
-  });
-
-  it('are cut with a warning, left out, or refused, as asked', async () => {
-    const training = `${chatLines(11)}${long}\n`;
-    const ran = async (overlong: string) =>
-      run({ training, trainer: { max_steps: 1, max_length: 64, overlong } });
-    const [cut, dropped, refused] = [await ran('truncate'), await ran('drop'), await ran('error')];
-    const warnings = (view: JobView) => view.events.filter((e) => e.level === 'warn').map((e) => e.message);
-    expect(warnings(cut)).toEqual([
-      'Training file: 1 examples were cut off at the end to fit the maximum length',
-    ]);
-    expect(warnings(dropped)).toEqual([
-      'Training file: 1 examples were left out because they are longer than the maximum length',
-    ]);
-    expect([cut.row.status, dropped.row.status]).toEqual(['succeeded', 'succeeded']);
-    expect(refused.row).toMatchObject({
-      status: 'failed',
-      error: { code: 'invalid_training_file', param: 'training_file' },
-    });
-    expect(refused.row.error!.message).toContain('Line 12');
-  });
-});
-
-describe('auto', () => {
-  it('is resolved by the rule and written back', async () => {
-    const view = await run({ training: chatLines(40), trainer: { max_steps: 2 } });
-    expect(view.row.method).toEqual({
-      type: 'supervised',
-      supervised: { hyperparameters: { n_epochs: 10, batch_size: 1, learning_rate_multiplier: 1 } },
-    });
-    expect(view.row).toMatchObject({
-      status: 'succeeded',
-      progress: { step: 2, total_steps: 2 },
-      suffix: null,
-    });
-    expect(view.row.fineTunedModel).toMatch(/^ft:tiny\/random:acme::\w{8}$/);
-    expect(view.row.trainer).toMatchObject({ learning_rate: 0.002, max_length: 128, warmup_ratio: 0.03 });
-  });
-});
-
 describe('a full fine-tune', () => {
   it('publishes a folder that opens as a model of its own', async () => {
-    const view = await run({
+    const view = await service.run({
       training: chatLines(12),
       adapter: { peft_type: 'FULL' },
       hyperparameters: { n_epochs: 2, batch_size: 4 },
@@ -347,125 +289,5 @@ describe('a full fine-tune', () => {
     const opened = openModel(dir, openDevice(), { dtype: 'f32' });
     expect(opened.config.layers).toBe(2);
     opened.dispose();
-  });
-});
-
-describe('bad data', () => {
-  it('fails with every line named, first the events, then the error', async () => {
-    const lines = chatLines(12).split('\n');
-    lines[2] = '{"messages": [{"role": "bot", "content": "x"}, {"role": "assistant", "content": "y"}]}';
-    lines[6] = 'not json';
-    const view = await run({ training: lines.join('\n') });
-    const { row } = view;
-    expect(row).toMatchObject({ status: 'failed', startedAt: null, workerId: null, fineTunedModel: null });
-    expect(row.error).toEqual({
-      code: 'invalid_training_file',
-      message: messages(view).at(-1),
-      param: 'training_file',
-    });
-    expect(row.error!.message).toMatch(
-      /^The job failed due to an invalid training file\. Invalid file format\. Line 3, messages\[0\]/,
-    );
-    const errors = view.events.filter((e) => e.level === 'error');
-    expect(errors.slice(0, -1).map((e) => (e.data as { line: number }).line)).toEqual([3, 7]);
-    expect(errors[0]!.message).toMatch(/^Training file, line 3/);
-    expect(messages(view)).not.toContain('Files validated, moving job to queued state');
-    expect(view.models).toEqual([]);
-  });
-
-  it('names the validation file when that is the bad one', async () => {
-    const view = await run({ training: chatLines(12), validation: 'oops\n' });
-    expect(view.row.error).toMatchObject({ code: 'invalid_validation_file', param: 'validation_file' });
-  });
-
-  it('lists the first hundred errors and counts the rest', async () => {
-    const view = await run({ training: 'x\n'.repeat(250) });
-    const errors = view.events.filter((e) => e.level === 'error').map((e) => e.message);
-    expect(errors).toHaveLength(102);
-    expect(errors[100]).toBe('Training file: and 150 more errors');
-    expect(view.row.error!.message).toContain('(and 249 more, see the events of this job)');
-  });
-
-  it("refuses fewer than ten examples in OpenAI's words", async () => {
-    const view = await run({ training: chatLines(7) });
-    expect(view.row.error).toEqual({
-      code: 'invalid_n_examples',
-      message: 'Training file has 7 example(s), but must have at least 10 examples',
-      param: 'training_file',
-    });
-  });
-
-  it('fails when the bytes in storage are not what was uploaded', async () => {
-    const id = await service.createJob({ training: chatLines(12) });
-    const { row } = await service.view(id);
-    await service.storage.put(
-      `projects/${service.projectId}/files/${row.trainingFile}`,
-      Buffer.from(chatLines(12, 1)),
-    );
-    await service.runQueue();
-    expect((await service.view(id)).row).toMatchObject({
-      status: 'failed',
-      error: { code: 'invalid_training_file' },
-    });
-  });
-});
-
-describe("what is not the data's fault", () => {
-  const withModel = async (id: string, change: (dir: string) => void) => {
-    const dir = path.join(service.root, id);
-    copyModel(service.modelDir, dir);
-    change(dir);
-    const [base] = await holder.database.db.select().from(baseModels).where(eq(baseModels.id, BASE_MODEL));
-    await holder.database.db.insert(baseModels).values({ ...base!, id, location: dir });
-  };
-
-  it('a loss that is not a number fails the job, names the step and publishes nothing', async () => {
-    await withModel('poisoned', (dir) => {
-      const file = path.join(dir, 'model.safetensors');
-      const bytes = readFileSync(file);
-      const header = JSON.parse(bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE())).toString());
-      const [start] = header['model.norm.weight'].data_offsets;
-      bytes.writeFloatLE(Number.POSITIVE_INFINITY, 8 + Number(bytes.readBigUInt64LE()) + start);
-      writeFileSync(file, bytes);
-    });
-    const view = await run({ training: chatLines(12), model: 'poisoned' });
-    expect(view.row).toMatchObject({
-      status: 'failed',
-      crashes: 0,
-      attempts: 1,
-      fineTunedModel: null,
-      error: { code: 'loss_diverged', param: null },
-    });
-    expect(view.row.error!.message).toMatch(
-      /^Training diverged at step 1: the training loss is (NaN|Infinity)\. The step was not applied\./,
-    );
-    expect([view.models, view.checkpoints]).toEqual([[], []]);
-  });
-
-  it('a base model that cannot be opened fails the job, not the worker', async () => {
-    await withModel('broken', (dir) => writeFileSync(path.join(dir, 'tokenizer.json'), '{'));
-    const view = await run({ training: chatLines(12), model: 'broken' });
-    expect(view.row).toMatchObject({
-      status: 'failed',
-      error: { code: 'base_model_invalid', param: 'model' },
-    });
-  });
-
-  it('a job whose base model is not on this machine is left to others', async () => {
-    const [base] = await holder.database.db.select().from(baseModels).where(eq(baseModels.id, BASE_MODEL));
-    await holder.database.db.insert(baseModels).values({ ...base!, id: 'elsewhere', location: '/not/here' });
-    const view = await run({ training: chatLines(12), model: 'elsewhere' });
-    expect(view.row).toMatchObject({ status: 'validating_files', attempts: 0 });
-    expect(existsSync('/not/here')).toBe(false);
-  });
-
-  it('too little memory fails the job with the estimate', async () => {
-    const id = await service.createJob({ training: chatLines(12) });
-    await service.runQueue({ memoryLimitBytes: 300_000 });
-    const { row } = await service.view(id);
-    expect(row).toMatchObject({ status: 'failed', error: { code: 'out_of_memory' } });
-    expect(row.error!.message).toMatch(
-      /did not fit into the worker's memory\. It was expected to need about \d/,
-    );
   });
 });

@@ -2,9 +2,9 @@
  * SIGKILL at random steps, of the child and of the supervisor: the job ends as if nothing had happened, byte for byte.
  * The steps differ from run to run and are in the names of the tests.
  */
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { useDatabase } from '../helpers/database.ts';
-import { chatLines, type JobRequest, type JobView, spoil, TestService } from './service.ts';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { type JobRequest, type JobView, spoil, useTestService } from './service.ts';
+import { chatLines } from './training-lines.ts';
 
 const STEPS = 24;
 const REQUEST: JobRequest = {
@@ -33,15 +33,11 @@ function randomSteps(count: number): number[] {
 // Generous: every attempt starts a process, and the machine may be busy.
 vi.setConfig({ testTimeout: 150_000, hookTimeout: 150_000 });
 
-const holder = useDatabase();
-let service: TestService;
+const service = useTestService('bf16');
 let whole: JobView;
 let wholeCsv: string;
 beforeAll(async () => {
-  service = await TestService.open(holder.database, 'bf16');
-  const id = await service.createJob(REQUEST);
-  await service.runQueue();
-  whole = await service.view(id);
+  whole = await service.run(REQUEST);
   expect(whole.row).toMatchObject({
     status: 'succeeded',
     progress: { step: STEPS, total_steps: STEPS },
@@ -49,7 +45,6 @@ beforeAll(async () => {
   });
   wholeCsv = await service.resultFile(whole.row.resultFiles[0]!);
 });
-afterAll(() => service?.close());
 
 /** Metrics events without what depends on the clock. */
 const metricsOf = (view: JobView) =>

@@ -1,9 +1,9 @@
 /** The database goes away while a job trains: briefly, it does not matter; for longer than the lease, the worker lets go. */
 import { connect, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, it, vi } from 'vitest';
-import { useDatabase } from '../helpers/database.ts';
-import { chatLines, type JobRequest, TestService } from './service.ts';
+import { afterAll, expect, it, vi } from 'vitest';
+import { type JobRequest, useTestService } from './service.ts';
+import { chatLines } from './training-lines.ts';
 
 // Generous: every attempt starts a process, and the machine may be busy.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
@@ -55,20 +55,15 @@ class Relay {
   }
 }
 
-const holder = useDatabase();
-let service: TestService;
+const service = useTestService();
 const relays: Relay[] = [];
-beforeAll(async () => {
-  service = await TestService.open(holder.database);
-});
 afterAll(async () => {
-  await service?.close();
   for (const relay of relays) relay.close();
 });
 
 /** A trainer process that reaches the database through a relay. */
 async function startBehindRelay(env: Record<string, string> = {}) {
-  const url = new URL(holder.database.url);
+  const url = new URL(service.database.url);
   const relay = new Relay({ host: url.hostname, port: Number(url.port) });
   relays.push(relay);
   url.host = `127.0.0.1:${await relay.listen()}`;

@@ -1,9 +1,9 @@
 /** Pause and resume with real processes: the job ends with the bytes of one that was never interrupted. */
 import { readFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { requestCancel, requestPause, requestResume } from '../../src/domain/jobs/states.ts';
-import { useDatabase } from '../helpers/database.ts';
-import { chatLines, type JobRequest, type JobView, TestService } from './service.ts';
+import { type JobRequest, type JobView, useTestService } from './service.ts';
+import { chatLines } from './training-lines.ts';
 
 // Generous: every attempt starts a process, and the machine may be busy.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
@@ -17,22 +17,17 @@ const REQUEST: JobRequest = {
   trainer: { max_steps: STEPS, save_steps: 70, max_length: 64, learning_rate: 0.005 },
 };
 
-const holder = useDatabase();
-let service: TestService;
+const service = useTestService();
 let whole: JobView;
 beforeAll(async () => {
-  service = await TestService.open(holder.database);
-  const id = await service.createJob(REQUEST);
-  await service.runQueue();
-  whole = await service.view(id);
+  whole = await service.run(REQUEST);
 });
-afterAll(() => service?.close());
 
 const messages = (view: JobView) => view.events.map((event) => event.message);
 const stepsTold = (view: JobView) =>
   view.events.filter((e) => e.type === 'metrics').map((e) => (e.data as { step: number }).step);
-const ask = (id: string) => requestPause(holder.database, service.projectId, id);
-const wake = (id: string) => requestResume(holder.database, service.projectId, id);
+const ask = (id: string) => requestPause(service.database, service.projectId, id);
+const wake = (id: string) => requestResume(service.database, service.projectId, id);
 
 /** Runs the queue until the job rests: it is asked to once a trainer holds it and it has done `step` steps. */
 async function pauseAt(id: string, step: number, failpoints: string[] = []): Promise<JobView> {
@@ -91,7 +86,7 @@ describe('pause', () => {
     expect(woken.row.progress!.step).toBeGreaterThan(checkpoint.step);
     expect(messages(woken)).toContain(`Continuing from the checkpoint of step ${checkpoint.step}`);
     expect(messages(woken)).toContain('Fine-tuning job continues');
-    await requestCancel(holder.database, service.projectId, endless);
+    await requestCancel(service.database, service.projectId, endless);
   });
 
   it('and resume, twice: the result is the same', async () => {
@@ -181,7 +176,7 @@ describe('pause', () => {
     const leave = new AbortController();
     const running = service.runQueue({ once: false, drain: leave.signal });
     await service.waitFor(id, ({ row }) => (row.progress?.step ?? 0) >= 1);
-    await Promise.all([ask(id), requestCancel(holder.database, service.projectId, id)]);
+    await Promise.all([ask(id), requestCancel(service.database, service.projectId, id)]);
     await service.waitFor(id, ({ row }) => row.status === 'cancelled');
     leave.abort();
     await running;
@@ -197,7 +192,7 @@ describe('pause', () => {
     await ask(id);
     const isFrozen = () => / T /.test(readFileSync(`/proc/${trainer.child.pid}/stat`, 'utf8'));
     await vi.waitFor(() => expect(isFrozen()).toBe(true), { timeout: 30_000 });
-    expect(await requestCancel(holder.database, service.projectId, id)).toMatchObject({
+    expect(await requestCancel(service.database, service.projectId, id)).toMatchObject({
       outcome: 'requested',
     });
     trainer.child.kill('SIGCONT');

@@ -3,7 +3,7 @@
  * model, and trainers that run in this process or as processes of their own.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -11,7 +11,7 @@ import { text } from 'node:stream/consumers';
 import { pathToFileURL } from 'node:url';
 import { asc, eq } from 'drizzle-orm';
 import { type DestinationStream, pino } from 'pino';
-import { vi } from 'vitest';
+import { afterAll, beforeAll, vi } from 'vitest';
 import { type Config, loadConfig, PROJECT_ROOT } from '../../src/config.ts';
 import type { Database } from '../../src/db/client.ts';
 import { baseModels, files } from '../../src/db/schema.ts';
@@ -20,65 +20,13 @@ import { storedMethod } from '../../src/domain/jobs/methods.ts';
 import { newId } from '../../src/ids.ts';
 import { openDiskStorage } from '../../src/storage/disk.ts';
 import type { Storage } from '../../src/storage/storage.ts';
-import { openDevice } from '../../workers/engine/device.ts';
-import { createModel, readModelConfig } from '../../workers/engine/models/index.ts';
 import { parseFailpoint } from '../../workers/trainer/failpoints.ts';
 import { supervise } from '../../workers/trainer/supervisor.ts';
-import { createProject } from '../helpers/database.ts';
+import { createProject, useDatabase } from '../helpers/database.ts';
+import { writeTinyModel } from './tiny-model.ts';
 
 const FAST_IMPORTS = pathToFileURL(path.join(PROJECT_ROOT, 'src/fast-imports.ts')).href;
-const TINY = path.join(PROJECT_ROOT, 'models/lathe-tiny');
-const TOKENIZER_FILES = [
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'chat_template.jinja',
-  'generation_config.json',
-];
 export const BASE_MODEL = 'tiny/random';
-
-/** The shipped model's tokenizer and family with two narrow random layers: a step takes milliseconds. */
-async function writeTinyModel(dir: string, dtype: 'f32' | 'bf16' = 'f32'): Promise<Record<string, unknown>> {
-  const raw = {
-    ...(JSON.parse(readFileSync(path.join(TINY, 'config.json'), 'utf8')) as Record<string, unknown>),
-    ...{ hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2, num_attention_heads: 2 },
-    ...{ num_key_value_heads: 1, head_dim: 16, max_window_layers: 2, max_position_embeddings: 128 },
-  };
-  mkdirSync(dir, { recursive: true });
-  const model = createModel(readModelConfig(raw), openDevice({ kind: 'cpu' }), { dtype, seed: 1 });
-  await model.save(dir);
-  model.dispose();
-  for (const name of TOKENIZER_FILES) copyFileSync(path.join(TINY, name), path.join(dir, name));
-  return JSON.parse(readFileSync(path.join(dir, 'config.json'), 'utf8'));
-}
-
-/** Lines of a chat file; line i asks for i. */
-export function chatLines(count: number, from = 0): string {
-  return Array.from({ length: count }, (_, i) => {
-    const n = from + i;
-    const messages = [
-      { role: 'user', content: `Count to ${n % 7}` },
-      {
-        role: 'assistant',
-        content: `${Array.from({ length: (n % 7) + 1 }, (_, k) => k).join(' ')} done ${n}`,
-      },
-    ];
-    return `${JSON.stringify({ messages })}\n`;
-  }).join('');
-}
-
-/** Lines of a preference file; counting up is preferred to counting down. */
-export function preferenceLines(count: number, from = 0): string {
-  return Array.from({ length: count }, (_, i) => {
-    const n = from + i;
-    const numbers = Array.from({ length: (n % 5) + 2 }, (_, k) => k);
-    const answer = (content: string) => [{ role: 'assistant', content }];
-    return `${JSON.stringify({
-      input: { messages: [{ role: 'user', content: `Count to ${n % 5}, ${n}` }] },
-      preferred_output: answer(numbers.join(' ')),
-      non_preferred_output: answer(`${numbers.toReversed().join(' ')} done`),
-    })}\n`;
-  }).join('');
-}
 
 export interface JobRequest {
   training: string;
@@ -110,34 +58,29 @@ export interface JobView {
   allModels: (typeof tunedModels.$inferSelect)[];
 }
 
-export class TestService {
-  readonly root: string;
-  readonly modelDir: string;
-  readonly database: Database;
-  readonly storage: Storage;
-  readonly projectId: string;
+class TestService {
+  root!: string;
+  modelDir!: string;
+  database!: Database;
+  storage!: Storage;
+  projectId!: string;
   /** Log lines of the trainers that ran in this process. */
   readonly log: Record<string, unknown>[] = [];
   readonly #processes = new Set<ChildProcess>();
   #trainers = 0;
 
-  private constructor(database: Database, root: string, storage: Storage, projectId: string) {
+  /** Makes the folder, the model and the project; nothing else works before. */
+  async open(database: Database, dtype: 'f32' | 'bf16' = 'f32'): Promise<void> {
     this.database = database;
-    this.root = root;
-    this.modelDir = path.join(root, 'model');
-    this.storage = storage;
-    this.projectId = projectId;
-  }
-
-  static async open(database: Database, dtype: 'f32' | 'bf16' = 'f32'): Promise<TestService> {
-    const root = mkdtempSync(path.join(tmpdir(), 'lathe-trainer-'));
-    const config = await writeTinyModel(path.join(root, 'model'), dtype);
-    const project = await createProject(database);
+    this.root = mkdtempSync(path.join(tmpdir(), 'lathe-trainer-'));
+    this.modelDir = path.join(this.root, 'model');
+    const config = await writeTinyModel(this.modelDir, dtype);
+    this.projectId = (await createProject(database)).id;
     await database.db.insert(baseModels).values({
-      ...{ id: BASE_MODEL, location: path.join(root, 'model'), family: 'qwen3' },
+      ...{ id: BASE_MODEL, location: this.modelDir, family: 'qwen3' },
       ...{ parameterCount: 100_000, contextLength: 128, config },
     });
-    return new TestService(database, root, await openDiskStorage(path.join(root, 'storage')), project.id);
+    this.storage = await openDiskStorage(path.join(this.root, 'storage'));
   }
 
   async close(): Promise<void> {
@@ -203,6 +146,13 @@ export class TestService {
       message: `Created fine-tuning job: ${id}`,
     });
     return id;
+  }
+
+  /** Makes a job and runs it to its end, in this process. */
+  async run(request: JobRequest): Promise<JobView> {
+    const id = await this.createJob(request);
+    await this.runQueue();
+    return this.view(id);
   }
 
   /** Runs a trainer in this process until the queue is empty. */
@@ -327,9 +277,11 @@ export async function spoil(storage: Storage, key: string): Promise<void> {
   await storage.put(key, bytes);
 }
 
-/** A folder with a spoilt copy of a model. */
-export function copyModel(from: string, to: string): void {
-  mkdirSync(to, { recursive: true });
-  for (const name of ['config.json', 'model.safetensors', ...TOKENIZER_FILES])
-    copyFileSync(path.join(from, name), path.join(to, name));
+/** For a test file: registers the hooks; the service is open from beforeAll on. */
+export function useTestService(dtype: 'f32' | 'bf16' = 'f32'): TestService {
+  const held = useDatabase();
+  const service = new TestService();
+  beforeAll(() => service.open(held.database, dtype));
+  afterAll(() => service.root && service.close());
+  return service;
 }

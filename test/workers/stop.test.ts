@@ -1,18 +1,13 @@
 /** Cancel, drain, crash, hang and zombies: how an attempt ends before its time, with real processes. */
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { requestCancel } from '../../src/domain/jobs/states.ts';
-import { useDatabase } from '../helpers/database.ts';
-import { chatLines, type JobRequest, type JobView, TestService } from './service.ts';
+import { type JobRequest, type JobView, useTestService } from './service.ts';
+import { chatLines } from './training-lines.ts';
 
 // Generous: every attempt starts a process, and the machine may be busy.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
-const holder = useDatabase();
-let service: TestService;
-beforeAll(async () => {
-  service = await TestService.open(holder.database);
-});
-afterAll(() => service?.close());
+const service = useTestService();
 
 /** An epoch is 25 steps. */
 const LONG: JobRequest = {
@@ -41,7 +36,7 @@ describe('cancel', () => {
     expect(isAlive(pid)).toBe(true);
 
     const askedAt = performance.now();
-    expect(await requestCancel(holder.database, service.projectId, id)).toEqual({
+    expect(await requestCancel(service.database, service.projectId, id)).toEqual({
       outcome: 'requested',
       status: 'running',
     });
@@ -77,7 +72,7 @@ describe('cancel', () => {
     await service.waitFor(id, () =>
       service.log.some((line) => line.msg === 'child started' && line.job_id === id),
     );
-    await requestCancel(holder.database, service.projectId, id);
+    await requestCancel(service.database, service.projectId, id);
     const view = await service.waitFor(id, ({ row }) => row.status === 'cancelled');
     leave.abort();
     await running;
@@ -123,7 +118,7 @@ describe('SIGTERM', () => {
     await trainer.logged('trainer ready');
     trainer.child.kill('SIGTERM');
     expect(await trainer.exited).toMatchObject({ code: 0, signal: null });
-    const { rows } = await holder.database.pool.query('select id from workers where pid = $1', [
+    const { rows } = await service.database.pool.query('select id from workers where pid = $1', [
       trainer.child.pid,
     ]);
     expect(rows).toEqual([]);
@@ -175,7 +170,7 @@ describe('a supervisor that is gone', () => {
     await service.waitFor(id, (view) => stepOf(view) >= 1);
     trainer.child.kill('SIGKILL');
     await vi.waitFor(() => expect(isAlive(pid)).toBe(false), { timeout: 20_000 });
-    await requestCancel(holder.database, service.projectId, id);
+    await requestCancel(service.database, service.projectId, id);
     await service.waitFor(id, ({ row }) => row.cancelRequestedAt !== null);
   });
 

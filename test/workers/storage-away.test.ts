@@ -4,27 +4,24 @@
  */
 import { renameSync } from 'node:fs';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import { beforeAll, expect, it, vi } from 'vitest';
 import { requestCancel } from '../../src/domain/jobs/states.ts';
 import type { Storage } from '../../src/storage/storage.ts';
-import { useDatabase } from '../helpers/database.ts';
-import { chatLines, type JobRequest, TestService } from './service.ts';
+import { type JobRequest, useTestService } from './service.ts';
+import { chatLines } from './training-lines.ts';
 
 // Generous: every attempt starts a process, and the machine may be busy.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
-const holder = useDatabase();
-let service: TestService;
+const service = useTestService();
 let away: { put?: boolean; get?: boolean } = {};
 const refused = () => Promise.reject(Object.assign(new Error('refused'), { code: 'ECONNREFUSED' }));
 beforeAll(async () => {
-  service = await TestService.open(holder.database);
   const storage: Storage = service.storage;
   const [put, get] = [storage.put.bind(storage), storage.get.bind(storage)];
   storage.put = (...args) => (away.put ? refused() : put(...args));
   storage.get = (...args) => (away.get ? refused() : get(...args));
 });
-afterAll(() => service?.close());
 
 const REQUEST: JobRequest = {
   training: chatLines(50),
@@ -89,7 +86,7 @@ it('a cancel is obeyed while a crashed attempt still tries to keep its checkpoin
   const pid = service.log.findLast((line) => line.msg === 'child started')!.child_pid as number;
   await vi.waitFor(() => expect(() => process.kill(pid, 0)).toThrow('ESRCH'), { timeout: 60_000 });
   const askedAt = performance.now();
-  await requestCancel(holder.database, service.projectId, id);
+  await requestCancel(service.database, service.projectId, id);
   await service.waitFor(id, ({ row }) => row.status === 'cancelled');
   expect(performance.now() - askedAt).toBeLessThan(5000);
   away = {};
