@@ -1,56 +1,120 @@
 /**
- * Decoding on the CPU through the paged cache: tokens/s of one stream and of several streams with one adapter each,
- * against the floor of reading the weights once a step at the memory speed measured in the same run.
+ * Decoding on the CPU as the worker does it: one stream in bf16 and with int8 weights, against peers on the same weights
+ * and threads and against the floor of reading the weights once a token at the memory speed of the same run; and several
+ * streams with an adapter each against the same streams on the base.
  */
-import { openDevice } from '../workers/engine/device.ts';
+import { type Device, openDevice } from '../workers/engine/device.ts';
 import { readCeiling } from './ceilings.ts';
 import { decodeBench } from './decoding.ts';
-import { machine, median, options, peakRssMib, round, seconds } from './options.ts';
+import { machine, options, peakRssMib, round } from './options.ts';
+import { type Comparison, interleave } from './peers/interleave.ts';
+import { checkAgainst, PEERS, randomModelFolder, readPeers, startPeer } from './peers/serving.ts';
+import { prompt, ServingRuns } from './serving-runs.ts';
 import { matmulParameters, shape } from './shapes.ts';
 
-export async function run(args: string[]): Promise<Record<string, unknown>> {
-  const o = options(args, {
-    model: 'qwen3-0.6b',
-    layers: 0,
-    dtype: 'bf16',
-    context: 128,
-    streams: 8,
-    r: 8,
-    steps: 15,
-  });
-  const dtype = o.dtype === 'f32' ? 'f32' : 'bf16';
-  const config = shape(o.model);
-  const device = openDevice({ kind: 'cpu' });
-  const positions = o.context + o.steps + 2;
-  const { decode } = await decodeBench(device, config, { dtype, streams: o.streams, positions, r: o.r });
-  const measure = (streams: number, withAdapters: boolean) => {
-    decode(streams, o.context, withAdapters);
-    return median(
-      Array.from({ length: o.steps }, (_, i) => seconds(() => decode(streams, o.context + i, withAdapters))),
-    );
-  };
+const DEFAULTS = {
+  model: 'qwen3-0.6b',
+  context: 128,
+  steps: 16,
+  streams: 8,
+  r: 8,
+  threads: 2,
+  pairs: 5,
+  peers: 'all',
+  python: 'python3',
+};
+type Options = typeof DEFAULTS;
 
+export async function run(args: string[]): Promise<Record<string, unknown>> {
+  const o = options(args, DEFAULTS);
+  const peers = readPeers(o.peers);
+  const device = openDevice({ kind: 'cpu', threads: o.threads });
+  const folder = await randomModelFolder(device, o.model);
   const bandwidth = [readCeiling(device)];
-  const single = measure(1, false);
+  const single = await oneStream(device, folder, o, peers);
   bandwidth.push(readCeiling(device));
-  const base = measure(o.streams, false);
-  const adapted = measure(o.streams, true);
+  const adapters = await severalStreams(device, folder, o);
   bandwidth.push(readCeiling(device));
-  const { trunk, head } = matmulParameters(config, o.r);
-  const weightBytes = (trunk + head) * (dtype === 'bf16' ? 2 : 4);
-  const floor = (Math.max(...bandwidth) * 1e9) / weightBytes;
+
+  const { trunk, head } = matmulParameters(shape(o.model), o.r);
+  const bytesPerSecond = Math.max(...bandwidth) * 1e9;
+  const speed = (seconds: number, tokens = o.steps) => tokens / seconds;
+  const bf16 = speed(single.own.seconds.bf16!);
+  const int8 = speed(single.own.seconds.int8!);
   return {
     ...o,
     ...machine(),
     isa: device.native.info().isa,
-    threads: device.threads,
-    tokens_per_second: round(1 / single),
-    floor_tokens_per_second: round(floor),
-    ratio_to_floor: round(1 / single / floor),
+    tokens_per_second: round(bf16),
+    int8_tokens_per_second: round(int8),
     read_gb_per_second: round(Math.max(...bandwidth)),
-    batch_tokens_per_second: round(o.streams / base),
-    batch_adapters_tokens_per_second: round(o.streams / adapted),
-    ratio_adapters_to_base: round(base / adapted),
+    ratio_to_floor: round(bf16 / (bytesPerSecond / ((trunk + head) * 2))),
+    int8_ratio_to_floor: round(int8 / (bytesPerSecond / (trunk + head))),
+    ratio_to_peer: single.ratios,
+    peers_not_run: PEERS.filter((name) => !peers.includes(name)),
+    batch_tokens_per_second: round(speed(adapters.seconds.base!, o.steps * o.streams)),
+    batch_adapters_tokens_per_second: round(speed(adapters.seconds.adapters!, o.steps * o.streams)),
+    ratio_adapters_to_base: round(1 / adapters.ratio),
+    comparisons: { ...single.comparisons, adapters },
+    own: single.own,
     peak_rss_mib: peakRssMib(),
   };
+}
+
+/** bf16 against int8, and each against the peers of its precision. */
+async function oneStream(device: Device, folder: string, o: Options, peers: ReturnType<typeof readPeers>) {
+  const tokens = prompt(o.context);
+  const positions = o.context + o.steps + 1;
+  const bf16 = new ServingRuns(folder, device, positions, null);
+  const int8 = new ServingRuns(folder, device, positions, 'int8');
+  const side = (name: string, runs: ServingRuns) => ({ name, run: () => runs.decode(tokens, o.steps) });
+  try {
+    const logits = bf16.logits(tokens);
+    const own = await interleave(side('bf16', bf16), side('int8', int8), o.pairs);
+    const comparisons: Record<string, unknown> = {};
+    const ratios: Record<string, number> = {};
+    for (const name of peers) {
+      const peer = await startPeer(name, folder, { python: o.python, threads: o.threads });
+      try {
+        const check = await checkAgainst(peer, tokens, logits);
+        const runs = name === 'llama-q8_0' ? side('int8', int8) : side('bf16', bf16);
+        const theirs = peer.side({ what: 'decode', tokens, steps: o.steps });
+        const { blocks: _, ...found } = await interleave(runs, theirs, o.pairs);
+        comparisons[name] = { ...found, ...check, ...peer.facts };
+        ratios[name] = found.ratio;
+      } finally {
+        peer.close();
+      }
+    }
+    return { own, comparisons, ratios };
+  } finally {
+    bf16.dispose();
+    int8.dispose();
+  }
+}
+
+/** `streams` streams on the base and with an adapter each, in turns; the ratio says how much faster the base is. */
+async function severalStreams(
+  device: Device,
+  folder: string,
+  o: Options,
+): Promise<Omit<Comparison, 'blocks'>> {
+  const { decode, dispose } = await decodeBench(device, shape(o.model), {
+    dtype: 'bf16',
+    streams: o.streams,
+    positions: o.context + o.steps + 2,
+    r: o.r,
+    folder,
+  });
+  const side = (name: string, withAdapters: boolean) => ({
+    name,
+    run: () => {
+      const start = performance.now();
+      for (let i = 0; i < o.steps; i++) decode(o.streams, o.context + i, withAdapters);
+      return { seconds: (performance.now() - start) / 1000 };
+    },
+  });
+  const { blocks: _, ...found } = await interleave(side('base', false), side('adapters', true), o.pairs);
+  dispose();
+  return found;
 }

@@ -6,7 +6,13 @@ import path from 'node:path';
 import type { WireSampling } from '../src/inference/protocol.ts';
 import type { Device } from '../workers/engine/device.ts';
 import { SCRATCH_ROWS } from '../workers/engine/models/decode-buckets.ts';
-import { createModel, type Model, type ModelConfig, openModel } from '../workers/engine/models/index.ts';
+import {
+  createModel,
+  type Model,
+  type ModelConfig,
+  openModel,
+  type Quantization,
+} from '../workers/engine/models/index.ts';
 import { KvCache } from '../workers/engine/models/kv-cache.ts';
 import { LoraAdapter } from '../workers/engine/peft/lora.ts';
 import { DeviceRunner } from '../workers/inference/device-runner.ts';
@@ -35,16 +41,25 @@ export async function decodeBench(
     r: number;
     /** Which of the worker's runners; the one that serves on this device unless given. */
     runner?: 'model' | 'device';
+    /** A model folder with the weights; random ones unless given. */
+    folder?: string;
+    quantization?: Quantization | null;
   },
 ): Promise<DecodeBench> {
   const { dtype, streams: most, positions, r } = options;
   const onDevice = (options.runner ?? (device.kind === 'cpu' ? 'model' : 'device')) === 'device';
-  const model = await servingModel(config, device, dtype, !onDevice);
+  const { folder, quantization } = options;
+  const model = folder
+    ? openModel(folder, device, { dtype, forServing: !onDevice, quantization })
+    : await servingModel(config, device, dtype, !onDevice, quantization ?? null);
   const blocksEach = Math.ceil(positions / BLOCK);
   const scratchRows = onDevice ? SCRATCH_ROWS : 0;
   const cache = new KvCache(model, { blocks: blocksEach * most, blockSize: BLOCK, scratchRows });
   const lora = { r, lora_alpha: 2 * r, lora_dropout: 0, target_modules: 'all-linear', use_rslora: false };
   const adapters = Array.from({ length: most }, (_, seed) => LoraAdapter.create(model, lora, seed));
+  for (const [seed, adapter] of adapters.entries())
+    for (const [name, tensor] of adapter.parameters())
+      if (name.includes('lora_B')) device.native.randomNormal(tensor.handle, 0, 0.02, seed, name.length);
   const stored = mkdtempSync(path.join(tmpdir(), 'lathe-bench-adapter-'));
   await adapters[0]!.save(stored, { baseModelName: 'bench' });
   const withLoaded = (use: (adapter: LoraAdapter) => void) => {
@@ -130,13 +145,14 @@ async function servingModel(
   device: Device,
   dtype: 'f32' | 'bf16',
   forServing: boolean,
+  quantization: Quantization | null,
 ): Promise<Model> {
   const folder = await mkdtemp(path.join(tmpdir(), 'lathe-bench-'));
   try {
     const random = createModel(config, device, { dtype, seed: 1, trainable: false });
     await random.save(folder);
     random.dispose();
-    return openModel(folder, device, { dtype, forServing });
+    return openModel(folder, device, { dtype, forServing, quantization });
   } finally {
     await rm(folder, { recursive: true });
   }

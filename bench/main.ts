@@ -9,6 +9,7 @@ import path from 'node:path';
 const benchmarks: Record<string, () => Promise<{ run(args: string[]): Promise<Record<string, unknown>> }>> = {
   gemm: () => import('./gemm.ts'),
   'train-cpu': () => import('./train-cpu.ts'),
+  'prefill-cpu': () => import('./prefill-cpu.ts'),
   'decode-cpu': () => import('./decode-cpu.ts'),
   grammar: () => import('./grammar.ts'),
   kernels: () => import('./kernels.ts'),

@@ -84,6 +84,12 @@ function checkLease({ leaseSeconds, heartbeatSeconds }: Pick<Scalars, 'leaseSeco
   );
 }
 
+/** Rounded weights have kernels on the CPU alone. */
+function checkQuantization({ quantization, device }: Pick<Scalars, 'quantization' | 'device'>) {
+  if (quantization === 'none' || device !== 'cuda') return;
+  throw new ConfigError(`LATHE_QUANTIZATION=${quantization} is for the CPU, but LATHE_DEVICE is cuda.`);
+}
+
 function storageConfig(s: Scalars, home: string): StorageConfig {
   if (s.s3Bucket === null) {
     const stray = (['s3Endpoint', 's3AccessKeyId', 's3SecretAccessKey'] as const).find(
@@ -140,6 +146,7 @@ function baseModelSources(list: string | null): BaseModelSource[] | null {
 export function loadConfig(env: Environment = process.env, overrides: Partial<Config> = {}): Config {
   const s = parseSettings(env);
   checkLease({ ...s, ...overrides });
+  checkQuantization({ ...s, ...overrides });
   const home = path.resolve(overrides.home ?? s.home);
   const {
     baseModelList,

@@ -1,5 +1,5 @@
 // Attention forward, for packed sequences and for a paged cache: online softmax over key blocks.
-#include "attention_block.h"
+#include "attention_narrow.h"
 #include "ops_parts.h"
 
 namespace lathe::LATHE_ISA {
@@ -84,9 +84,28 @@ int64_t worker_floats(const AttentionShape& a) {
          kPanel * a.padded_d;
 }
 
+/// A few lanes: see attention_narrow.h.
+void attend_few(const Inputs& in, const Lanes& lanes, int64_t key_head, float* scratch) {
+  const AttentionShape& a = lanes.shape;
+  float *output = scratch, *queries = output + kNarrowLanes * a.padded_d;
+  for (int64_t i = 0; i < 2 * kNarrowLanes * a.padded_d; i++) scratch[i] = 0;
+  each_lane(lanes, key_head, [&](int64_t i, int64_t offset, int64_t, int64_t) {
+    load_row(queries + i * a.padded_d, in.q.at(offset), 0, a);
+  });
+  Narrow narrow;
+  attend_narrow(narrow, queries, output, in.k, in.v, lanes, key_head);
+  PanelState state = {};
+  for (int64_t i = 0; i < kNarrowLanes; i++) {
+    state.maximum[i] = narrow.maximum[i];
+    state.sum[i] = narrow.sum[i];
+  }
+  write_panel(in, state, output, lanes, key_head);
+}
+
 /// All lanes [first, first + count) of one sequence and key head; count ≤ 8 panels.
 void attend(const Inputs& in, const AttentionShape& a, const Sequence& s, int64_t key_head, int64_t first,
             int64_t count, float* scratch) {
+  if (count <= kNarrowLanes && in.k.half == in.v.half) return attend_few(in, Lanes{s, a, first, count}, key_head, scratch);
   const int64_t panels = (count + kPanel - 1) / kPanel;
   float* output = scratch;
   float* queries = output + kPanelsPerTask * kPanel * a.padded_d;

@@ -78,5 +78,11 @@ export const WORKERS = {
     integer(0, 65536),
     256,
   ),
+  quantization: entry(
+    'LATHE_QUANTIZATION',
+    'How inference on the CPU holds linear weights: int8 takes half the memory of bf16 (docs/quantization.md).',
+    z.enum(['none', 'int8']),
+    'none',
+  ),
   maxAdapters: entry('LATHE_MAX_ADAPTERS', 'Adapters held in memory.', integer(1, 4096), 16),
 } satisfies Record<string, Entry>;

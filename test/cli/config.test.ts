@@ -31,6 +31,11 @@ describe('loadConfig', () => {
       [{ LATHE_CORS_ORIGINS: 'a.example' }, /expected '\*' or origins/],
       [{ LATHE_BASE_MODELS: 'a=' }, /^LATHE_BASE_MODELS=a= is not valid/],
       [{ LATHE_BASE_MODELS: 'x/m,y/m' }, /'m' is named twice/],
+      [{ LATHE_QUANTIZATION: 'int4' }, /^LATHE_QUANTIZATION=int4 is not valid/],
+      [
+        { LATHE_QUANTIZATION: 'int8', LATHE_DEVICE: 'cuda' },
+        /^LATHE_QUANTIZATION=int8 is for the CPU, but LATHE_DEVICE is cuda/,
+      ],
       [{ LATHE_LEASE_SECONDS: '14' }, /^LATHE_HEARTBEAT_SECONDS=5 is too long for LATHE_LEASE_SECONDS=14/],
       [
         { LATHE_HEARTBEAT_SECONDS: '11' },

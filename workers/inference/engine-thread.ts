@@ -56,7 +56,7 @@ send({
   info: {
     contextLength: base.contextLength,
     vocabSize: base.vocabulary.size,
-    device: device.name,
+    device: options.quantization ? `${device.name}, ${options.quantization} weights` : device.name,
     kvBlocks: base.cache.blocks,
     kvBytes: base.cache.bytes,
   },

@@ -21,6 +21,8 @@ export interface EngineOptions {
   maxAdapters: number;
   /** Tokens run in one step at most. */
   tokenBudget: number;
+  /** Rounds the linear weights of the models, on the CPU; as they are unless given. */
+  quantization?: 'int8' | null;
 }
 
 /** What the engine turned out to be once the model was loaded. */

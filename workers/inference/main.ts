@@ -104,6 +104,7 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
       maxRunning: config.maxRunning,
       maxAdapters: config.maxAdapters,
       tokenBudget: TOKEN_BUDGET,
+      quantization: config.quantization === 'none' ? null : config.quantization,
     },
     (error) => {
       log.fatal({ err: error }, 'the engine died');

@@ -7,7 +7,7 @@ import { freemem } from 'node:os';
 import path from 'node:path';
 import type { Device } from '../engine/device.ts';
 import { SCRATCH_ROWS } from '../engine/models/decode-buckets.ts';
-import { KvCache, type Model, openModel } from '../engine/models/index.ts';
+import { KvCache, type Model, openModel, type Quantization } from '../engine/models/index.ts';
 import { LoraAdapter } from '../engine/peft/lora.ts';
 import type { Tokenizer } from '../engine/tokenizer/load.ts';
 import { ResidentAdapters } from './adapters.ts';
@@ -37,6 +37,8 @@ export interface ModelHostOptions {
   deliver: (events: EngineEvent[]) => void;
   /** Constrained choices' states, shared by all models of this tokenizer. */
   grammars: GrammarStates;
+  /** Rounds the linear weights; the `model` runner's alone. */
+  quantization?: Quantization | null;
   /** Which runner computes: `device` on CUDA and `model` on the CPU unless given. */
   runner?: 'model' | 'device';
 }
@@ -54,9 +56,13 @@ export class ModelHost {
 
   /** @throws when the folder is no model that can be served, or memory is short; nothing stays loaded then. */
   constructor(options: ModelHostOptions) {
-    const { directory, device, blockSize, prefixCache, maxRunning, tokenBudget } = options;
+    const { directory, device, blockSize, prefixCache, maxRunning, tokenBudget, quantization } = options;
     const onDevice = (options.runner ?? (device.kind === 'cpu' ? 'model' : 'device')) === 'device';
-    this.model = openModel(directory, device, { dtype: trainingDtype(directory), forServing: !onDevice });
+    this.model = openModel(directory, device, {
+      dtype: trainingDtype(directory),
+      forServing: !onDevice,
+      quantization,
+    });
     this.vocabulary = createVocabulary(options.tokenizer, this.model.config);
     const vocabSize = this.vocabulary.size;
     let cache: KvCache | null = null;

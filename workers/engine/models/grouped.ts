@@ -55,7 +55,7 @@ export function groupedHidden({ model, cache, pool, rotary }: GroupedStep, input
 export function groupedLogits(model: Model, hidden: Tensor, rows: Tensor | null, logits: Tensor): void {
   const wanted = rows === null ? hidden : gatherRows(null, hidden, rows);
   const x = rmsNorm(null, wanted, model.weights.finalNorm, model.config.rmsNormEps);
-  const w = plainWeight(model.weights.head);
+  const w = storedWeight(model.weights.head);
   const { native } = model.device;
   native.linearGroup(
     logits.handle,
@@ -74,16 +74,20 @@ export function groupedLogits(model: Model, hidden: Tensor, rows: Tensor | null,
   );
 }
 
-function linearGroup(
+/**
+ * y_i = linear_i(x) for one to three linears that read one x, row t with the adapter in slot `adapterSlots`[t] of the
+ * pool (−1, or null for all rows: the base model's). Weights are plain or, on the CPU, packed.
+ */
+export function linearGroup(
   x: Tensor,
   layers: readonly Linear[],
-  pool: AdapterPool,
+  pool: AdapterPool | null,
   adapterSlots: Tensor | null,
 ): Tensor[] {
   const y = layers.map(({ outFeatures }) => Tensor.empty(x.device, [x.dim(0), outFeatures], x.dtype));
-  const weight = (i: number) => (layers[i] === undefined ? null : plainWeight(layers[i]).handle);
+  const weight = (i: number) => (layers[i] === undefined ? null : storedWeight(layers[i]).handle);
   const bias = (i: number) => layers[i]?.bias?.handle ?? null;
-  const adapted = adapterSlots !== null && pool.pool !== null;
+  const used = adapterSlots !== null && pool !== null && pool.pool !== null ? pool : null;
   x.device.native.linearGroup(
     y[0]!.handle,
     y[1]?.handle ?? null,
@@ -95,16 +99,17 @@ function linearGroup(
     bias(0),
     bias(1),
     bias(2),
-    adapted ? pool.pool!.handle : null,
-    adapted ? pool.table(layers).handle : null,
-    adapted ? adapterSlots.handle : null,
+    used?.pool?.handle ?? null,
+    used?.table(layers).handle ?? null,
+    used && adapterSlots!.handle,
   );
   return y;
 }
 
-function plainWeight({ name, weight }: Linear): Tensor {
-  if (weight === null) throw new Error(`${name} is packed; linears run in groups from plain weights`);
-  return weight;
+function storedWeight({ name, packed, weight }: Linear): Tensor {
+  const stored = packed ?? weight;
+  if (stored === null) throw new Error(`${name} has no weight`);
+  return stored;
 }
 
 /** A step's index arrays on the host; see GroupedInputs. */

@@ -13,6 +13,9 @@ import { RopeTables } from './rope-table.ts';
 import { saveModel } from './save-model.ts';
 import { arrangeWeights, blockLinears, type DecoderWeights, type Linear } from './weights.ts';
 
+/** How serving may round the weights of linears: int8 with one scale per output, activations as they are. */
+export type Quantization = 'int8';
+
 export interface ModelParts {
   config: ModelConfig;
   device: Device;
@@ -114,12 +117,16 @@ export class Model {
     this.#parameters.set(`${layer.name}.weight`, weight);
   }
 
-  /** Replaces the linear weights by packed ones (serving only). The head keeps its plain weight if it is tied. */
-  packForServing(): void {
+  /**
+   * Replaces the linear weights and the head's by packed ones (serving only); `int8` rounds them to numbers of int8 with
+   * a scale per output, on the CPU. The embedding keeps its plain weight, also where the head is tied to it.
+   */
+  packForServing(quantization: Quantization | null = null): void {
     const { native } = this.device;
+    const pack = quantization === 'int8' ? native.packWeightInt8 : native.packWeight;
     for (const layer of [...this.linears(), this.weights.head]) {
       if (layer.weight === null) continue;
-      const packed = native.packWeight(layer.weight.handle);
+      const packed = pack(layer.weight.handle);
       layer.packed = keep(new Tensor(this.device, packed, native.tensorInfo(packed).dims, 'u8'));
       const name = `${layer.name}.weight`;
       if (this.#parameters.delete(name)) layer.weight.dispose();

@@ -6,7 +6,7 @@ import { openWeightFiles, type WeightFiles } from '../io/weight-files.ts';
 import { streamOf } from '../rng.ts';
 import { type FloatDType, keep, scope, Tensor } from '../tensor.ts';
 import { familyOf, type ModelConfig, ModelConfigError, readModelConfig } from './config.ts';
-import { Model } from './model.ts';
+import { Model, type Quantization } from './model.ts';
 import { type ParameterSpec, parameterSpecs } from './weights.ts';
 
 export interface OpenModelOptions {
@@ -15,6 +15,8 @@ export interface OpenModelOptions {
   trainable?: boolean;
   /** Packs the linear weights for decoding; such a model cannot train, be merged into or be saved. */
   forServing?: boolean;
+  /** Rounds the linear weights and the head's while they are packed; only with `forServing`, on the CPU. */
+  quantization?: Quantization | null;
 }
 
 const JSON_BYTES_MAX = 16 << 20;
@@ -25,8 +27,10 @@ const JSON_BYTES_MAX = 16 << 20;
  * @throws ModelConfigError, SafetensorsError, or an Error naming a missing, superfluous or misshapen weight
  */
 export function openModel(dir: string, device: Device, options: OpenModelOptions): Model {
-  const { dtype, trainable = false, forServing = false } = options;
+  const { dtype, trainable = false, forServing = false, quantization = null } = options;
   if (trainable && forServing) throw new Error('openModel: a model for serving cannot be trainable');
+  if (quantization !== null && !(forServing && device.kind === 'cpu'))
+    throw new Error(`openModel: ${quantization} weights are for serving on the CPU`);
   const generationConfig = readJson(join(dir, 'generation_config.json'));
   const config = readModelConfig(
     readJson(join(dir, 'config.json'), 'required'),
@@ -40,7 +44,7 @@ export function openModel(dir: string, device: Device, options: OpenModelOptions
       parameters.set(spec.name, loadParameter(device, files, spec, dtype, trainable));
     }
     const model = new Model({ config, device, dtype, parameters, trainable, generationConfig });
-    if (forServing) model.packForServing();
+    if (forServing) model.packForServing(quantization);
     return model;
   } catch (error) {
     for (const tensor of parameters.values()) tensor.dispose();

@@ -5,12 +5,14 @@
 import { recorderOf } from '../graphs.ts';
 import { type PagedLayout, pagedAttention } from '../ops/attention.ts';
 import { gatherRows } from '../ops/embedding.ts';
-import { addLowRank, linear, linearPacked } from '../ops/linear.ts';
+import { addLowRank, linear } from '../ops/linear.ts';
 import { rmsNorm } from '../ops/norm.ts';
+import { AdapterPool } from '../peft/adapter-pool.ts';
 import type { LoraAdapter } from '../peft/lora.ts';
 import { scope, Tensor } from '../tensor.ts';
 import { DecodeGraphs } from './decode-graphs.ts';
 import { decoderForward, type Strategy } from './decoder.ts';
+import { linearGroup } from './grouped.ts';
 import type { KvCache } from './kv-cache.ts';
 import type { Model } from './model.ts';
 import { positionCount } from './rope-table.ts';
@@ -62,6 +64,7 @@ export function pagedLogits(model: Model, batch: PagedBatch, cache: KvCache): Fl
   if (recorded !== null) return recorded;
   return scope(() => {
     const { device, config } = model;
+    const linears = device.kind === 'cpu' ? pooledLinears(model, batch, cache) : undefined;
     const inputs: PagedInputs = {
       ids: Tensor.fromInt32(device, batch.ids),
       positions: Tensor.fromInt32(device, batch.positions),
@@ -72,9 +75,52 @@ export function pagedLogits(model: Model, batch: PagedBatch, cache: KvCache): Fl
       logitRows: Tensor.fromInt32(device, batch.logitRows),
     };
     const logits = Tensor.empty(device, [batch.logitRows.length, config.vocabSize], 'f32');
-    runPaged(model, inputs, batch.adapters, cache, positionCount(batch.positions), logits);
+    runPaged(model, inputs, batch.adapters, cache, positionCount(batch.positions), logits, linears);
     return logits.toFloat32();
   });
+}
+
+/** Fewest adapters that the pool beside a cache holds; a batch with more of them doubles it. */
+const POOL_SLOTS_MIN = 16;
+const pools = new WeakMap<KvCache, AdapterPool>();
+
+/** The pool of adapters that batches over this cache read. */
+function poolOf(model: Model, cache: KvCache, adapters: number): AdapterPool {
+  const known = pools.get(cache);
+  if (known !== undefined && adapters <= known.slots) return known;
+  let slots = known?.slots ?? POOL_SLOTS_MIN;
+  while (slots < adapters) slots *= 2;
+  const made = new AdapterPool(model, { slots, maxBytes: Number.POSITIVE_INFINITY });
+  known?.dispose();
+  cache.companions.splice(
+    0,
+    cache.companions.length,
+    ...cache.companions.filter((other) => other !== known),
+    made,
+  );
+  pools.set(cache, made);
+  return made;
+}
+
+/**
+ * Linears in groups, every row with its range's adapter from the pool. Where only some rows are run (the last block's,
+ * of which logits are wanted), those are the batch's logitRows.
+ * @throws code LATHE_OUT_OF_MEMORY when the pool cannot hold the batch's adapters
+ */
+function pooledLinears(model: Model, batch: PagedBatch, cache: KvCache): Strategy['linears'] {
+  const adapters = [...new Set(batch.adapters.flatMap(({ adapter }) => (adapter ? [adapter] : [])))];
+  if (adapters.length === 0) return (_tape, x, layers) => linearGroup(x, layers, null, null);
+  const pool = poolOf(model, cache, adapters.length);
+  const slotOf = new Map(pool.slotsOf(adapters).map((slot, i) => [adapters[i]!, slot]));
+  const slots = new Int32Array(batch.ids.length);
+  for (const { adapter, start, end } of batch.adapters)
+    slots.fill(adapter ? slotOf.get(adapter)! : -1, start, end);
+  const all = Tensor.fromInt32(model.device, slots);
+  const wanted = Tensor.fromInt32(
+    model.device,
+    batch.logitRows.map((row) => slots[row]!),
+  );
+  return (_tape, x, layers) => linearGroup(x, layers, pool, x.dim(0) === slots.length ? all : wanted);
 }
 
 const graphs = new WeakMap<KvCache, DecodeGraphs>();
@@ -90,7 +136,10 @@ function graphsOf(model: Model, cache: KvCache): DecodeGraphs | null {
   return made;
 }
 
-/** The forward over given inputs into given logits. `positions` is more than the highest position. */
+/**
+ * The forward over given inputs into given logits. `positions` is more than the highest position; `linears` in place of
+ * a product for all rows and one more for each range.
+ */
 export function runPaged(
   model: Model,
   inputs: PagedInputs,
@@ -98,11 +147,15 @@ export function runPaged(
   cache: KvCache,
   positions: number,
   logits: Tensor,
+  linears?: Strategy['linears'],
 ): void {
   const { config } = model;
+  const total = inputs.ids.dim(0);
+  // Of the last block, only these rows' results are wanted.
+  const rows = linears && logits.dim(0) > 0 && logits.dim(0) < total ? inputs.logitRows : undefined;
   const layout: PagedLayout = { ...inputs, blockSize: cache.blockSize };
   const strategy: Strategy = {
-    linears: (_tape, x, layers) => layers.map((layer) => linearWithAdapters(x, layer, adapters)),
+    linears: linears ?? ((_tape, x, layers) => layers.map((layer) => linearWithAdapters(x, layer, adapters))),
     attend: (_tape, q, k, v, layer, shape) =>
       pagedAttention(q, k, v, cache.keys[layer]!, cache.values[layer]!, layout, shape),
   };
@@ -111,9 +164,10 @@ export function runPaged(
     positions: inputs.positions,
     rotary: model.rope.covering(positions),
     activationDtype: model.activationDtype,
+    rows,
   };
   const hidden = decoderForward(config, model.weights, input, strategy, { tape: null });
-  const wanted = gatherRows(null, hidden, inputs.logitRows);
+  const wanted = rows ? hidden : gatherRows(null, hidden, inputs.logitRows);
   const x = rmsNorm(null, wanted, model.weights.finalNorm, config.rmsNormEps);
   const { head } = model.weights;
   const { native } = model.device;
@@ -123,10 +177,7 @@ export function runPaged(
 
 /** One product with the shared weight for all rows, then each range's low-rank branch on its own rows. */
 function linearWithAdapters(x: Tensor, layer: Linear, ranges: readonly AdapterRange[]): Tensor {
-  const y =
-    layer.packed === null
-      ? linear(null, x, layer.weight!, layer.bias)
-      : linearPacked(x, layer.packed, layer.outFeatures, layer.bias);
+  const y = linear(null, x, layer.weight!, layer.bias);
   for (const { adapter, start, end } of ranges) {
     const branch = adapter?.branch(layer.index) ?? null;
     if (branch !== null && end > start) addLowRank(y.rows(start, end), x.rows(start, end), branch);

@@ -118,12 +118,3 @@ export function addLowRank(y: Tensor, x: Tensor, { a, b, scale }: LowRankBranch)
   native.gemm(h.handle, x.handle, a.handle, false, true, 1, 0);
   native.gemm(y.handle, h.handle, b.handle, false, true, scale, 1);
 }
-
-/** y = x·Wᵀ (+ b) from a weight packed by packWeight(); serving only, never recorded. `outFeatures` is W's row count. */
-export function linearPacked(x: Tensor, packed: Tensor, outFeatures: number, bias: Tensor | null): Tensor {
-  const { native } = x.device;
-  const y = Tensor.empty(x.device, [x.dim(0), outFeatures], x.dtype);
-  native.gemmPacked(y.handle, x.handle, packed.handle, 1, 0);
-  if (bias !== null) native.addBias(y.handle, bias.handle);
-  return y;
-}

@@ -61,6 +61,11 @@ export class AdapterPool {
     this.#table = keep(Tensor.fromInt32(model.device, this.#entries));
   }
 
+  /** Adapters that can be in place at once. */
+  get slots(): number {
+    return this.#slots.length;
+  }
+
   /** All adapters' values; null until the first adapter was placed. */
   get pool(): Tensor | null {
     return this.#pool;
