@@ -192,7 +192,26 @@ const EXIT_CODES: Record<string, number> = {
   BaseModelError: 78,
   PullError: 1,
   HomeInUse: 1,
+  EmbeddedPostgresError: 1,
 };
+
+/** What the system and Postgres say when the database is not there, or does not let us in. */
+const NO_DATABASE =
+  /^(ECONNREFUSED|ECONNRESET|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|ETIMEDOUT|08\w{3}|28\w{3}|3D000|53300|57P03)$/;
+const NO_TABLES = ['42P01', '42703', '3F000'];
+
+/** The sentence for an error that speaks of the database, or null. */
+function databaseTrouble(error: unknown): string | null {
+  for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
+    const { code } = at as NodeJS.ErrnoException;
+    if (typeof code !== 'string') continue;
+    if (NO_DATABASE.test(code))
+      return `The database cannot be used: ${at.message || code}. Check DATABASE_URL, and that it runs.`;
+    if (NO_TABLES.includes(code))
+      return `The database is not of this version (${at.message}): run \`lathe migrate\`, or a newer Lathe.`;
+  }
+  return null;
+}
 
 function explain(error: unknown): number {
   const { name, code, message, stack } = error as NodeJS.ErrnoException;
@@ -204,7 +223,8 @@ function explain(error: unknown): number {
     say(`Cannot listen: ${message}. Set PORT (0 takes any free one) or HOST.`);
     return 78;
   }
-  say(name in EXIT_CODES ? message : (stack ?? String(error)));
+  const sentence = name in EXIT_CODES ? message : databaseTrouble(error);
+  say(sentence ?? stack ?? String(error));
   return EXIT_CODES[name] ?? 1;
 }
 

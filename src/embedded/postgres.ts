@@ -42,8 +42,29 @@ export interface EmbeddedOptions {
 const START_ATTEMPTS = 5;
 const LOG_BYTES_MAX = 10 * 1024 * 1024;
 
-/** Starts (or adopts) the server of `home` and waits until it answers. The caller holds the home's lock. */
+/** The server of a home cannot be made or started; the message is for the person at the terminal. */
+export class EmbeddedPostgresError extends Error {
+  override name = 'EmbeddedPostgresError';
+}
+
+/**
+ * Starts (or adopts) the server of `home` and waits until it answers. The caller holds the home's lock.
+ * @throws EmbeddedPostgresError
+ */
 export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
+  try {
+    return await startOrAdopt(options);
+  } catch (error) {
+    // Sentences of the files beside this one, and what the system says; anything else is a mistake in the code.
+    if (!(error instanceof Error) || error.name !== 'Error') throw error;
+    const full = error.message.split('\n').find((line) => /No space left|ENOSPC|quota|EDQUOT/i.test(line));
+    const room = `the disk of ${options.home} is full. A new database takes about 50 MB there`;
+    const message = full ? `The embedded Postgres has no room: ${room}. ${full}` : error.message;
+    throw new EmbeddedPostgresError(message, { cause: error });
+  }
+}
+
+async function startOrAdopt(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
   const place = choosePlace(path.resolve(options.home));
   const data = path.join(place.folder, 'data');
   const binaries = findBinaries(place.account, place.copies);

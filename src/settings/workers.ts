@@ -34,7 +34,7 @@ export const WORKERS = {
   ),
   stallSeconds: entry(
     'LATHE_STALL_SECONDS',
-    'No step for this long: the attempt is killed.',
+    'No step for this long: the attempt is killed; an inference worker that hangs after five times as long.',
     integer(1, 86400),
     120,
   ),

@@ -3,11 +3,22 @@ import { eq, sql } from 'drizzle-orm';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Database } from '../../src/db/client.ts';
 import { jobs } from '../../src/db/schema-jobs.ts';
+import { modelOperations } from '../../src/db/schema-uploads.ts';
 import { requestCancel } from '../../src/domain/jobs/states.ts';
+import { newId } from '../../src/ids.ts';
 import * as queue from '../../src/queue/queue.ts';
 import { type Fence, message } from '../../src/queue/queue.ts';
 import { useDatabase } from '../helpers/database.ts';
-import { createJob, createTenant, eventsOf, heldBy, jobRow, POLICY, publicationOf } from './fixture.ts';
+import {
+  BASE_MODEL,
+  createJob,
+  createTenant,
+  eventsOf,
+  heldBy,
+  jobRow,
+  POLICY,
+  publicationOf,
+} from './fixture.ts';
 
 const holder = useDatabase();
 let tenant: Awaited<ReturnType<typeof createTenant>>;
@@ -251,6 +262,25 @@ describe('a move whose reply was lost', () => {
     expect(texts.filter((text) => text === 'moved')).toHaveLength(1);
     await holder.database.db.execute(sql`update fine_tuning_jobs set epoch = 2 where id = ${id}`);
     await expect(move()).rejects.toMatchObject({ name: 'LeaseLost' });
+  });
+});
+
+describe('a checkpoint that makes room for newer ones', () => {
+  it('is not given for removal while an export reads it', async () => {
+    const id = await createJob(holder.database, tenant, { status: 'running', ...heldBy('w', 1) });
+    const fence = { jobId: id, epoch: 1, workerId: 'w' };
+    const record = async (step: number) => {
+      const checkpoint = checkpointOf(step, 'epoch', `ft:x:ckpt-step-${step}:${id}`);
+      const storagePrefix = `${id}/ckpt-${step}`;
+      return (await queue.recordCheckpoint(holder.database, fence, { ...checkpoint, storagePrefix })).retired;
+    };
+    for (const step of [1, 2, 3]) expect(await record(step)).toEqual([]);
+    await holder.database.db.insert(modelOperations).values({
+      ...{ id: newId('export_'), projectId: tenant.project.id, kind: 'export', baseModel: BASE_MODEL },
+      ...{ modelId: 'ft:x', inputPrefix: `${id}/ckpt-1`, inputFiles: [], status: 'running' },
+    });
+    expect(await record(4)).toEqual([]);
+    expect(await record(5)).toEqual([`${id}/ckpt-2`]);
   });
 });
 

@@ -6,13 +6,13 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { openDevice } from '../engine/device.ts';
 import { loadTokenizer } from '../engine/tokenizer/load.ts';
-import type { EngineOptions, EngineStats, FromEngine, ToEngine } from './engine.ts';
+import type { EngineStats, EngineThreadData, FromEngine, ToEngine } from './engine.ts';
 import { FullModels } from './full-models.ts';
 import type { EngineEvent } from './generation.ts';
 import { GrammarStates } from './grammar/states.ts';
 import { ModelHost, RETRY_LOAD_MILLISECONDS } from './model-host.ts';
 
-const options = workerData as EngineOptions;
+const options = workerData as EngineThreadData;
 const port = parentPort!;
 const send = (message: FromEngine): void => port.postMessage(message);
 const deliver = (events: EngineEvent[]): void => send({ type: 'events', events, stats: stats() });
@@ -64,6 +64,7 @@ send({
 
 /** One step of each model, then whatever messages came meanwhile, then the next. Beside another model nothing is put off. */
 function turn(): void {
+  Atomics.add(options.pulse, 0, 1); // a sign of life for engine.ts
   const more = base.loop.step();
   if (fullModels.busy) base.loop.tell();
   turning = fullModels.step() || more;

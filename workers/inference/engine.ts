@@ -9,6 +9,9 @@ import type { FullModel } from './full-models.ts';
 import type { EngineEvent, GenerationRequest } from './generation.ts';
 import { engineLost } from './refusals.ts';
 
+/** Ten minutes: a large model that is read from a slow disk is no hang. */
+const STALL_MILLISECONDS = 600_000;
+
 export interface EngineOptions {
   modelDirectory: string;
   device: 'auto' | 'cpu' | 'cuda';
@@ -43,6 +46,23 @@ export interface EngineStats {
   preemptions: number;
 }
 
+/** What the thread is started with: it raises `pulse` with every turn. */
+export interface EngineThreadData extends EngineOptions {
+  pulse: Int32Array;
+}
+
+/** How a thread that hangs is noticed, and which program it runs (tests have their own). */
+export interface EngineSupervision {
+  /** Work waits and no turn is made for so long: the thread hangs. Reading a whole model is one turn. */
+  stallMilliseconds: number;
+  program?: URL;
+}
+
+/** The engine thread works on something without end; only the end of the process ends it. */
+export class EngineHangs extends Error {
+  override name = 'EngineHangs';
+}
+
 export type ToEngine =
   | { type: 'generate'; request: GenerationRequest; fullModel: FullModel | null }
   | { type: 'cancel'; id: number }
@@ -72,10 +92,16 @@ export class Engine implements Generator {
   stats: EngineStats;
   readonly #thread: Worker;
   readonly #listeners = new Map<number, (event: GenerateEvent) => void>();
+  readonly #watchdog: NodeJS.Timeout;
   #nextId = 1;
   #closed = false;
 
-  private constructor(thread: Worker, info: EngineInfo, onCrash: (error: Error) => void) {
+  private constructor(
+    thread: Worker,
+    info: EngineInfo,
+    onCrash: (error: Error) => void,
+    watched: { pulse: Int32Array; stallMilliseconds: number },
+  ) {
     this.info = info;
     this.stats = { running: 0, waiting: 0, adapters: [], freeBlocks: info.kvBlocks, preemptions: 0 };
     this.#thread = thread;
@@ -84,20 +110,42 @@ export class Engine implements Generator {
     thread.on('error', (error: Error) => {
       crash = error;
     });
-    thread.on('exit', (code) => {
+    const fail = (error: Error): void => {
       if (this.#closed) return;
       this.#closed = true;
+      clearInterval(this.#watchdog);
       this.#endAll();
-      onCrash(crash ?? new Error(`the engine thread ended with code ${code}`));
-    });
+      onCrash(error);
+    };
+    thread.on('exit', (code) => fail(crash ?? new Error(`the engine thread ended with code ${code}`)));
+    this.#watchdog = this.#watch(watched.pulse, watched.stallMilliseconds, fail);
+  }
+
+  #watch(pulse: Int32Array, stallMilliseconds: number, fail: (error: Error) => void): NodeJS.Timeout {
+    let seen = Atomics.load(pulse, 0);
+    let seenAt = performance.now();
+    const look = (): void => {
+      const now = Atomics.load(pulse, 0);
+      if (now !== seen || this.#listeners.size === 0) [seen, seenAt] = [now, performance.now()];
+      else if (performance.now() - seenAt > stallMilliseconds) {
+        fail(new EngineHangs(`the engine made no step for ${Math.round(stallMilliseconds / 1000)} seconds`));
+      }
+    };
+    return setInterval(look, Math.min(1000, stallMilliseconds / 4)).unref();
   }
 
   /**
    * Loads the model in a new thread and resolves when it can generate; rejects with the reason when it cannot.
-   * `onCrash` is called once if the thread ends later by itself: the process must then end too.
+   * `onCrash` is called once if the thread ends later by itself, or hangs (EngineHangs): the process must then end too.
    */
-  static async start(options: EngineOptions, onCrash: (error: Error) => void): Promise<Engine> {
-    const thread = new Worker(new URL('./engine-thread.ts', import.meta.url), { workerData: options });
+  static async start(
+    options: EngineOptions,
+    onCrash: (error: Error) => void,
+    { stallMilliseconds, program }: EngineSupervision = { stallMilliseconds: STALL_MILLISECONDS },
+  ): Promise<Engine> {
+    const pulse = new Int32Array(new SharedArrayBuffer(4));
+    const workerData: EngineThreadData = { ...options, pulse };
+    const thread = new Worker(program ?? new URL('./engine-thread.ts', import.meta.url), { workerData });
     const exited = new AbortController();
     let cause: Error | null = null; // told before the exit, sometimes in the same turn
     const onError = (error: Error): void => {
@@ -111,7 +159,7 @@ export class Engine implements Generator {
     try {
       const [message] = (await once(thread, 'message', { signal: exited.signal })) as [FromEngine];
       if (message.type !== 'ready') throw new Error(`the engine sent ${message.type} before it was ready`);
-      return new Engine(thread, message.info, onCrash);
+      return new Engine(thread, message.info, onCrash, { pulse, stallMilliseconds });
     } catch (error) {
       throw exited.signal.aborted ? exited.signal.reason : error;
     } finally {
@@ -144,6 +192,7 @@ export class Engine implements Generator {
 
   async close(): Promise<void> {
     this.#closed = true;
+    clearInterval(this.#watchdog);
     this.#endAll();
     await this.#thread.terminate();
   }

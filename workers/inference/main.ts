@@ -15,7 +15,7 @@ import { startOperations } from '../operations/operations.ts';
 import { openProcessFolder } from '../process-folder.ts';
 import { AdapterFiles } from './adapter-files.ts';
 import { Admission } from './admission.ts';
-import { Engine } from './engine.ts';
+import { Engine, EngineHangs } from './engine.ts';
 import { Grammars } from './grammar/grammars.ts';
 import { Inspector } from './inspect.ts';
 import { PromptThread } from './prompts.ts';
@@ -24,6 +24,8 @@ import { InferenceServer } from './server.ts';
 
 /** The engine died; whoever supervises this process starts it again (sysexits EX_SOFTWARE). */
 const EXIT_ENGINE = 70;
+/** A turn of the engine may be long (a whole model is read in one): so many times LATHE_STALL_SECONDS. */
+const STALL_FACTOR = 5;
 const BLOCK_SIZE = 16;
 /** Tokens of one step: large enough for efficient products, small enough that a prefill chunk delays nobody for long. */
 const TOKEN_BUDGET = 256;
@@ -107,9 +109,12 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
       quantization: config.quantization === 'none' ? null : config.quantization,
     },
     (error) => {
-      log.fatal({ err: error }, 'the engine died');
+      log.fatal({ err: error }, `the engine died: ${error.message}`);
+      // An orderly exit would wait for the thread, which may be in a native call without end.
+      if (error instanceof EngineHangs) process.kill(process.pid, 'SIGKILL');
       process.exit(EXIT_ENGINE);
     },
+    { stallMilliseconds: STALL_FACTOR * config.stallSeconds * 1000 },
   );
   log.info({ model: source.id, ...engine.info }, 'model loaded');
   const adapterFolder = await openProcessFolder(path.join(config.home, 'cache', 'adapters'));

@@ -154,6 +154,7 @@ async function carryOut(
 
 /** Runs child.ts to its answer. @throws Refused, ChildDied, or the signal's reason. */
 async function inProcess(request: OperationRequest, deadlineMs: number, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted(); // one that is aborted already would never end the child
   const entry = fileURLToPath(new URL('./child.ts', import.meta.url));
   const child = fork(entry, [], {
     execArgv: nodeFlags({ endWithParent: true }),

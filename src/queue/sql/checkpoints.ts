@@ -56,19 +56,21 @@ export async function retireCheckpoints(
     where c.id = ranked.id and ranked.age > ${keep.states}
       and not (ranked.kind = 'epoch' and ranked.age_in_kind <= ${keep.epochs})
     returning c.storage_prefix`);
-  return unlessStartOfAnother(
+  return unlessInUse(
     tx,
     rows.map((row) => row.storage_prefix),
   );
 }
 
-/** Leaves out what a job that has not ended starts from: its files must stay readable. */
-async function unlessStartOfAnother(tx: Queryable, prefixes: readonly string[]): Promise<string[]> {
+/** Leaves out what a job that has not ended starts from, and what an export reads: the files must stay readable. */
+async function unlessInUse(tx: Queryable, prefixes: readonly string[]): Promise<string[]> {
   if (prefixes.length === 0) return [];
   const { rows } = await tx.execute<{ prefix: string }>(sql`
     select p.prefix from jsonb_array_elements_text(${json(prefixes)}) as p(prefix)
     where not exists (select 1 from fine_tuning_jobs j where j.start is not null
-      and j.start->>'storage_prefix' = p.prefix and j.status in ('validating_files', 'queued', 'running', 'paused'))`);
+      and j.start->>'storage_prefix' = p.prefix and j.status in ('validating_files', 'queued', 'running', 'paused'))
+      and not exists (select 1 from model_operations o
+        where o.input_prefix = p.prefix and o.status in ('queued', 'running'))`);
   return rows.map((row) => row.prefix);
 }
 
