@@ -17,6 +17,8 @@ export interface StepFigures {
 export interface LoraBench {
   model: Model;
   adapter: LoraAdapter;
+  /** Parameters of the model with its adapter, and of the adapter. */
+  counts: { total: number; trainable: number };
   /** One optimizer step over `batches`; returns the mean loss and the gradient norm before clipping. */
   step(index: number, batches: PackedBatch[]): StepFigures;
   /** The same, asked for: the figures are waited for when they are read. */
@@ -25,7 +27,13 @@ export interface LoraBench {
 }
 
 /** A random model of the shape with a fresh adapter on all linears (lora_alpha = 2r) and AdamW at rate 1e-4. */
-export function loraBench(device: Device, config: ModelConfig, dtype: 'f32' | 'bf16', r: number): LoraBench {
+export function loraBench(
+  device: Device,
+  config: ModelConfig,
+  dtype: 'f32' | 'bf16',
+  r: number,
+  { recompute = false }: { recompute?: boolean } = {},
+): LoraBench {
   const model = createModel(config, device, { dtype, seed: 1, trainable: false });
   return benchOf(model, LoraAdapter.create(model, adapterConfig(r), 1));
 }
@@ -43,7 +51,7 @@ function benchOf(model: Model, adapter: LoraAdapter): LoraBench {
     const labelledTotal = batches.reduce((sum, batch) => sum + labelledOf(batch), 0);
     optimizer.zeroGrad();
     const sums = batches.map((batch, microBatch) =>
-      accumulateGradientsLater(model, batch, { labelledTotal, seed: 1, step: index, microBatch }),
+      accumulateGradientsLater(model, batch, { labelledTotal, seed: 1, step: index, microBatch, recompute }),
     );
     const update = optimizer.stepLater(1e-4, { maxGradNorm: 1 });
     return () => ({
@@ -54,6 +62,7 @@ function benchOf(model: Model, adapter: LoraAdapter): LoraBench {
   return {
     model,
     adapter,
+    counts: model.counts(),
     launch,
     step: (index, batches) => launch(index, batches)(),
     dispose() {

@@ -35,6 +35,8 @@ const ENTRIES = [
   'workers/trainer/child.ts',
   'workers/inference/main.ts',
   'bench/gpu-check/main.ts',
+  'bench/gpu-check/check.ts',
+  'bench/gpu-check/memory-child.ts',
 ];
 /** Modules that choose among programs at run time; not all of those are in the bundle. */
 const CHOOSERS = ['src/cli.ts', 'src/commands/standalone.ts'];

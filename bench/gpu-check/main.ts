@@ -1,99 +1,43 @@
 /**
- * `npm run gpu:check [-- --device cpu]`, `./lathe gpu-check` in the bundle: whether this device computes what the CPU
- * specification says, repeats itself byte for byte, survives a kill, and how fast it is. Prints a table last and writes
- * bench/results/gpu-<device>-<date>.json. Exit code 0 all judged lines hold, 1 some do not, 3 no CUDA device.
+ * `npm run gpu:check [-- --device cpu]`, `./lathe gpu-check` in the bundle: runs check.ts in a process of its own and ends
+ * it, and all it started, before nine minutes are over; what it had found until then is kept, printed and judged. Exit
+ * code 0 all judged lines hold, 1 some do not, 3 no CUDA device.
  */
+import { spawn } from 'node:child_process';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
-import { PROJECT_ROOT } from '../../src/config.ts';
-import { type Device, openDevice } from '../../workers/engine/device.ts';
-import { machine } from '../options.ts';
-import { benchmarkDecoding, benchmarkTraining } from './benchmarks.ts';
-import { type Ceilings, measureCeilings } from './device-report.ts';
-import { checkEngineParity } from './engine-parity.ts';
-import { checkOps } from './op-suite.ts';
-import { type Context, Report } from './report.ts';
-import { checkServing } from './serving-parity.ts';
-import { checkTrainingRun } from './training-run.ts';
-import { benchmarkTutorial } from './tutorial.ts';
+import { load, type Report } from './report.ts';
 
-/** Benchmarks begin only before this, so that the whole ends within nine minutes. */
-const BENCHMARK_SECONDS = 400;
-const NO_DEVICE = 3;
+/** The check and everything below it is killed after so long; the rest of nine minutes is for the table. */
+const END_SECONDS = 530;
 
-const { values } = parseArgs({
-  options: { device: { type: 'string', default: 'cuda' }, out: { type: 'string' } },
+const script = path.join(import.meta.dirname, 'check.ts');
+const started = performance.now();
+const check = spawn(process.execPath, [...process.execArgv, script, ...process.argv.slice(2)], {
+  stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  detached: true, // a process group of its own, so that peers and trainers end with it
 });
-
-function open(kind: string): Device | null {
-  if (kind !== 'cuda' && kind !== 'cpu') throw new Error(`--device ${kind}: known are cuda and cpu`);
-  try {
-    return openDevice({ kind });
-  } catch (error) {
-    if (kind === 'cpu') throw error;
-    const { message } = error as Error;
-    console.log(/^no CUDA device/i.test(message) ? message : `no CUDA device: ${message}`);
-    return null;
-  }
-}
-
-async function main(): Promise<number> {
-  const device = open(values.device);
-  if (device === null) return NO_DEVICE;
-  const report = new Report();
-  const context: Context = { report, deadline: performance.now() + BENCHMARK_SECONDS * 1000 };
-  const date = new Date().toISOString().slice(0, 10);
-  const { cpu, cores } = machine();
-  Object.assign(report.keys, {
-    device: device.name,
-    date,
-    host_cpu: cpu,
-    host_cores: cores,
-    node: process.version,
-  });
-  report.measure('device', device.name);
-  const slug = device.name
-    .toLowerCase()
-    .replace(/[^a-z0-9]+/g, '-')
-    .replace(/^-|-$/g, '');
-  const file = values.out ?? path.join(PROJECT_ROOT, 'bench', 'results', `gpu-${slug}-${date}.json`);
-  const info = device.native.cudaInfo();
-  if (device.kind === 'cuda' && info.available) {
-    report.keys.blas = info.blas;
-    report.judge('library of large products', info.blas, 'cuBLASLt', info.blas.startsWith('cuBLASLt'));
-  }
-
-  let ceilings: Ceilings = { flops: Number.NaN, bytes: Number.NaN };
-  const sections: [name: string, run: () => void | Promise<void>][] = [
-    [
-      'ceilings',
-      () => {
-        ceilings = measureCeilings(device, context);
-      },
-    ],
-    ['ops', () => checkOps(device, context)],
-    ['engine', () => checkEngineParity(device, context)],
-    ['serving', () => checkServing(device, context)],
-    ['training run', () => checkTrainingRun({ kind: device.kind }, context)],
-    ['training speed', () => benchmarkTraining(device, ceilings, context)],
-    ['decoding speed', () => benchmarkDecoding(device, ceilings, context)],
-    ['tutorial', () => benchmarkTutorial(device, context)],
-  ];
-  for (const [name, run] of sections) {
-    try {
-      await run();
-    } catch (error) {
-      // What the others find is worth as much: a section that breaks is one line that does not hold.
-      report.judge(name, (error as Error).message.split('\n')[0]!, 'runs to its end', false);
-      process.stderr.write(`${(error as Error).stack}\n`);
-    }
-    // Saved each time: a machine that is taken away leaves what was found so far.
-    report.keys.seconds = Math.round(performance.now() / 1000);
-    report.save(file);
-  }
-  console.log(`${report.table()}\n\n${report.passed} hold, ${report.failed} do not; written to ${file}`);
-  return report.failed === 0 ? 0 : 1;
-}
-
-process.exitCode = await main();
-process.exit();
+let file: string | null = null;
+check.on('message', (message: { file: string }) => {
+  file = message.file;
+});
+let wasStopped = false;
+const stop = (): void => {
+  wasStopped = true;
+  if (check.pid !== undefined) process.kill(-check.pid, 'SIGKILL');
+};
+const timer = setTimeout(stop, END_SECONDS * 1000 - started);
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, stop);
+check.once('error', (error) => {
+  throw error;
+});
+check.once('close', (code, signal) => {
+  clearTimeout(timer);
+  process.exitCode = code ?? 1;
+  if (signal === null || file === null) return;
+  const report: Report = load(file);
+  const seconds = Math.round(performance.now() / 1000);
+  const what = wasStopped ? `stopped after ${seconds} s` : `ended by ${signal} after ${seconds} s`;
+  report.judge('the whole check', what, `ends by itself within ${END_SECONDS} s`, false);
+  report.save(file);
+  console.log(report.summary(file));
+});

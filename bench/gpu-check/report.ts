@@ -1,5 +1,5 @@
 /** What the device check has found so far: lines for people, flat keys for programs. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 export interface Line {
@@ -45,6 +45,20 @@ export class Report {
       .join('\n');
   }
 
+  /** The table, and how many of its lines hold. */
+  summary(file: string): string {
+    return `${this.table()}\n\n${this.passed} hold, ${this.failed} do not; written to ${file}`;
+  }
+
+  /**
+   * A ratio to a ceiling or a peer. Where `withheld` says why it would mean nothing, the key is null and the reason stands
+   * beside it.
+   */
+  ratio(key: string, value: number, withheld: string | null): void {
+    this.keys[key] = withheld === null ? value : null;
+    if (withheld !== null) this.keys[`${key}_withheld`] = withheld;
+  }
+
   /** Writes keys and lines as JSON. */
   save(file: string): void {
     mkdirSync(path.dirname(file), { recursive: true });
@@ -59,9 +73,27 @@ export class Report {
   }
 }
 
+/** A report as save() left it; empty where nothing was saved. */
+export function load(file: string): Report {
+  const report = new Report();
+  let saved: Record<string, unknown>;
+  try {
+    saved = JSON.parse(readFileSync(file, 'utf8'));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return report;
+  }
+  const { lines, passed, failed, ...keys } = saved;
+  report.lines.push(...(lines as Line[]));
+  Object.assign(report.keys, keys);
+  return report;
+}
+
 /** What every section of the check gets. */
 export interface Context {
   report: Report;
+  /** Why ratios to the product's ceiling and to PEFT mean nothing in this run; null: they are told. */
+  withheld: string | null;
   /** Milliseconds of performance.now() after which benchmarks are left out. */
   deadline: number;
 }

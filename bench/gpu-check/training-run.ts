@@ -57,6 +57,20 @@ export async function checkTrainingRun(device: DeviceOptions, { report }: Contex
   );
 }
 
+/** Trains the example task once, from its start, in a child of its own. @throws JobFailed, ChildCrashed */
+export async function trainOnce(device: DeviceOptions, scratch: string): Promise<void> {
+  const child = new TrainerChild({
+    stallSeconds: 60,
+    onOutput: (line) => process.stderr.write(`   ${line}\n`),
+    onMessage: () => {},
+  });
+  try {
+    await follow(child, device, scratch, null);
+  } finally {
+    await child.exited;
+  }
+}
+
 class Killed extends Error {}
 
 /** Trains to the end; with `killAfter` the child is killed after that step and a new one goes on. */

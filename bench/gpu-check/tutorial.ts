@@ -22,9 +22,9 @@ const TIMED_STEPS = 30;
 const ANSWER_SHARE = 0.34;
 const LENGTHS = { median: 62, sigma: 0.4, least: 30, most: 249 };
 const LOSS_BOUND = 1e-2;
-const PEER_SECONDS = 150;
-/** Milliseconds after the deadline for benchmarks at which the check must be over. */
-const GRACE_MS = 130_000;
+/** Seconds that a peer may take, and milliseconds after the benchmarks' deadline at which the last one must have ended. */
+const PEER_SECONDS = 100;
+const GRACE_MS = 110_000;
 
 interface PeerResult {
   samples_per_second: number;
@@ -123,7 +123,7 @@ function comparePeer(
   factor: number,
   ours: { losses: number[]; speed: number },
   folder: string,
-  { report, deadline }: Context,
+  { report, deadline, withheld }: Context,
 ): void {
   const name = `tutorials’ job against PEFT, ${mode === 'best' ? 'at its best' : 'literal settings'}`;
   const script = path.join(PROJECT_ROOT, 'bench', 'peers', 'peft_gpu.py');
@@ -148,14 +148,17 @@ function comparePeer(
       .map((loss, i) => Math.abs(loss - ours.losses[i]!) / Math.abs(loss)),
   );
   const ratio = ours.speed / peer.samples_per_second;
-  report.keys[key] = round(ratio);
+  report.ratio(key, round(ratio), withheld);
   report.keys[`${key}_loss_difference`] = round(apart);
   report.keys[`peft_${mode}_samples_per_second`] = round(peer.samples_per_second, 4);
   report.keys[`peft_${mode}_peak_gib`] = round(peer.peak_gib, 4);
-  report.judge(
-    name,
-    `${round(ratio)} × its ${round(peer.samples_per_second, 4)} samples/s; losses apart by ${apart.toExponential(1)}`,
-    `≥ ${factor}, losses ≤ ${LOSS_BOUND}`,
-    ratio >= factor && apart <= LOSS_BOUND && peer.grad_norms.every((norm) => norm > 0),
-  );
+  const isSame = apart <= LOSS_BOUND && peer.grad_norms.every((norm) => norm > 0);
+  const losses = `losses apart by ${apart.toExponential(1)}`;
+  const figure = `its ${round(peer.samples_per_second, 4)} samples/s; ${losses}`;
+  if (withheld !== null) {
+    report.judge(name, `${figure}; ratio withheld: ${withheld}`, `losses ≤ ${LOSS_BOUND}`, isSame);
+    return;
+  }
+  const bound = `≥ ${factor}, losses ≤ ${LOSS_BOUND}`;
+  report.judge(name, `${round(ratio)} × ${figure}`, bound, ratio >= factor && isSame);
 }

@@ -200,16 +200,18 @@ Napi::Value graph_free(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_device(Napi::Env, Napi::Object exports) {
-  export_function(exports, "cudaInfo", 0, 0, cuda_info);
-  export_function(exports, "cudaConfigure", 1, 1, cuda_configure);
-  export_function(exports, "synchronize", 0, 0, synchronize);
-  export_function(exports, "readLater", 1, 1, read_later);
-  export_function(exports, "deferredReady", 1, 1, deferred_ready);
-  export_function(exports, "deferredTake", 2, 2, deferred_take);
-  export_function(exports, "captureBegin", 0, 0, capture_begin);
-  export_function(exports, "captureEnd", 0, 0, capture_end);
-  export_function(exports, "graphLaunch", 1, 1, graph_launch);
-  export_function(exports, "graphFree", 1, 1, graph_free);
+  export_functions(exports, {
+    {"cudaInfo", 0, 0, cuda_info},
+    {"cudaConfigure", 1, 1, cuda_configure},
+    {"synchronize", 0, 0, synchronize},
+    {"readLater", 1, 1, read_later},
+    {"deferredReady", 1, 1, deferred_ready},
+    {"deferredTake", 2, 2, deferred_take},
+    {"captureBegin", 0, 0, capture_begin},
+    {"captureEnd", 0, 0, capture_end},
+    {"graphLaunch", 1, 1, graph_launch},
+    {"graphFree", 1, 1, graph_free},
+  });
 }
 
 }  // namespace lathe::binding

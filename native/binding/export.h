@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <functional>
+#include <initializer_list>
 #include <mutex>
 #include <string>
 
@@ -17,6 +18,18 @@ std::mutex& call_mutex();
 /// exports[name] = body, called with exactly `count` arguments (from `required` on they may be left out).
 void export_function(Napi::Object exports, const std::string& name, size_t required, size_t count,
                      std::function<Napi::Value(const Napi::CallbackInfo&)> body);
+
+/// One function for export_functions().
+struct Exported {
+  const char* name;
+  size_t required, count;
+  Napi::Value (*body)(const Napi::CallbackInfo&);
+};
+
+/// export_function() for each.
+inline void export_functions(Napi::Object exports, std::initializer_list<Exported> functions) {
+  for (const Exported& f : functions) export_function(exports, f.name, f.required, f.count, f.body);
+}
 
 void export_device(Napi::Env env, Napi::Object exports);
 void export_memory(Napi::Env env, Napi::Object exports);

@@ -138,13 +138,15 @@ Napi::Value map_file(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void export_memory(Napi::Env, Napi::Object exports) {
-  export_function(exports, "tensorCreate", 2, 3, tensor_create);
-  export_function(exports, "tensorView", 3, 4, tensor_view);
-  export_function(exports, "tensorFree", 1, 1, tensor_free);
-  export_function(exports, "tensorInfo", 1, 1, tensor_info);
-  export_function(exports, "tensorWrite", 2, 3, tensor_write);
-  export_function(exports, "tensorRead", 2, 3, tensor_read);
-  export_function(exports, "mapFile", 1, 1, map_file);
+  export_functions(exports, {
+    {"tensorCreate", 2, 3, tensor_create},
+    {"tensorView", 3, 4, tensor_view},
+    {"tensorFree", 1, 1, tensor_free},
+    {"tensorInfo", 1, 1, tensor_info},
+    {"tensorWrite", 2, 3, tensor_write},
+    {"tensorRead", 2, 3, tensor_read},
+    {"mapFile", 1, 1, map_file},
+  });
 }
 
 }  // namespace lathe::binding

@@ -57,23 +57,44 @@ __device__ __forceinline__ bool warp_item(int rows, int heads, int64_t& row, int
   return row < rows;
 }
 
+/// A query of one head, and the keys that it sees.
+struct QueryItem {
+  int64_t at, statistics;  // its first element in q, out, dout, dq; its place in lse and delta
+  SequenceView sequence;
+  int key_head, first_key, position;
+
+  __device__ __forceinline__ int64_t key_at(const GenericArguments& a, int key) const {
+    return (sequence.key_row(key) * a.key_heads + key_head) * a.d;
+  }
+};
+
+/// The warp's query; false beyond the last.
+__device__ __forceinline__ bool query_item(const GenericArguments& a, int lane, QueryItem& item) {
+  int64_t row;
+  int head;
+  if (!warp_item(a.rows, a.query_heads, row, head)) return false;
+  const int s = sequence_of_row(a.sequences.offsets, a.sequences.count, static_cast<int>(row), lane);
+  item.at = (row * a.query_heads + head) * a.d;
+  item.statistics = static_cast<int64_t>(head) * a.rows + row;
+  item.sequence = a.sequences.view(s);
+  item.key_head = head / (a.query_heads / a.key_heads);
+  item.position = item.sequence.position(static_cast<int>(row) - item.sequence.first_row);
+  item.first_key = a.window > 0 ? max(0, item.position - a.window + 1) : 0;
+  return true;
+}
+
 /// Grid: rows · query heads / 4 blocks of four warps.
 template <int kSlices>
 __global__ void __launch_bounds__(128) attention_forward_generic(const GenericArguments a) {
   const int lane = threadIdx.x & 31;
-  int64_t row;
-  int head;
-  if (!warp_item(a.rows, a.query_heads, row, head)) return;
-  const int s = sequence_of_row(a.sequences.offsets, a.sequences.count, static_cast<int>(row), lane);
-  const SequenceView sequence = a.sequences.view(s);
-  const int position = sequence.position(static_cast<int>(row) - sequence.first_row);
-  const int key_head = head / (a.query_heads / a.key_heads);
+  QueryItem item;
+  if (!query_item(a, lane, item)) return;
   HeadVector<kSlices> q, out, x;
-  q.load(a.q, (row * a.query_heads + head) * a.d, a.d, lane);
+  q.load(a.q, item.at, a.d, lane);
   out.clear();
   float maximum = -INFINITY, sum = 0;
-  for (int key = a.window > 0 ? max(0, position - a.window + 1) : 0; key <= position; key++) {
-    const int64_t at = (sequence.key_row(key) * a.key_heads + key_head) * a.d;
+  for (int key = item.first_key; key <= item.position; key++) {
+    const int64_t at = item.key_at(a, key);
     x.load(a.k, at, a.d, lane);
     const float score = q.dot(x) * a.scale, best = fmaxf(maximum, score);
     const float factor = expf(maximum - best), weight = expf(score - best);
@@ -83,8 +104,8 @@ __global__ void __launch_bounds__(128) attention_forward_generic(const GenericAr
     sum = sum * factor + weight;
     maximum = best;
   }
-  out.store(a.out, (row * a.query_heads + head) * a.d, a.d, lane, 1.0f / sum);
-  if (a.lse && lane == 0) a.lse[static_cast<int64_t>(head) * a.rows + row] = maximum + logf(sum);
+  out.store(a.out, item.at, a.d, lane, 1.0f / sum);
+  if (a.lse && lane == 0) a.lse[item.statistics] = maximum + logf(sum);
 }
 
 /// delta[h, i] = Σ_c dout·out. Grid as the forward's.
@@ -105,27 +126,21 @@ __global__ void __launch_bounds__(128) attention_delta_generic(const GenericArgu
 template <int kSlices>
 __global__ void __launch_bounds__(128) attention_dq_generic(const GenericArguments a) {
   const int lane = threadIdx.x & 31;
-  int64_t row;
-  int head;
-  if (!warp_item(a.rows, a.query_heads, row, head)) return;
-  const int s = sequence_of_row(a.sequences.offsets, a.sequences.count, static_cast<int>(row), lane);
-  const SequenceView sequence = a.sequences.view(s);
-  const int position = static_cast<int>(row) - sequence.first_row;
-  const int key_head = head / (a.query_heads / a.key_heads);
-  const float lse = a.lse[static_cast<int64_t>(head) * a.rows + row];
-  const float delta = a.delta[static_cast<int64_t>(head) * a.rows + row];
+  QueryItem item;
+  if (!query_item(a, lane, item)) return;
+  const float lse = a.lse[item.statistics], delta = a.delta[item.statistics];
   HeadVector<kSlices> q, dout, dq, k, v;
-  q.load(a.q, (row * a.query_heads + head) * a.d, a.d, lane);
-  dout.load(a.dout, (row * a.query_heads + head) * a.d, a.d, lane);
+  q.load(a.q, item.at, a.d, lane);
+  dout.load(a.dout, item.at, a.d, lane);
   dq.clear();
-  for (int key = a.window > 0 ? max(0, position - a.window + 1) : 0; key <= position; key++) {
-    const int64_t at = (sequence.key_row(key) * a.key_heads + key_head) * a.d;
+  for (int key = item.first_key; key <= item.position; key++) {
+    const int64_t at = item.key_at(a, key);
     k.load(a.k, at, a.d, lane);
     v.load(a.v, at, a.d, lane);
     const float weight = expf(q.dot(k) * a.scale - lse);
     dq.add(weight * (dout.dot(v) - delta), k);
   }
-  dq.store(a.dq, (row * a.query_heads + head) * a.d, a.d, lane, a.scale);
+  dq.store(a.dq, item.at, a.d, lane, a.scale);
 }
 
 /// Grid: rows · key heads / 4 blocks of four warps. Query heads in their order, queries rising.

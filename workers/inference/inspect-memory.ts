@@ -17,15 +17,16 @@ export function trainingMemory(modelDirectory: string, training: InspectedTraini
     : base;
   const total = adapter ? base + trainable : base;
   // The CPU keeps activations as f32 whatever the weights are; a GPU keeps them in the weights' type.
-  const bytesOn = (activations: 'bf16' | 'f32') => {
+  const bytesOn = (kind: 'cpu' | 'cuda', activations: 'bf16' | 'f32') => {
     const counts = { total, trainable };
-    const estimate = estimateMemory(config, dtype, activations, counts, adapter === null, pack_tokens);
+    const isFull = adapter === null;
+    const estimate = estimateMemory(config, dtype, activations, counts, isFull, pack_tokens, kind);
     return { bytes: estimatedBytes(estimate, false), recomputed_bytes: estimatedBytes(estimate, true) };
   };
   return {
     trainable_parameters: trainable,
     total_parameters: total,
-    cpu: bytesOn('f32'),
-    cuda: bytesOn(dtype),
+    cpu: bytesOn('cpu', 'f32'),
+    cuda: bytesOn('cuda', dtype),
   };
 }

@@ -1,28 +1,35 @@
 /** What a training needs, from shapes alone: for the log, for the choice to recompute, and for out-of-memory errors. */
 
-import type { FloatDType } from '../tensor.ts';
+import { elementCount, type FloatDType } from '../tensor.ts';
 import type { ModelConfig } from './config.ts';
+import { parameterSpecs } from './weights.ts';
 
 export interface MemoryEstimate {
   /** Frozen or trained weights as they lie on the device. */
   weightBytes: number;
   /** f32 gradients and both moments of what is trained; f32 masters of bf16 weights that are trained. */
   trainableBytes: number;
-  /** Activations of one micro-batch kept for the backward. */
+  /** Activations of one micro-batch kept for the backward, and the most that lies beside them at a time. */
   activationBytes: number;
   /** The same when blocks are computed again in the backward. */
   recomputedActivationBytes: number;
 }
 
-/** Rows of logits that the loss holds at a time on the CPU. */
-const LOGIT_ROWS = 512;
+type DeviceKind = 'cpu' | 'cuda';
+
+/** Logits that the loss holds at a time on the CPU, of so many rows at least. */
+const CPU_LOGITS = 2 ** 22;
+const CPU_LOGIT_ROWS = 256;
 /** On CUDA: so many logits, in whole tiles of rows; f32 with a gradient of the activations' type beside them. */
 const CUDA_LOGITS = 2 ** 27;
 const CUDA_ROW_STEP = 128;
 /** cuBLASLt's workspace. */
 const CUDA_WORKSPACE = 32 * 2 ** 20;
+/** Linears of a block, each with a low-rank branch at most. */
+const LINEARS = 7;
 
 /**
+ * Every row is taken to carry a label: chat data, where fewer do, needs a little less of the last block.
  * @param dtype of the base's weights
  * @param activationDtype of what is kept for the backward
  * @param counts parameters of the model and of what is trained
@@ -36,29 +43,32 @@ export function estimateMemory(
   counts: { total: number; trainable: number },
   isFull: boolean,
   tokens: number,
-  kind: 'cpu' | 'cuda' = 'cpu',
+  kind: DeviceKind = 'cpu',
 ): MemoryEstimate {
-  const { hiddenSize: C, intermediateSize: F, heads, kvHeads, headDim: D, layers, vocabSize } = config;
-  const [weightSize, activationSize] = [dtype, activationDtype].map((type) => (type === 'bf16' ? 2 : 4)) as [
-    number,
-    number,
-  ];
-  const base = isFull ? counts.total : counts.total - counts.trainable;
+  const room = kind === 'cpu' ? cpuBlock : cudaBlock;
+  const parameters = (size: number) =>
+    parameterSpecs(config).reduce((sum, { shape }) => sum + room(elementCount(shape) * size), 0);
   const copies = 3 + (isFull && dtype === 'bf16' ? 1 : 0) + (isFull ? 0 : 1);
-  // One block saves: its input, both norms' outputs and the residual between (4C); q, k, v before and after rotation and
-  // the attention's output; gate, up and their product (3F).
-  const perToken = 4 * C + (2 * (heads + 2 * kvHeads) + heads) * D + 3 * F;
-  const tiles = Math.max(1, Math.floor(CUDA_LOGITS / vocabSize / CUDA_ROW_STEP));
-  const head =
-    kind === 'cpu'
-      ? Math.min(tokens, LOGIT_ROWS) * vocabSize * 4
-      : Math.min(tokens, tiles * CUDA_ROW_STEP) * vocabSize * (4 + (activationSize === 2 ? 2 : 0)) +
-        CUDA_WORKSPACE;
+  const { layers, hiddenSize: C, intermediateSize: F, heads, headDim: D } = config;
+  const size = bytesOf(activationDtype);
+  const rows = (width: number) => room(tokens * width * size);
+  const rank = isFull ? 0 : rankOf(config, counts.trainable);
+  const block = blockBytes(config, tokens, size, rank, room);
+  const head = headBytes(config.vocabSize, tokens, size, kind);
+  // The head stands beside its input before and after the norm and that one's gradient. Later the backward of the last
+  // SwiGLU has three gradients [T, F] where gate, up and product were kept, of which the product is gone by then, with
+  // the head's input and the attention's output that was gathered for the labelled rows.
+  const peak = (kept: number, beside: number) =>
+    kept + Math.max(head + 3 * rows(C), 2 * rows(F) + rows(C) + rows(heads * D) + beside);
+  const workspace = kind === 'cuda' ? CUDA_WORKSPACE : 0;
+  // Nothing is learned from the first block's input where the embedding is frozen.
+  const first = isFull ? 0 : rows(C);
   return {
-    weightBytes: base * weightSize,
-    trainableBytes: counts.trainable * 4 * copies,
-    activationBytes: tokens * perToken * layers * activationSize + head,
-    recomputedActivationBytes: tokens * (C * layers + perToken) * activationSize + head,
+    weightBytes: parameters(bytesOf(dtype)),
+    trainableBytes: isFull ? copies * parameters(4) : copies * counts.trainable * 4,
+    activationBytes: peak(layers * block - first, 0) + workspace,
+    // A block that is computed again has its output and that one's gradient beside it; its input is kept already.
+    recomputedActivationBytes: peak(layers * rows(C), block + rows(C)) + workspace,
   };
 }
 
@@ -66,4 +76,54 @@ export function estimateMemory(
 export function estimatedBytes(estimate: MemoryEstimate, recompute: boolean): number {
   const activations = recompute ? estimate.recomputedActivationBytes : estimate.activationBytes;
   return estimate.weightBytes + estimate.trainableBytes + activations;
+}
+
+const bytesOf = (type: FloatDType) => (type === 'bf16' ? 2 : 4);
+
+/** What one block keeps, tensor by tensor: see the ops' "Saves" in workers/engine/ops. */
+function blockBytes(
+  config: ModelConfig,
+  tokens: number,
+  size: number,
+  rank: number,
+  room: (bytes: number) => number,
+): number {
+  const { hiddenSize: C, intermediateSize: F, heads, kvHeads, headDim: D, qkNorm } = config;
+  // The input, both norms' outputs and the residual between; q, k, v and the attention's output; gate, up, their
+  // product; and what a norm of q and k reads.
+  const wide = [C, C, C, C, heads * D, kvHeads * D, kvHeads * D, heads * D, F, F, F];
+  const normed = qkNorm ? [heads * D, kvHeads * D] : [];
+  // f32: the norms' statistics, the attention's, and h of every branch.
+  const narrow = [1, 1, heads, ...(qkNorm ? [heads, kvHeads] : []), ...(rank > 0 ? [LINEARS * rank] : [])];
+  const sum = (widths: readonly number[], bytes: number) =>
+    widths.reduce((total, width) => total + room(tokens * width * bytes), 0);
+  return sum([...wide, ...normed], size) + sum(narrow, 4);
+}
+
+function headBytes(vocabSize: number, tokens: number, size: number, kind: DeviceKind): number {
+  if (kind === 'cpu') {
+    const rows = Math.max(CPU_LOGIT_ROWS, Math.floor(CPU_LOGITS / vocabSize));
+    return Math.min(tokens, rows) * vocabSize * 4;
+  }
+  const tiles = Math.max(1, Math.floor(CUDA_LOGITS / vocabSize / CUDA_ROW_STEP));
+  return Math.min(tokens, tiles * CUDA_ROW_STEP) * vocabSize * (4 + (size === 2 ? 2 : 0));
+}
+
+/** The rank of an adapter with so many parameters if it adapts every linear; h is too small for more precision. */
+function rankOf(config: ModelConfig, trainable: number): number {
+  const { hiddenSize: C, intermediateSize: F, heads, kvHeads, headDim: D, layers } = config;
+  const sides = 2 * (C + heads * D) + 2 * (C + kvHeads * D) + 3 * (C + F);
+  return trainable / (sides * layers);
+}
+
+/** The block that the CPU's pool takes for so many bytes: see native/core/allocator.cc. */
+function cpuBlock(bytes: number): number {
+  let step = 64;
+  while (step * 16 <= bytes) step *= 2;
+  return Math.ceil(Math.max(bytes, 64) / step) * step;
+}
+
+/** The same on CUDA: see native/cuda/memory.cc. */
+function cudaBlock(bytes: number): number {
+  return Math.ceil(Math.max(bytes, 1) / 256) * 256;
 }
