@@ -20,7 +20,7 @@ interface Setting {
   recompute: boolean;
 }
 
-const SETTINGS: Record<Device['kind'], Setting[]> = {
+export const MEMORY_SETTINGS: Record<Device['kind'], Setting[]> = {
   cuda: [
     { shape: 'qwen3-0.6b', r: 16, sequences: 8, length: 2048, recompute: false },
     { shape: 'qwen3-0.6b', r: 16, sequences: 16, length: 2048, recompute: true },
@@ -34,14 +34,14 @@ const SETTINGS: Record<Device['kind'], Setting[]> = {
 };
 
 /** How far the estimate may lie from the peak. */
-const DIFFERENCE_MAX = 0.05;
+export const DIFFERENCE_MAX = 0.05;
 const CHILD_SECONDS = 60;
 /** Too little for lathe-tiny's training, more than its weights need. */
 const SCARCE_BYTES = 24 * 2 ** 20;
 
 export async function checkMemory(device: Device, { report }: Context): Promise<void> {
   device.trim();
-  const differences = SETTINGS[device.kind].map((setting) => {
+  const differences = MEMORY_SETTINGS[device.kind].map((setting) => {
     const { estimated, peak } = measure(device.kind, setting);
     const difference = estimated / peak - 1;
     const { shape, r, sequences, length, recompute } = setting;
@@ -58,7 +58,8 @@ export async function checkMemory(device: Device, { report }: Context): Promise<
   await checkScarcity(device, report);
 }
 
-function measure(kind: Device['kind'], setting: Setting): { estimated: number; peak: number } {
+/** Bytes foreseen and the peak of two steps in a fresh process. */
+export function measure(kind: Device['kind'], setting: Setting): { estimated: number; peak: number } {
   const script = path.join(import.meta.dirname, 'memory-child.ts');
   const { shape, r, sequences, length, recompute } = setting;
   const args = [kind, shape, r, sequences, length, recompute].map(String);
