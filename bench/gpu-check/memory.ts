@@ -89,8 +89,8 @@ async function checkScarcity(device: Device, report: Context['report']): Promise
   report.keys.out_of_memory_fails_the_job = isJobs && hasNumbers;
   report.judge(
     `a training in ${mebibytes(SCARCE_BYTES)}`,
-    message.split('\n')[0]!,
-    'out_of_memory with the numbers, of that job alone',
+    message.split(/ (?=Lower )|\n/)[0]!,
+    'its own failure, with the numbers',
     isJobs && hasNumbers && device.memory().inUse >= 0,
   );
 }
