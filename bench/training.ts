@@ -35,16 +35,16 @@ export function loraBench(
   { recompute = false }: { recompute?: boolean } = {},
 ): LoraBench {
   const model = createModel(config, device, { dtype, seed: 1, trainable: false });
-  return benchOf(model, LoraAdapter.create(model, adapterConfig(r), 1));
+  return benchOf(model, LoraAdapter.create(model, adapterConfig(r), 1), recompute);
 }
 
 /** The same on a folder of trainingFolder(). */
 export function openLoraBench(device: Device, folder: string, dtype: 'f32' | 'bf16'): LoraBench {
   const model = openModel(folder, device, { dtype });
-  return benchOf(model, LoraAdapter.load(join(folder, 'adapter'), model));
+  return benchOf(model, LoraAdapter.load(join(folder, 'adapter'), model), false);
 }
 
-function benchOf(model: Model, adapter: LoraAdapter): LoraBench {
+function benchOf(model: Model, adapter: LoraAdapter, recompute: boolean): LoraBench {
   model.attach(adapter);
   const optimizer = new AdamW(adapter.parameters(), {});
   const launch = (index: number, batches: PackedBatch[]) => {
