@@ -32,7 +32,7 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
       labelled: 0.4,
       r: 8,
     },
-    ...{ pairs: 5, python: process.env.LATHE_PEER_PYTHON ?? '', adapter: 'float32', head: 'all' },
+    ...{ pairs: 5, python: process.env.LATHE_PEER_PYTHON ?? '', adapter: 'float32', head: 'labelled' },
   });
   const dtype = o.dtype === 'f32' ? 'f32' : 'bf16';
   const config = shape(o.model);
