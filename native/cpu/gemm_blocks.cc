@@ -11,8 +11,9 @@ namespace lathe::LATHE_ISA {
 namespace {
 
 constexpr int64_t kSlabBytes = 32 << 20;  // most of B that is packed ahead
-constexpr int64_t kBlockSteps = 256;      // steps of a B panel that stay in L1 (32 KB) while a chunk of rows passes
+constexpr int64_t kBlockK = 256;          // k of a B panel that stay in L1 (32 KB) while a chunk of rows passes
 constexpr int64_t kSumTiles = 340;        // tiles of a task that wait between blocks: 512 KB of an L2
+constexpr int64_t kChunkPanels = 24;      // most panels of A that a task keeps in L2: 288 KB of a block
 constexpr int64_t kPackPanels = 4;        // panels that a task packs ahead in one pass over k
 constexpr int64_t kSerialWork = 1 << 20;  // multiply-adds below which waking a thread costs more
 
@@ -44,7 +45,9 @@ struct Depth {
     a_width = step == Step::pairs ? 2 : 1;
     steps = (k + k_per_step - 1) / k_per_step;
   }
-  int64_t blocks() const { return max(1, (steps + kBlockSteps - 1) / kBlockSteps); }
+  /// The same k whatever a step is: blocks are summed one by one.
+  int64_t block_steps() const { return kBlockK / k_per_step; }
+  int64_t blocks() const { return max(1, (steps + block_steps() - 1) / block_steps()); }
   int64_t b_panel() const { return kPanel * steps; }
   Tile tile(int rows, bool half_rows) const {
     if (half_rows) return tile_of<Step::half_rows>(rows);
@@ -110,12 +113,12 @@ void Slab::pack_column(float* dst, int64_t panel, int64_t first_step, int64_t st
 }
 
 /// k goes in blocks: a block of a B panel stays in L1 and the same block of the task's rows in L2 while they meet;
-/// between blocks the sums wait in f32, so the chain of an element is not broken.
+/// between blocks the sums wait in f32.
 void Slab::compute(const Part& part, const Columns& columns, float* packed_a, float* sums) const {
   const Finish finish = {c.alpha, c.beta, c.data.half};
-  for (int64_t s = 0; s < max(1, d.steps); s += kBlockSteps) {
-    const int64_t steps = min(kBlockSteps, d.steps - s);
-    const bool last = s + kBlockSteps >= d.steps;
+  for (int64_t s = 0; s < max(1, d.steps); s += d.block_steps()) {
+    const int64_t steps = min(d.block_steps(), d.steps - s);
+    const bool last = s + d.block_steps() >= d.steps;
     pack_rows(packed_a, part, s, steps);
     for (int64_t j = part.column_begin; j < part.column_end; j++) {
       FloatRef b_block = columns.data;
@@ -152,20 +155,21 @@ void Slab::run() const {
   // B as it lies serves when every step is 32 elements in a row and each panel is read by one task only.
   const bool b_direct = !packed_b && mp <= 2 && d.step == Step::single && b.row == 1 && n % kPanel == 0;
   const bool b_given = packed_b || b_direct;
-  // Rows are shared out evenly; with few of them the columns are split too.
-  const int64_t chunk_most = d.blocks() > 1 ? 16 : 8;
+  // Rows are shared out evenly. Few of them are one chunk: then nobody else reads a panel, which need not be packed ahead.
+  const int64_t chunk_most = d.blocks() > 1 ? kChunkPanels : 8;
   const int64_t even = round_up((mp + chunk_most - 1) / chunk_most, threads);
-  const int64_t chunk = max((mp + even - 1) / even, min(mp, 4)), chunks = (mp + chunk - 1) / chunk;
+  const bool one_chunk = mp <= chunk_most && np >= 4 * threads;
+  const int64_t chunk = one_chunk ? mp : max((mp + even - 1) / even, min(mp, 4)), chunks = (mp + chunk - 1) / chunk;
   const int64_t group_most = d.blocks() > 1 ? max(1, kSumTiles / chunk) : np;
   // A is packed again for every group: with long rows as few groups as keep the threads busy.
   const int64_t tasks = threads == 1 || (d.blocks() > 1 && !packed_b) ? threads : 3 * threads;
   const int64_t wanted = (tasks + chunks - 1) / chunks;
   const int64_t group = max(1, min(group_most, (np + wanted - 1) / wanted)), groups = (np + group - 1) / group;
   const bool b_ahead = !b_given && chunks > 1;
-  const int64_t a_floats = chunk * kTileRows * min(d.steps, kBlockSteps) * d.a_width;
+  const int64_t a_floats = chunk * kTileRows * min(d.steps, d.block_steps()) * d.a_width;
   const int64_t sum_floats = (d.blocks() > 1 ? chunk * group : 1) * kTileRows * kPanel;
   const Scratch pa(threads * a_floats * 4), sums(threads * sum_floats * 4);
-  const int64_t block_floats = kPanel * min(d.steps, kBlockSteps);
+  const int64_t block_floats = kPanel * min(d.steps, d.block_steps());
   const Scratch pb((b_given ? 0 : b_ahead ? np * d.b_panel() : threads * block_floats) * 4);
   const auto pack = [&](int64_t task, int) {
     const int64_t p = task * kPackPanels, columns = min(n - p * kPanel, kPackPanels * kPanel);
@@ -203,15 +207,14 @@ void multiply_slabs(const Product& c, const Operand& a, const Operand& b, const 
 
 void one_term(const Product& c, const Term& term, int64_t m, int64_t n) {
   const Operand &a = term.a, &b = term.b;
-  const int64_t k = term.k;
   // A thin right operand would fill its 32-wide panel with padding: let it be the left one. The chain of each
   // element is the same, and a product does not care which factor comes first.
   if (n <= 16 && m > n) {
     const Product transposed = {c.data, c.col, c.row, c.alpha, c.beta};
-    multiply_slabs(transposed, b, a, nullptr, n, m, Depth(b.data.half, a.data.half, false, k));
-  } else {
-    multiply_slabs(c, a, b, nullptr, m, n, Depth(a.data.half, b.data.half, false, k));
+    multiply_slabs(transposed, b, a, nullptr, n, m, Depth(b.data.half, a.data.half, false, term.k));
+    return;
   }
+  multiply_slabs(c, a, b, nullptr, m, n, Depth(a.data.half, b.data.half, false, term.k));
 }
 
 }  // namespace
@@ -229,8 +232,7 @@ void multiply_sum(const Product& c, const Term* terms, int count, int64_t m, int
     const float beta = t > 0 ? 1.0f : sums.beta;
     one_term({sums.data, sums.row, sums.col, sums.alpha * terms[t].scale, beta}, terms[t], m, n);
   }
-  if (!aside) return;
-  for (int64_t i = 0; i < m; i++) {
+  for (int64_t i = 0; aside && i < m; i++) {
     for (int64_t j = 0; j < n; j += kPanel) write_tile(c, room.floats() + i * n + j, i, 1, j, min(kPanel, n - j));
   }
 }

@@ -1,6 +1,7 @@
-// Micro-kernels of the matrix product: a tile of R rows by 32 columns kept in registers over the whole of k.
+// Micro-kernels of the matrix product: a tile of R rows by 32 columns kept in registers over a block of k.
 // Operands come packed (gemm_pack.h), so all k steps are unit-stride. Each element of the tile is one chain of
-// multiply-adds in ascending k, started at zero: its value depends on nothing but its own row and column.
+// multiply-adds in ascending k, started at zero, and is added to the blocks before it: short chains lose fewer bits, and
+// an element's value depends on nothing but its own row and column.
 #pragma once
 #include "../core/ops.h"
 #include "simd.h"
@@ -37,7 +38,7 @@ struct Finish {
   bool half;
 };
 
-/// What a tile starts from and where it goes. start: f32 sums of earlier steps (row stride start_row), null for
+/// What a tile is added to and where it goes. start: f32 sums of earlier steps (row stride start_row), null for
 /// zero. finish: null stores the sums as they are, in f32; then out_row counts elements of that type.
 struct TileEnds {
   const float* start;
@@ -67,7 +68,7 @@ static inline __attribute__((always_inline)) void finish_vector(const TileEnds& 
   store(out, at, sum);
 }
 
-/// out[R, 2 vectors] = finish(start + Σ_step a·b). A: step s, row r at a[s·a_step + r·kRowStride] (in 32-bit
+/// out[R, 2 vectors] = finish(start + Σ_step a·b), the sum made first. A: step s, row r at a[s·a_step + r·kRowStride] (in 32-bit
 /// units; `pairs` has two consecutive a_steps per step); B: step s at b[s·b_step], two vectors wide (for half_rows
 /// in elements of bf16).
 template <Step kStep, int R, int kRowStride>
@@ -76,8 +77,8 @@ static inline __attribute__((always_inline)) void micro_tile(int64_t steps, cons
   VF acc[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
-    acc[r][0] = t.start ? vload(t.start + r * t.start_row) : VF{};
-    acc[r][1] = t.start ? vload(t.start + r * t.start_row + W) : VF{};
+    acc[r][0] = VF{};
+    acc[r][1] = VF{};
   }
   const uint16_t* rows = reinterpret_cast<const uint16_t*>(b);
   for (int64_t s = 0; s < steps; s++, b += b_step, rows += b_step, a += a_step) {
@@ -125,8 +126,9 @@ static inline __attribute__((always_inline)) void micro_tile(int64_t steps, cons
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
-    finish_vector(t, r * t.out_row, acc[r][0]);
-    finish_vector(t, r * t.out_row + W, acc[r][1]);
+    const float* start = t.start ? t.start + r * t.start_row : nullptr;
+    finish_vector(t, r * t.out_row, start ? vload(start) + acc[r][0] : acc[r][0]);
+    finish_vector(t, r * t.out_row + W, start ? vload(start + W) + acc[r][1] : acc[r][1]);
   }
 }
 
