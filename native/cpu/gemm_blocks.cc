@@ -229,8 +229,7 @@ void multiply_sum(const Product& c, const Term* terms, int count, int64_t m, int
   const Scratch room(aside ? m * n * 4 : 0);
   const Product sums = aside ? Product{{room.bytes(), false}, n, 1, 1.0f, 0.0f} : c;
   for (int t = 0; t < count; t++) {
-    const float beta = t > 0 ? 1.0f : sums.beta;
-    one_term({sums.data, sums.row, sums.col, sums.alpha * terms[t].scale, beta}, terms[t], m, n);
+    one_term({sums.data, sums.row, sums.col, sums.alpha * terms[t].scale, t > 0 ? 1.0f : sums.beta}, terms[t], m, n);
   }
   for (int64_t i = 0; aside && i < m; i++) {
     for (int64_t j = 0; j < n; j += kPanel) write_tile(c, room.floats() + i * n + j, i, 1, j, min(kPanel, n - j));
