@@ -37,7 +37,8 @@ export interface Child {
 const PAUSES_MS = [500, 1_000, 2_000, 5_000, 10_000, 30_000];
 /** A child that lived this long starts again with the shortest pause. */
 const HEALTHY_MS = 60_000;
-const LOG_CHECK_MS = 10_000;
+/** How often logs are looked at: they must not fill the disk. */
+export const LOG_CHECK_MS = 10_000;
 
 /** Starts the child and keeps it alive until stop(). */
 export function superviseChild(spec: ChildSpec): Child {

@@ -12,9 +12,9 @@ import { migrate } from '../db/migrate.ts';
 import { registerBaseModels } from '../domain/base-models/register.ts';
 import { createFirstKey } from '../domain/keys/create.ts';
 import { startEmbeddedPostgres } from '../embedded/postgres.ts';
-import { type ChildSpec, superviseChild } from './child.ts';
+import { type ChildSpec, LOG_CHECK_MS, superviseChild } from './child.ts';
 import { type HomeLock, lockHome } from './home-lock.ts';
-import { lastWords } from './log-file.ts';
+import { lastWords, trimLogFile } from './log-file.ts';
 import { type StopSignal, stopSignal } from './stop-signal.ts';
 
 type Say = (line: string) => void;
@@ -66,6 +66,13 @@ export async function keepPostgres(
   let current = await start({ home });
   const { url, note } = current;
   let [stopping, lost] = [false, false];
+  const trimming = setInterval(() => {
+    try {
+      trimLogFile(current.logFile);
+    } catch (error) {
+      say(`The log of Postgres cannot be trimmed: ${(error as Error).message}`);
+    }
+  }, LOG_CHECK_MS).unref();
   const watch = async () => {
     for (;;) {
       await current.ended;
@@ -89,6 +96,7 @@ export async function keepPostgres(
     lost: () => lost,
     stop: async () => {
       stopping = true;
+      clearInterval(trimming);
       await current.stop();
       await watching; // a restart under way ends first, and its server is stopped too
       await current.stop();
@@ -148,7 +156,11 @@ async function runChildren(config: UpConfig, lock: HomeLock, stop: StopSignal, s
     const url = (message as { listening?: string }).listening;
     if (!url) return;
     port = Number(new URL(url).port); // a restart must come back where clients look for it
-    lock.announce(url);
+    try {
+      lock.announce(url);
+    } catch (error) {
+      say(`Other commands cannot be told of this address: ${(error as Error).message}`); // a full disk, say
+    }
     say(banner(url, config, logs));
   };
   const api = child('api', ['src/cli.ts', 'api'], {}, { onMessage });

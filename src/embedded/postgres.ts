@@ -55,8 +55,7 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
   try {
     return await startOrAdopt(options);
   } catch (error) {
-    // Sentences of the files beside this one, and what the system says; anything else is a mistake in the code.
-    if (!(error instanceof Error) || error.name !== 'Error') throw error;
+    if (!(error instanceof Error) || error.name !== 'Error') throw error; // a mistake in the code
     const full = error.message.split('\n').find((line) => /No space left|ENOSPC|quota|EDQUOT/i.test(line));
     const room = `the disk of ${options.home} is full. A new database takes about 50 MB there`;
     const message = full ? `The embedded Postgres has no room: ${room}. ${full}` : error.message;
@@ -232,6 +231,7 @@ function watchParent(pid: number, data: string, ended: Promise<void>): void {
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
   });
+  watcher.once('error', () => {}); // then the next start adopts what a killed parent left running
   watcher.unref();
   (watcher.stdin as unknown as { unref(): void }).unref();
   void ended.then(() => watcher.kill('SIGKILL'));

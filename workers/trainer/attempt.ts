@@ -29,6 +29,8 @@ export interface Worker {
   failpoints: readonly Failpoint[];
   /** Folder of this process for the working files of its attempts. */
   scratch: string;
+  /** Where a base model lies on this machine; the registered folder may be another machine's. */
+  folderOf: (model: { id: string; location: string }) => string;
 }
 
 /** What the parts of one attempt share. */

@@ -77,7 +77,10 @@ export async function runJob(worker: Worker, fence: Fence, claimedAt: number): P
     closed.abort(new Error('the attempt is over'));
     attempt.progress.close();
     await attempt.uploader?.drained().catch(() => {}); // its failure was the attempt's; here it only has to be over
-    await rm(attempt.scratch, { recursive: true, force: true });
+    // A download that was left behind may still open files there; what stays goes with the process's folder.
+    await rm(attempt.scratch, { recursive: true, force: true, maxRetries: 3 }).catch((err: unknown) =>
+      log.warn({ err }, 'working files of the attempt were left behind'),
+    );
   }
   log.info({ outcome }, 'attempt ended');
   return outcome;
@@ -97,7 +100,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
   const child = startChild(attempt);
   child.send({
     type: 'prepare',
-    modelDir: job.base.location,
+    modelDir: worker.folderOf(job.base),
     ...files,
     ...dataOptions(job),
     fileIds: { training_file: job.trainingFile.id, validation_file: job.validationFile?.id ?? null },
@@ -136,7 +139,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
   child.send({
     type: 'train',
     device: worker.device,
-    modelDir: job.base.location,
+    modelDir: worker.folderOf(job.base),
     baseModel: job.job.model,
     adapter: settings.columns.adapter,
     plan: settings.plan,

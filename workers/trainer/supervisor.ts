@@ -9,6 +9,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../../src/config.ts';
 import type { Database } from '../../src/db/client.ts';
+import { baseModelSources } from '../../src/domain/base-models/register.ts';
 import { newId } from '../../src/ids.ts';
 import type { Log } from '../../src/log.ts';
 import {
@@ -62,6 +63,7 @@ export async function supervise(options: SupervisorOptions): Promise<void> {
     log: log.child({ worker_id: registration.id }),
     failpoints: options.failpoints ?? [],
     scratch: await openProcessFolder(config.scratchDir),
+    folderOf: await modelFolders(config),
   };
   await registerWorker(database, registration);
   const heartbeat = setInterval(() => {
@@ -101,7 +103,7 @@ async function work(worker: Worker, once: boolean): Promise<void> {
         await sweep(worker);
         sweptAt = performance.now();
       }
-      const models = await modelsHere(database);
+      const models = await modelsHere(worker);
       const claimedAt = performance.now();
       const fence = await claim(database, worker.id, models, config.leaseSeconds);
       if (fence) {
@@ -133,8 +135,14 @@ async function sweep({ database, storage, config, log }: Worker): Promise<void> 
   await sweepWorkers(database, config.heartbeatSeconds * SILENT_HEARTBEATS);
 }
 
+/** Where base models lie: in this machine's own folder of that name, else where the one that registered it has it. */
+async function modelFolders(config: Config): Promise<Worker['folderOf']> {
+  const own = new Map((await baseModelSources(config)).map(({ id, location }) => [id, location]));
+  return ({ id, location }) => own.get(id) ?? location;
+}
+
 /** Base models whose folder lies on this machine. */
-async function modelsHere(database: Database): Promise<string[]> {
+async function modelsHere({ database, folderOf }: Worker): Promise<string[]> {
   const models = await listBaseModels(database);
-  return models.filter(({ location }) => existsSync(path.join(location, 'config.json'))).map(({ id }) => id);
+  return models.filter((model) => existsSync(path.join(folderOf(model), 'config.json'))).map(({ id }) => id);
 }
