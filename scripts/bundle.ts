@@ -37,6 +37,7 @@ const ENTRIES = [
   'bench/gpu-check/main.ts',
   'bench/gpu-check/check.ts',
   'bench/gpu-check/memory-child.ts',
+  'bench/gpu-check/sanitizer-child.ts',
 ];
 /** Modules that choose among programs at run time; not all of those are in the bundle. */
 const CHOOSERS = ['src/cli.ts', 'src/commands/standalone.ts'];

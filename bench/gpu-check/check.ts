@@ -14,6 +14,7 @@ import { checkEngineParity } from './engine-parity.ts';
 import { checkMemory } from './memory.ts';
 import { checkOps } from './op-suite.ts';
 import { type Context, Report } from './report.ts';
+import { checkSanitizer } from './sanitizer.ts';
 import { checkServing } from './serving-parity.ts';
 import { checkTrainingRun } from './training-run.ts';
 import { benchmarkTutorial } from './tutorial.ts';
@@ -103,6 +104,7 @@ async function main(): Promise<number> {
     ['training speed', () => benchmarkTraining(device, ceilings, context)],
     ['decoding speed', () => benchmarkDecoding(device, ceilings, context)],
     ['tutorial', () => benchmarkTutorial(device, context)],
+    ['sanitizer', () => checkSanitizer(device, context)],
   ];
   for (const [name, run] of sections) {
     try {

@@ -42,6 +42,21 @@ export function checkOps(device: Device, { report }: Context): void {
   );
 }
 
+/** Runs rows without comparing anything, at most until performance.now() is `until`: for tools that watch the device. */
+export function runOps(device: Device, until: number): { rows: number; of: number } {
+  const all = OP_CASES.flatMap((row) =>
+    (row.types ?? (['f32', 'bf16'] as const)).map((type) => ({ row, type })),
+  );
+  let rows = 0;
+  for (const { row, type } of all) {
+    if (performance.now() > until) break;
+    proveDevice(device);
+    once(device, prepare(row, type, device.kind), type);
+    rows++;
+  }
+  return { rows, of: all.length };
+}
+
 /** The largest error of the row as a share of its bound. @throws when a bound is passed or two runs differ */
 function checkRow(device: Device, row: OpCase, type: FloatType): number {
   const prepared = prepare(row, type, device.kind);
