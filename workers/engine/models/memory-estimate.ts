@@ -20,6 +20,8 @@ type DeviceKind = 'cpu' | 'cuda';
 /** Logits that the loss holds at a time on the CPU, of so many rows at least. */
 const CPU_LOGITS = 2 ** 22;
 const CPU_LOGIT_ROWS = 256;
+/** The CPU's pool maps larger blocks in whole pages of this size. */
+const CPU_PAGE = 2 ** 21;
 /** On CUDA: so many logits, in whole tiles of rows; f32 with a gradient of the activations' type beside them. */
 const CUDA_LOGITS = 2 ** 27;
 const CUDA_ROW_STEP = 128;
@@ -120,7 +122,8 @@ function rankOf(config: ModelConfig, trainable: number): number {
 function cpuBlock(bytes: number): number {
   let step = 64;
   while (step * 16 <= bytes) step *= 2;
-  return Math.ceil(Math.max(bytes, 64) / step) * step;
+  const size = Math.ceil(Math.max(bytes, 64) / step) * step;
+  return size < CPU_PAGE ? size : Math.ceil(size / CPU_PAGE) * CPU_PAGE;
 }
 
 /** The same on CUDA: see native/cuda/memory.cc. */
