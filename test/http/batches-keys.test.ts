@@ -1,4 +1,4 @@
-/** Whose key a batch runs on: what it must be allowed to, and what becomes of the batch when it is gone. */
+/** What a batch depends on while it waits and runs: its key, what that is allowed to, and its input file. */
 import { eq } from 'drizzle-orm';
 import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
 import { apiKeys, projects } from '../../src/db/schema.ts';
@@ -89,3 +89,14 @@ const setKey = (id: string, fields: object) =>
   t.database.db.update(apiKeys).set(fields).where(eq(apiKeys.id, id));
 const archive = (archivedAt: Date | null) =>
   t.database.db.update(projects).set({ archivedAt }).where(eq(projects.id, t.alice.projectId));
+
+it('a batch whose input is gone from storage fails and says so, instead of being tried for ever', async () => {
+  const { json: batch } = await create((await newKey()).key);
+  await t.storage.delete(`projects/${t.alice.projectId}/files/${batch.input_file_id}`);
+  start();
+  await vi.waitFor(async () => expect((await rowOf(batch.id)).status).toBe('failed'), { timeout: 10_000 });
+  const { json } = await t.call('GET', `/v1/batches/${batch.id}`);
+  expect(json.errors.data).toEqual([
+    expect.objectContaining({ code: 'invalid_input_file', param: 'input_file_id', line: null }),
+  ]);
+});

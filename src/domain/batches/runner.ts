@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { newId } from '../../ids.ts';
+import { ObjectNotFound } from '../../storage/storage.ts';
 import type { AnswerRequest } from '../answer-request.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { Identity } from '../keys/lookup.ts';
@@ -102,7 +103,12 @@ async function live(
     const described = await describeHold(deps.database.db, hold);
     crashes = described.batch.crashes + 1;
     log.info({ status: described.batch.status }, 'batch taken');
-    const outcome = await story({ ...deps, log }, hold, described, shared, left.signal, ended.signal);
+    const outcome = await story({ ...deps, log }, hold, described, shared, left.signal, ended.signal).catch(
+      (error: unknown) => {
+        if (error instanceof ObjectNotFound) return failWithoutInput(deps, hold);
+        throw error;
+      },
+    );
     log.info({ outcome }, 'batch ended');
   } catch (error) {
     const leaving = left.signal.aborted && left.signal.reason === STOPPED;
@@ -119,6 +125,14 @@ async function live(
     left.abort(STOPPED);
     await renewing;
   }
+}
+
+/** The input is gone from storage, and no later try would find it. */
+async function failWithoutInput({ database }: Deps, hold: Hold): Promise<'failed'> {
+  const message = 'The input file can no longer be read: its content is missing.';
+  const error = { code: 'invalid_input_file', message, param: 'input_file_id', line: null };
+  await database.transaction((tx) => failHeld(tx, hold, [error]));
+  return 'failed';
 }
 
 /** Keeps the lease until `left`; says when the batch is to end, and leaves it when the lease cannot be trusted. */
