@@ -13,7 +13,7 @@ import { accumulateGradients } from '../workers/engine/losses/supervised.ts';
 import { createModel, type Model, readModelConfig } from '../workers/engine/models/index.ts';
 import { AdamW, learningRateAt } from '../workers/engine/optim/index.ts';
 import { scope } from '../workers/engine/tensor.ts';
-import { loadTokenizer } from '../workers/engine/tokenizer/load.ts';
+import { loadTokenizer, type Tokenizer } from '../workers/engine/tokenizer/load.ts';
 import { modelCard } from './tiny/model-card.ts';
 import { probe } from './tiny/probe.ts';
 import { stepBatches } from './tiny/training-data.ts';
@@ -93,6 +93,58 @@ function saveModel(model: Model): void {
   writeSafetensors(join(given.out, 'model.safetensors'), model.parameters());
 }
 
+/** What was trained since the last row of the log. */
+interface Window {
+  tokens: number;
+  lossSum: number;
+  labelled: number;
+  correct: number;
+  began: number;
+}
+
+const newWindow = (): Window => ({
+  tokens: 0,
+  lossSum: 0,
+  labelled: 0,
+  correct: 0,
+  began: performance.now(),
+});
+
+/** One optimizer step; its sums are added to `window`. @returns the gradients' norm before the clip */
+function trainStep(
+  { model, optimizer, tokenizer }: { model: Model; optimizer: AdamW; tokenizer: Tokenizer },
+  step: number,
+  window: Window,
+): number {
+  const { seed } = plan.size;
+  const batches = stepBatches(tokenizer, step, plan.size);
+  const labelledTotal = batches.reduce(
+    (sum, b) => sum + b.targets.reduce((n, t) => n + (t >= 0 ? 1 : 0), 0),
+    0,
+  );
+  optimizer.zeroGrad();
+  batches.forEach((batch, microBatch) => {
+    const sums = accumulateGradients(model, batch, { labelledTotal, seed, step, microBatch });
+    window.lossSum += sums.lossSum;
+    window.labelled += sums.labelled;
+    window.correct += sums.correct;
+    window.tokens += batch.ids.length;
+  });
+  const { gradNorm, applied } = optimizer.step(rateAt(step), { maxGradNorm: plan.maxGradNorm });
+  if (!applied) throw new Error(`step ${step + 1}: the gradients are not finite`);
+  return gradNorm;
+}
+
+/** Says how the steps since the last row went. @returns the row for the log */
+function report(window: Window, done: number, tokensSeen: number, gradNorm: number): string {
+  const loss = (window.lossSum / window.labelled).toFixed(4);
+  const accuracy = (window.correct / window.labelled).toFixed(4);
+  const speed = (window.tokens / (performance.now() - window.began)) * 1000;
+  console.log(`step ${done}/${plan.steps} loss ${loss} accuracy ${accuracy} ${speed.toFixed(0)} tokens/s`);
+  const rate = rateAt(done - 1).toExponential(3);
+  return [done, tokensSeen, loss, accuracy, rate, gradNorm.toFixed(3)].join(',');
+}
+
 function main(): void {
   mkdirSync(given.out, { recursive: true });
   mkdirSync(given.scratch, { recursive: true });
@@ -101,60 +153,22 @@ function main(): void {
   const tokenizer = loadTokenizer(folder);
   const config = readModelConfig(JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')));
   const model = createModel(config, device, { dtype: 'bf16', seed: plan.size.seed, trainable: true });
-  const optimizer = new AdamW(model.trainableParameters(), {
-    betas: plan.betas,
-    weightDecay: plan.weightDecay,
-  });
+  const { betas, weightDecay } = plan;
+  const optimizer = new AdamW(model.trainableParameters(), { betas, weightDecay });
   const start = resume(device, optimizer);
   const log = openLog(start);
   console.log(`${device.name}, ${model.counts().total} parameters, steps ${start} to ${plan.steps}`);
 
-  let window = { tokens: 0, lossSum: 0, labelled: 0, correct: 0, began: performance.now() };
+  let window = newWindow();
   let tokensSeen = log.length > 1 ? Number(log[log.length - 1]!.split(',')[1]) : 0;
   for (let step = start; step < plan.steps; step++) {
-    const batches = stepBatches(tokenizer, step, plan.size);
-    const labelledTotal = batches.reduce(
-      (sum, b) => sum + b.targets.reduce((n, t) => n + (t >= 0 ? 1 : 0), 0),
-      0,
-    );
-    optimizer.zeroGrad();
-    batches.forEach((batch, microBatch) => {
-      const sums = accumulateGradients(model, batch, {
-        labelledTotal,
-        seed: plan.size.seed,
-        step,
-        microBatch,
-      });
-      window.lossSum += sums.lossSum;
-      window.labelled += sums.labelled;
-      window.correct += sums.correct;
-      window.tokens += batch.ids.length;
-    });
-    const rate = rateAt(step);
-    const { gradNorm, applied } = optimizer.step(rate, { maxGradNorm: plan.maxGradNorm });
-    if (!applied) throw new Error(`step ${step + 1}: the gradients are not finite`);
-
+    const gradNorm = trainStep({ model, optimizer, tokenizer }, step, window);
     const done = step + 1;
     const last = done === plan.steps;
     if (done % Number(given['log-every']) === 0 || last) {
       tokensSeen += window.tokens;
-      const loss = window.lossSum / window.labelled;
-      const accuracy = window.correct / window.labelled;
-      log.push(
-        [
-          done,
-          tokensSeen,
-          loss.toFixed(4),
-          accuracy.toFixed(4),
-          rate.toExponential(3),
-          gradNorm.toFixed(3),
-        ].join(','),
-      );
-      const speed = (window.tokens / (performance.now() - window.began)) * 1000;
-      console.log(
-        `step ${done}/${plan.steps} loss ${loss.toFixed(4)} accuracy ${accuracy.toFixed(4)} ${speed.toFixed(0)} tokens/s`,
-      );
-      window = { tokens: 0, lossSum: 0, labelled: 0, correct: 0, began: performance.now() };
+      log.push(report(window, done, tokensSeen, gradNorm));
+      window = newWindow();
     }
     if (done % Number(given['checkpoint-every']) === 0 || last) {
       saveCheckpoint(optimizer, done);

@@ -1,7 +1,7 @@
 // Reads test/golden/data/dpo (see make_dpo_golden.py) and lays its pairs end to end as the engine wants them.
 import { join } from 'node:path';
 import type { PackedBatch } from '../../workers/engine/models/packed.ts';
-import { pack, readJson, readSafetensors } from './read.ts';
+import { type OptimizerSettings, pack, readJson, readSafetensors } from './read.ts';
 
 const FOLDER = join(import.meta.dirname, 'data', 'dpo');
 
@@ -16,15 +16,7 @@ export type DpoRun = 'base' | 'adapter';
 export interface DpoReference {
   beta: number;
   micro_batches: Pair[][];
-  optimizer: {
-    learning_rate: number;
-    beta1: number;
-    beta2: number;
-    epsilon: number;
-    weight_decay: number;
-    max_grad_norm: number;
-    warmup_steps: number;
-  };
+  optimizer: OptimizerSettings;
   /** Per step: the loss over all pairs, the norm before the clip, and TRL's metrics of each micro-batch. */
   runs: Record<DpoRun, { loss: number; grad_norm: number; metrics: Record<string, number[]> }[]>;
 }

@@ -22,6 +22,16 @@ export interface StepLog {
   grad_norm: number;
 }
 
+export interface OptimizerSettings {
+  learning_rate: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  weight_decay: number;
+  max_grad_norm: number;
+  warmup_steps: number;
+}
+
 export interface Reference {
   seed: number;
   batch: Sequence[];
@@ -30,15 +40,7 @@ export interface Reference {
   adapter_init: { loss: number };
   adapter_final: { loss: number };
   bf16: { loss: number; logits_error_vs_fp32: number; lora_grad_error_vs_fp32_max: number };
-  optimizer: {
-    learning_rate: number;
-    beta1: number;
-    beta2: number;
-    epsilon: number;
-    weight_decay: number;
-    max_grad_norm: number;
-    warmup_steps: number;
-  };
+  optimizer: OptimizerSettings;
   steps: { log: StepLog[] };
   full_steps: { learning_rate: number; log: StepLog[] };
   greedy: { prompt: number[]; completion: number[] };

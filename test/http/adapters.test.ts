@@ -2,12 +2,10 @@
  * Adapters out and in, with a real worker: a model trained here is downloaded, imported again and answers the same; one
  * that PEFT wrote is taken; a merged export computes what base and adapter compute.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { eq } from 'drizzle-orm';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { workers } from '../../src/db/schema.ts';
+import { describe, expect, it, vi } from 'vitest';
 import { tunedModels } from '../../src/db/schema-jobs.ts';
 import { modelOperations } from '../../src/db/schema-uploads.ts';
 import { sweepOnce } from '../../src/domain/sweep/run.ts';
@@ -15,128 +13,45 @@ import { newId } from '../../src/ids.ts';
 import { openDevice } from '../../workers/engine/device.ts';
 import { type Model, openModel } from '../../workers/engine/models/index.ts';
 import { LoraAdapter, type LoraConfig } from '../../workers/engine/peft/lora.ts';
-import { supervise } from '../../workers/trainer/supervisor.ts';
 import { caseFolder } from '../golden/read.ts';
-import { TEN_ROWS, useApp, WORKER_TOKEN } from '../helpers/app.ts';
-import { TinyWorld } from '../inference/tiny-worker.ts';
+import { useApp } from '../helpers/app.ts';
 import { packed, readTensors, unpack } from './adapter-files.ts';
-import {
-  addBase,
-  bringIn,
-  bytesOf,
-  CONFIG,
-  type FormFile,
-  serveOperations,
-  WEIGHTS,
-} from './adapter-service.ts';
+import { addBase, bringIn, bytesOf, CONFIG, type FormFile, WEIGHTS } from './adapter-service.ts';
+import { useTrainedAdapter } from './trained-adapter.ts';
 
 // Generous: a training, a worker and a process for every import, and the machine may be busy.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 180_000 });
 
-const MAIN = path.join(import.meta.dirname, '../../workers/inference/main.ts');
 const t = useApp({ maxAdapterBytes: 4 * 1024 * 1024, maxExports: 2 });
-let world: TinyWorld;
-let worker: ChildProcess;
-let golden: { stop(): Promise<void> };
-/** The model trained here, and the folder that its download unpacks to. */
-let trained: string;
-let adapter: ReturnType<typeof unpack>;
-
-function startWorker(): ChildProcess {
-  return spawn(process.execPath, [MAIN], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-    env: {
-      ...{ PATH: process.env.PATH, DATABASE_URL: t.database.url, LATHE_HOME: path.join(world.home, 'state') },
-      ...{ LATHE_BASE_MODELS: `tiny=${world.modelDirectory}`, LATHE_WORKER_TOKEN: WORKER_TOKEN },
-      ...{
-        LATHE_STORAGE_DIR: t.storageDir,
-        LATHE_POLL_MS: '50',
-        LATHE_THREADS: '1',
-        LATHE_DRAIN_SECONDS: '1',
-      },
-    },
-  });
-}
-
-/** Trains on ten rows until the model says something of its own. */
-async function train(): Promise<string> {
-  const training_file = await t.upload(TEN_ROWS);
-  const json = {
-    ...{ model: 'tiny', training_file, suffix: 'mine', seed: 3 },
-    method: { type: 'supervised', supervised: { hyperparameters: { n_epochs: 6, batch_size: 2 } } },
-    trainer: { learning_rate: 0.02 },
-  };
-  const job = await t.call('POST', '/v1/fine_tuning/jobs', { json });
-  expect(job.status, job.text).toBe(200);
-  const config = { ...t.config, home: world.home, scratchDir: path.join(world.home, 'scratch') };
-  const device = { kind: 'cpu' as const, threads: 1 };
-  await supervise({ ...t, config, device, once: true, drain: new AbortController().signal });
-  const done = await t.call('GET', `/v1/fine_tuning/jobs/${job.json.id}`);
-  expect(done.json.error).toBeNull();
-  return done.json.fine_tuned_model;
-}
-
-async function greedy(model: string): Promise<string> {
-  const json = {
-    model,
-    messages: [{ role: 'user', content: 'Question 3?' }],
-    temperature: 0,
-    max_tokens: 24,
-  };
-  const answer = await t.call('POST', '/v1/chat/completions', { json });
-  expect(answer.status, answer.text).toBe(200);
-  return answer.json.choices[0].message.content;
-}
-
-const both = (): FormFile[] => [CONFIG, WEIGHTS].map((name) => [name, adapter.read(name)]);
+const { there, greedy, both } = useTrainedAdapter(t);
 const stored = async (part: string) => (await t.stored()).filter((file) => file.includes(part));
-
-beforeAll(async () => {
-  world = await TinyWorld.create();
-  await addBase(t, 'tiny', world.modelDirectory);
-  await addBase(t, 'golden', caseFolder('qwen3-tied'));
-  trained = await train();
-  worker = startWorker();
-  golden = await serveOperations(t, 'golden', caseFolder('qwen3-tied'), world.home);
-  const ready = async () =>
-    (await t.database.db.select().from(workers).where(eq(workers.baseModel, 'tiny'))).map(
-      ({ state }) => state,
-    );
-  await vi.waitFor(async () => expect(await ready()).toEqual(['ready']), { timeout: 60_000, interval: 50 });
-  adapter = unpack((await bytesOf(t, `/v1/fine_tuning/adapters/${trained}`)).bytes);
-});
-afterAll(async () => {
-  await golden?.stop();
-  worker?.kill('SIGKILL');
-  await world?.remove();
-});
 
 describe('a download', () => {
   it('is the PEFT folder in a tar that every tar reads', async () => {
     const { status, headers, bytes } = await bytesOf(
       t,
-      `/v1/fine_tuning/adapters/${encodeURIComponent(trained)}`,
+      `/v1/fine_tuning/adapters/${encodeURIComponent(there.trained)}`,
     );
     expect(status).toBe(200);
     expect(Number(headers.get('content-length'))).toBe(bytes.length);
     expect(headers.get('content-disposition')).toMatch(
       /^attachment; filename="ft-tiny-acme-mine-\w{8}\.tar"$/,
     );
-    expect(adapter.files).toEqual(['README.md', CONFIG, WEIGHTS]);
-    const [row] = await t.database.db.select().from(tunedModels).where(eq(tunedModels.id, trained));
-    expect(adapter.read('README.md').toString()).toContain(row!.jobId!);
-    expect(adapter.read('README.md').toString()).toContain('base_model: "tiny"');
-    expect(JSON.parse(adapter.read(CONFIG).toString())).toMatchObject({
+    expect(there.adapter.files).toEqual(['README.md', CONFIG, WEIGHTS]);
+    const [row] = await t.database.db.select().from(tunedModels).where(eq(tunedModels.id, there.trained));
+    expect(there.adapter.read('README.md').toString()).toContain(row!.jobId!);
+    expect(there.adapter.read('README.md').toString()).toContain('base_model: "tiny"');
+    expect(JSON.parse(there.adapter.read(CONFIG).toString())).toMatchObject({
       peft_type: 'LORA',
       base_model_name_or_path: 'tiny',
     });
-    const alone = await bytesOf(t, `/v1/fine_tuning/adapters/${trained}?format=safetensors`);
-    expect(alone.bytes.equals(adapter.read(WEIGHTS))).toBe(true);
+    const alone = await bytesOf(t, `/v1/fine_tuning/adapters/${there.trained}?format=safetensors`);
+    expect(alone.bytes.equals(there.adapter.read(WEIGHTS))).toBe(true);
     expect(alone.headers.get('content-disposition')).toMatch(/\.safetensors"$/);
   });
 
   it('can be continued anywhere: ranges together are the whole', async () => {
-    const url = `/v1/fine_tuning/adapters/${trained}`;
+    const url = `/v1/fine_tuning/adapters/${there.trained}`;
     const whole = await bytesOf(t, url);
     const etag = whole.headers.get('etag')!;
     const cuts = [0, 1, 511, 512, 513, 1700, 4096, whole.bytes.length];
@@ -166,16 +81,16 @@ describe('a download', () => {
   it('is refused for what has no adapter', async () => {
     const answer = await t.call('GET', '/v1/fine_tuning/adapters/tiny');
     expect([answer.status, answer.json.error.code]).toEqual([400, 'no_adapter']);
-    const foreign = await t.call('GET', `/v1/fine_tuning/adapters/${trained}`, { key: t.bob.key });
+    const foreign = await t.call('GET', `/v1/fine_tuning/adapters/${there.trained}`, { key: t.bob.key });
     expect([foreign.status, foreign.json.error.code]).toEqual([404, 'model_not_found']);
   });
 });
 
 describe('an import', () => {
   it('answers as the model it was downloaded from', async () => {
-    const before = await greedy(trained);
+    const before = await greedy(there.trained);
     expect(before).not.toBe(await greedy('tiny'));
-    const { bytes } = await bytesOf(t, `/v1/fine_tuning/adapters/${trained}`);
+    const { bytes } = await bytesOf(t, `/v1/fine_tuning/adapters/${there.trained}`);
     const model = await bringIn(t, [['adapter.tar', bytes]], { suffix: 'moved here!' });
     expect(model.status, model.text).toBe(200);
     expect(model.json).toMatchObject({ object: 'model', owned_by: 'acme' });
@@ -183,7 +98,7 @@ describe('an import', () => {
     expect(await greedy(model.json.id)).toBe(before);
     const again = unpack((await bytesOf(t, `/v1/fine_tuning/adapters/${model.json.id}`)).bytes);
     for (const file of [CONFIG, WEIGHTS])
-      expect(again.read(file).equals(adapter.read(file)), file).toBe(true);
+      expect(again.read(file).equals(there.adapter.read(file)), file).toBe(true);
     expect(again.read('README.md').toString()).toContain('an import');
     expect((await t.call('GET', '/v1/models')).text).toContain(model.json.id);
     await vi.waitFor(async () => expect(await stored('/imports/')).toEqual([]), { timeout: 10_000 });
@@ -191,7 +106,7 @@ describe('an import', () => {
     for (const form of [
       both(),
       ...['ustar', 'gnu', 'posix'].map((format): FormFile[] => [
-        ['a.tar', packed(adapter.folder, `--format=${format}`)],
+        ['a.tar', packed(there.adapter.folder, `--format=${format}`)],
       ]),
     ])
       expect((await bringIn(t, form)).status).toBe(200);
@@ -219,8 +134,8 @@ describe('an import', () => {
       rank_pattern: { 'layers.1.*q_proj': 6 },
       alpha_pattern: { v_proj: 3 },
     };
-    const made = LoraAdapter.create(world.model, config, 5);
-    const folder = path.join(world.home, 'written', 'patterns');
+    const made = LoraAdapter.create(there.world.model, config, 5);
+    const folder = path.join(there.world.home, 'written', 'patterns');
     await made.save(folder, { baseModelName: 'tiny' });
     const model = await bringIn(t, [['p.tar', packed(folder)]]);
     expect(model.status, model.text).toBe(200);
@@ -228,13 +143,13 @@ describe('an import', () => {
     const json = JSON.parse(readFileSync(path.join(came, CONFIG), 'utf8'));
     expect(json.target_modules).toHaveLength(6);
     expect(json.rank_pattern).toEqual({ 'model\\.layers\\.1\\.self_attn\\.q_proj': 6 });
-    const loaded = LoraAdapter.load(came, world.model);
-    expect(logits(world.model, loaded)).toEqual(logits(world.model, made));
+    const loaded = LoraAdapter.load(came, there.world.model);
+    expect(logits(there.world.model, loaded)).toEqual(logits(there.world.model, made));
     for (const each of [made, loaded]) each.dispose();
   });
 
   it('says at once when no worker has the model', async () => {
-    await addBase(t, 'lonely', world.modelDirectory);
+    await addBase(t, 'lonely', there.world.modelDirectory);
     const answer = await bringIn(t, both(), { base_model: 'lonely' });
     expect([answer.status, answer.json.error.code]).toEqual([503, 'model_unavailable']);
     expect(await stored('/imports/')).toEqual([]);
@@ -263,10 +178,10 @@ describe('an export', () => {
   const create = (model: string) => t.call('POST', '/v1/fine_tuning/exports', { json: { model } });
 
   it('is one folder that computes what base and adapter compute', async () => {
-    const created = await create(trained);
+    const created = await create(there.trained);
     expect(created.json).toMatchObject({
       object: 'fine_tuning.export',
-      model: trained,
+      model: there.trained,
       base_model: 'tiny',
       error: null,
     });
@@ -276,7 +191,7 @@ describe('an export', () => {
     const done = await settled(created.json.id);
     expect(done).toMatchObject({ status: 'succeeded', bytes: expect.any(Number) });
     expect(done.expires_at - done.finished_at).toBe(86_400);
-    expect((await create(trained)).json.id).toBe(done.id);
+    expect((await create(there.trained)).json.id).toBe(done.id);
     expect((await t.call('GET', '/v1/fine_tuning/exports')).json.data[0].id).toBe(done.id);
 
     const { bytes } = await bytesOf(t, `/v1/fine_tuning/exports/${done.id}/content`);
@@ -292,10 +207,10 @@ describe('an export', () => {
     );
     const device = openDevice({ kind: 'cpu' });
     const merged = openModel(whole.folder, device, { dtype: 'f32' });
-    const loaded = LoraAdapter.load(adapter.folder, world.model);
+    const loaded = LoraAdapter.load(there.adapter.folder, there.world.model);
     const [expected, plain, got] = [
-      logits(world.model, loaded),
-      logits(world.model, null),
+      logits(there.world.model, loaded),
+      logits(there.world.model, null),
       logits(merged, null),
     ];
     const norm = (a: number[]) => Math.hypot(...a);
@@ -310,7 +225,7 @@ describe('an export', () => {
   });
 
   it('of a fully trained model is there at once', async () => {
-    const folder = await world.writeFullModel(9);
+    const folder = await there.world.writeFullModel(9);
     const { files, digest, storage_prefix } = await (async () => {
       const prefix = `projects/${t.alice.projectId}/jobs/${newId('ftjob-')}/e1/model`;
       const list = [];
@@ -351,7 +266,7 @@ describe('an export', () => {
       'unsupported_value',
       'model',
     ]);
-    expect((await create(trained)).status).toBe(200);
+    expect((await create(there.trained)).status).toBe(200);
     await t.database.db.update(tunedModels).set({ baseModel: 'lonely' }).where(eq(tunedModels.id, id));
     expect((await create(id)).json.error.code).toBe('too_many_exports');
   });
@@ -362,12 +277,12 @@ describe('an export', () => {
         projectId: t.alice.projectId,
         kind: 'export',
         baseModel: 'tiny',
-        modelId: trained,
+        modelId: there.trained,
         status: 'running',
       },
       ...{ workerId: 'worker_gone', leaseUntil: new Date(Date.now() - 1000) },
     };
-    const [model] = await t.database.db.select().from(tunedModels).where(eq(tunedModels.id, trained));
+    const [model] = await t.database.db.select().from(tunedModels).where(eq(tunedModels.id, there.trained));
     const input = { inputPrefix: model!.storagePrefix, inputFiles: model!.files };
     const [again, never] = [newId('export_'), newId('export_')];
     await t.database.db.insert(modelOperations).values([

@@ -16,6 +16,7 @@ import {
   saveSettings,
 } from '../../src/queue/queue.ts';
 import { type Attempt, pauseAttempt, retryOf, startChild, unlessLeaving, type Worker } from './attempt.ts';
+import type { TrainerChild } from './child-process.ts';
 import { Failpoints } from './failpoints.ts';
 import { fetchObject, StoredObjectDamaged } from './inputs.ts';
 import { holdLease } from './lease.ts';
@@ -98,26 +99,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
   if (job.job.status === 'validating_files') progress.add(message('info', validatingText(job)));
   const files = await unlessLeaving(attempt, fetchDataFiles(attempt, job));
   const child = startChild(attempt);
-  child.send({
-    type: 'prepare',
-    modelDir: worker.folderOf(job.base),
-    ...files,
-    ...dataOptions(job),
-    fileIds: { training_file: job.trainingFile.id, validation_file: job.validationFile?.id ?? null },
-    minExamples: MIN_EXAMPLES,
-    failpoints: failpoints.armed,
-  });
-  const data = await child.until('prepared');
-  const settings = effectiveSettings(job, data.training.examples);
-  log.info(
-    { training: data.training, validation: data.validation, plan: settings.plan },
-    'the data is valid',
-  );
-  // Not by the status: a job may be paused before it was validated. What has trained is not refused by a limit that was
-  // lowered later.
-  if (job.job.startedAt === null) {
-    requireTokenRoom(worker.config.maxTrainedTokens, data.training.tokens, settings.plan);
-  }
+  const { data, settings } = await readData(attempt, job, child, files);
   await declareRunning(attempt, job, settings, [
     ...data.training.warnings,
     ...(data.validation?.warnings ?? []),
@@ -190,6 +172,36 @@ async function fetchDataFiles(attempt: Attempt, job: ClaimedJob) {
     trainingPath: await fetchOne('training_file', job.trainingFile),
     validationPath: job.validationFile ? await fetchOne('validation_file', job.validationFile) : null,
   };
+}
+
+/** Lets the child read the data, and resolves every number that depends on it. @throws JobFailed */
+async function readData(
+  { worker, log, failpoints }: Attempt,
+  job: ClaimedJob,
+  child: TrainerChild,
+  files: Awaited<ReturnType<typeof fetchDataFiles>>,
+) {
+  child.send({
+    type: 'prepare',
+    modelDir: worker.folderOf(job.base),
+    ...files,
+    ...dataOptions(job),
+    fileIds: { training_file: job.trainingFile.id, validation_file: job.validationFile?.id ?? null },
+    minExamples: MIN_EXAMPLES,
+    failpoints: failpoints.armed,
+  });
+  const data = await child.until('prepared');
+  const settings = effectiveSettings(job, data.training.examples);
+  log.info(
+    { training: data.training, validation: data.validation, plan: settings.plan },
+    'the data is valid',
+  );
+  // Not by the status: a job may be paused before it was validated. What has trained is not refused by a limit that was
+  // lowered later.
+  if (job.job.startedAt === null) {
+    requireTokenRoom(worker.config.maxTrainedTokens, data.training.tokens, settings.plan);
+  }
+  return { data, settings };
 }
 
 /** Writes the effective numbers and walks the job to `running`, with OpenAI's events. */

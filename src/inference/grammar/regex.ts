@@ -85,10 +85,7 @@ class Parser {
   #times(): [min: number, max: number | null] {
     if (this.#take('*')) return [0, null];
     if (this.#take('+')) return [1, null];
-    if (this.#peek() === '?') {
-      this.#at++;
-      return [0, 1];
-    }
+    if (this.#take('?')) return [0, 1];
     const counted = /^\{(\d{1,6})(,(\d{0,6}))?\}/.exec(
       this.#characters.slice(this.#at, this.#at + 16).join(''),
     );
