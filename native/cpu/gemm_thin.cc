@@ -21,7 +21,7 @@ void thin_product(const Product&, const Operand&, const PackedWeight&, int64_t) 
 
 namespace {
 
-constexpr int64_t kAheadBytes = 4096;      // prefetch distance within each stream
+constexpr int64_t kStepsAhead = 2;         // prefetch distance within each stream; more is slower with int8
 constexpr int64_t kTasksPerThread = 6;     // few long runs: a stream that breaks off has to start again
 constexpr int64_t kPanel = kPanelWidth, kStepUnits = kStepK / 2;
 constexpr int64_t kPairedTile = 2048;      // a step of a panel: 16 pairs of k by 32 columns
@@ -88,7 +88,7 @@ template <int kPanels, int kPartCount, bool kInt8>
 void run_panels(float* sums, int64_t m, const Left& left, const char* const panel[2], const char* const next[2],
                 int64_t pairs) {
   constexpr int64_t step_bytes = kInt8 ? kPairedTile / 2 : kPairedTile;
-  const int64_t whole = pairs / kStepUnits, rest = pairs % kStepUnits, tail = kAheadBytes / step_bytes;
+  const int64_t whole = pairs / kStepUnits, rest = pairs % kStepUnits;
   alignas(64) char wide[2][2][kPairedTile];  // int8: the step at hand and the one after it
   const auto widened = [&](int64_t s) {
 #pragma GCC unroll 2
@@ -111,8 +111,8 @@ void run_panels(float* sums, int64_t m, const Left& left, const char* const pane
   for (int64_t s = 0; s < whole; s++) {
 #pragma GCC unroll 2
     for (int p = 0; p < kPanels; p++) {
-      const int64_t at = (s + tail) * step_bytes;
-      if (s + tail < whole) {
+      const int64_t at = (s + kStepsAhead) * step_bytes;
+      if (s + kStepsAhead < whole) {
         fetch(panel[p] + at, step_bytes);
       } else if (next[p]) {
         fetch(next[p] + at - whole * step_bytes, step_bytes);

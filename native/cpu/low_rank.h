@@ -52,6 +52,7 @@ static inline void shrink(float* hidden, int64_t hidden_row, FloatRef x, int64_t
   }
 }
 
+constexpr int64_t kColumnsAhead = 64;  // of B: what thin_products comes to next
 constexpr int kRanks = W < 8 ? W : 8;  // ranks of B turned at a time; ranks are multiples of 8
 
 /// turned[r] = B[c … c+W, r] for kRanks ranks; b points at B[c, first rank], rows `rank` apart, `columns` of them there.
@@ -107,6 +108,8 @@ static inline void expand(float* sums, FloatRef b, const float* hidden, int64_t 
   for (int64_t j = 0; j < columns; j += W) {
     const int n = static_cast<int>(min(W, columns - j));
     VF sum = vload_n(sums + j, n);
+    const char* ahead = b.at((j + kColumnsAhead) * rank).data;
+    for (int64_t line = 0; line < W * rank * (b.half ? 2 : 4); line += 64) __builtin_prefetch(ahead + line, 0, 2);
     for (int64_t r = 0; r < rank; r += kRanks) {
       VF turned[kRanks];
       turn_columns(turned, b.at(j * rank + r), rank, n);

@@ -58,22 +58,19 @@ void widen_to_pairs(uint32_t* to, const int8_t* from, int64_t pairs) {
 
 /// A panel's numbers as f32, one k a unit.
 void widen_to_floats(float* to, const int8_t* from, int64_t k) {
-  typedef int8_t VB __attribute__((vector_size(W), aligned(1), may_alias));
   for (int64_t x = 0; x < k; x++, to += kPanelWidth) {
     const int8_t* row = from + x / 2 * 2 * kPanelWidth + x % 2 * 16;
-    for (int64_t i = 0; i < kPanelWidth; i += W) {
-      vstore(to + i, __builtin_convertvector(*reinterpret_cast<const VB*>(row + i / 16 * 32 + i % 16), VF));
-    }
+    for (int64_t i = 0; i < kPanelWidth; i += W) vstore(to + i, int8_to_float(row + i / 16 * 32 + i % 16));
   }
 }
 
-/// C = alpha·scale_j·sums + beta·C over finished f32 sums [m, n].
-void finish_scaled(const Product& c, const float* sums, const float* scales, int64_t m, int64_t n) {
+/// C = alpha·scale_j·sums + beta·C over finished f32 sums, rows `sums_row` apart; they may lie in C.
+void finish_scaled(const Product& c, const float* sums, int64_t sums_row, const float* scales, int64_t m, int64_t n) {
   parallel_ranges(m, rows_per_task(n), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       const FloatRef to = c.data.at(i * c.row);
       each_vector(n, [&](int64_t j, int count) {
-        const VF v = vset(c.alpha) * (vload_n(sums + i * n + j, count) * vload_n(scales + j, count));
+        const VF v = vset(c.alpha) * (vload_n(sums + i * sums_row + j, count) * vload_n(scales + j, count));
         store(to, j, c.beta == 0 ? v : fma(vset(c.beta), load(to, j, count), v), count);
       });
     }
@@ -85,7 +82,8 @@ void multiply_int8(const Product& c, const Operand& a, const PackedWeight& w, in
   constexpr int64_t unit = kPanelWidth * 4;
   const int64_t units = kHasTiles ? w.pairs() : w.k, panel = units * unit;
   const int64_t slab = max(1, min(w.panel_count(), kSlabBytes / max(1, panel)));
-  const Scratch wide(slab * panel), sums(m * slab * kPanelWidth * 4);
+  const bool in_place = !c.data.half && c.beta == 0;
+  const Scratch wide(slab * panel), room(in_place ? 0 : m * slab * kPanelWidth * 4);
   const auto* numbers = reinterpret_cast<const int8_t*>(w.panels);
   for (int64_t p = 0; p < w.panel_count(); p += slab) {
     const int64_t panels = min(slab, w.panel_count() - p), columns = min(panels * kPanelWidth, w.n - p * kPanelWidth);
@@ -97,10 +95,11 @@ void multiply_int8(const Product& c, const Operand& a, const PackedWeight& w, in
         widen_to_floats(reinterpret_cast<float*>(wide.bytes() + i * panel), from, units);
       }
     });
-    const Product plain = {FloatRef(sums.bytes(), false), columns, 1, 1.0f, 0.0f};
-    multiply_packed(plain, a, wide.bytes(), kHasTiles, m, columns, w.k);
-    const int64_t first = p * kPanelWidth;
-    finish_scaled({c.data.at(first), c.row, 1, c.alpha, c.beta}, sums.floats(), w.scales + first, m, columns);
+    const int64_t first = p * kPanelWidth, row = in_place ? c.row : columns;
+    const FloatRef sums = in_place ? c.data.at(first) : FloatRef(room.bytes(), false);
+    multiply_packed({sums, row, 1, 1.0f, 0.0f}, a, wide.bytes(), kHasTiles, m, columns, w.k);
+    finish_scaled({c.data.at(first), c.row, 1, c.alpha, c.beta}, reinterpret_cast<const float*>(sums.data), row,
+                  w.scales + first, m, columns);
   }
 }
 

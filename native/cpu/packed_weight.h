@@ -29,11 +29,24 @@ void multiply_packed_weight(const Product& c, const Operand& a, const PackedWeig
 /// W [n, k] as int8 panels: per row, scale = largest magnitude / 127 and numbers rounded to the nearest (ties to even).
 void pack_int8(Out packed, In w);
 
-/// 16 pairs of int8 (32 bytes of a panel's pair) as 16 bf16 pairs.
+/// W numbers as f32. By hand: the compiler's own conversion of such vectors goes number by number.
+static inline __attribute__((always_inline)) VF int8_to_float(const int8_t* from) {
+#if defined(__AVX512F__)
+  const __m128i numbers = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return (VF)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(numbers));
+#elif defined(__AVX2__)
+  const __m128i numbers = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  return (VF)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(numbers));
+#else
+  VF wide;
+  for (int i = 0; i < W; i++) wide[i] = from[i];
+  return wide;
+#endif
+}
+
+/// W pairs of int8 (of 32 bytes: 16 numbers of k even, 16 of k odd) as bf16 pairs.
 static inline __attribute__((always_inline)) VU bf16_pairs(const int8_t* from) {
-  typedef int8_t VB __attribute__((vector_size(W), aligned(1), may_alias));
-  const VF even = __builtin_convertvector(*reinterpret_cast<const VB*>(from), VF);
-  const VF odd = __builtin_convertvector(*reinterpret_cast<const VB*>(from + 16), VF);
+  const VF even = int8_to_float(from), odd = int8_to_float(from + 16);
   return (VU)even >> 16 | ((VU)odd & vuset(0xFFFF0000u));  // small integers: their lower 16 bits are zero
 }
 
