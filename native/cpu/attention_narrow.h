@@ -80,18 +80,13 @@ static inline float narrow_softmax(Narrow& n, int64_t i, int64_t first, int64_t 
   return factor;
 }
 
-/// V vectors of output rows of L lanes from lane i on, from element c on: factor·output + weights·values. The values' last
-/// vector holds `count` elements.
+/// V vectors of output rows of L lanes from lane i on, from element c on: factor·output + weights·values, the sum over
+/// the block's keys made first. The values' last vector holds `count` elements.
 template <int L, int V, bool kHalf>
 static inline __attribute__((always_inline)) void narrow_vectors(Narrow& n, int64_t i, int64_t c, int count,
                                                                  const float* factors, float* output, FloatRef values,
                                                                  int64_t keys, const AttentionShape& a) {
-  VF sum[L][V];
-#pragma GCC unroll 2
-  for (int l = 0; l < L; l++) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; v++) sum[l][v] = vload(output + (i + l) * a.padded_d + c + v * W) * factors[i + l];
-  }
+  VF sum[L][V] = {};
   for (int64_t j = 0; j < keys; j++) {
     const char* row = values.data + (n.key_at[j] + c) * (kHalf ? 2 : 4);
 #pragma GCC unroll 4
@@ -105,7 +100,10 @@ static inline __attribute__((always_inline)) void narrow_vectors(Narrow& n, int6
 #pragma GCC unroll 2
   for (int l = 0; l < L; l++) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) vstore(output + (i + l) * a.padded_d + c + v * W, sum[l][v]);
+    for (int v = 0; v < V; v++) {
+      float* to = output + (i + l) * a.padded_d + c + v * W;
+      vstore(to, vload(to) * factors[i + l] + sum[l][v]);
+    }
   }
 }
 

@@ -22,7 +22,7 @@ void thin_product(const Product&, const Operand&, const PackedWeight&, int64_t) 
 namespace {
 
 constexpr int64_t kStepsAhead = 2;         // prefetch distance within each stream; more is slower with int8
-constexpr int64_t kTasksPerThread = 6;     // few long runs: a stream that breaks off has to start again
+constexpr int64_t kTasksPerThread = 3;     // few long runs: a stream that breaks off has to start again
 constexpr int64_t kPanel = kPanelWidth, kStepUnits = kStepK / 2;
 constexpr int64_t kPairedTile = 2048;      // a step of a panel: 16 pairs of k by 32 columns
 constexpr int64_t kSerialWork = 1 << 18;   // weights below which waking a thread costs more
