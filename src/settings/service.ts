@@ -76,6 +76,12 @@ export const SERVICE = {
     text(),
     null,
   ),
+  resultFilesBase64: entry(
+    'LATHE_RESULT_FILES_BASE64',
+    "The content of jobs' result files is base64 of the CSV, as OpenAI serves it: for scripts that decode it.",
+    flag(),
+    false,
+  ),
   webhookPrivateAddresses: entry(
     'LATHE_WEBHOOK_PRIVATE',
     'Webhooks may go to private addresses and to http URLs: for receivers in your own network.',

@@ -1,10 +1,10 @@
 /**
  * Looks files up, opens their bytes and deletes them. Unknown, foreign, expired and deleted ids are one and the same.
  */
-import type { Readable } from 'node:stream';
 import { badRequest, invalidValue, noSuchFile } from '../../errors.ts';
 import type { ByteRange } from '../../storage/storage.ts';
 import type { Dependencies } from '../dependencies.ts';
+import { asBase64, base64Length } from './base64.ts';
 import {
   type FileQuery,
   type FileRow,
@@ -30,16 +30,31 @@ export async function getFile(
   return file;
 }
 
-/** The file and a way to its bytes; 400 for purposes that OpenAI does not hand out either. */
+/** A file as it is handed out. */
+export interface OpenedFile {
+  filename: string;
+  bytes: number;
+  /** Changes whenever the bytes do. */
+  version: string;
+  open: (range?: ByteRange) => Promise<AsyncIterable<Uint8Array>>;
+}
+
+/**
+ * The file's bytes; 400 for purposes that OpenAI does not hand out either. Result files are base64 where the settings
+ * say so, as OpenAI's are since 2024.
+ */
 export async function openFile(
-  deps: Deps,
+  deps: Deps & Pick<Dependencies, 'config'>,
   projectId: string,
   id: string,
-): Promise<{ file: FileRow; open: (range?: ByteRange) => Promise<Readable> }> {
+): Promise<OpenedFile> {
   const file = await getFile(deps, projectId, id);
-  if (NOT_DOWNLOADABLE.has(file.purpose))
-    throw badRequest(`Not allowed to download files of purpose: ${file.purpose}`);
-  return { file, open: (range) => deps.storage.get(file.storageKey, range) };
+  const { filename, bytes, purpose, sha256, storageKey } = file;
+  if (NOT_DOWNLOADABLE.has(purpose)) throw badRequest(`Not allowed to download files of purpose: ${purpose}`);
+  const open = (range?: ByteRange) => deps.storage.get(storageKey, range);
+  return purpose === 'fine-tune-results' && deps.config.resultFilesBase64
+    ? { filename, bytes: base64Length(bytes), version: `${sha256}-base64`, open: asBase64(bytes, open) }
+    : { filename, bytes, version: sha256, open };
 }
 
 /** One page; a cursor the project never had is a mistake worth telling. */

@@ -84,8 +84,8 @@ export function fileRoutes(app: App, deps: Dependencies): void {
   });
 
   app.openapi(content, async (c) => {
-    const { file, open } = await openFile(deps, c.var.identity.projectId, c.req.valid('param').file_id);
-    return (await download(c, { ...file, version: file.sha256 }, open)) as never;
+    const file = await openFile(deps, c.var.identity.projectId, c.req.valid('param').file_id);
+    return (await download(c, file, file.open)) as never;
   });
 
   app.openapi(remove, async (c) => {
