@@ -57,11 +57,11 @@ export function estimateMemory(
   const rank = isFull ? 0 : rankOf(config, counts.trainable);
   const block = blockBytes(config, tokens, size, rank, room);
   const head = headBytes(config.vocabSize, tokens, size, kind);
-  // The head stands beside its input before and after the norm and that one's gradient. Later the backward of the last
-  // SwiGLU has three gradients [T, F] where gate, up and product were kept, of which the product is gone by then, with
-  // the head's input and the attention's output that was gathered for the labelled rows.
+  // Beside what the blocks keep lies the last attention's output, gathered for the labelled rows. The head stands beside
+  // its input before and after the norm and that one's gradient. Later the backward of the last SwiGLU has three
+  // gradients [T, F] where gate, up and product were kept, of which the product is gone by then, and the head's input.
   const peak = (kept: number, beside: number) =>
-    kept + Math.max(head + 3 * rows(C), 2 * rows(F) + rows(C) + rows(heads * D) + beside);
+    kept + rows(heads * D) + Math.max(head + 3 * rows(C), 2 * rows(F) + rows(C) + beside);
   const workspace = kind === 'cuda' ? CUDA_WORKSPACE : 0;
   // Nothing is learned from the first block's input where the embedding is frozen.
   const first = isFull ? 0 : rows(C);
