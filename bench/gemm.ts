@@ -35,14 +35,14 @@ interface Peer {
 }
 
 export async function run(args: string[]): Promise<Record<string, unknown>> {
-  const o = options(args, { pairs: 5, threads: availableParallelism() });
+  const o = options(args, { pairs: 5, threads: availableParallelism(), dtype: 'all', weights: 'all' });
   const device = openDevice({ kind: 'cpu', threads: o.threads });
   const peak = JSON.parse(execFileSync(program(['peak.cc']), [String(o.threads)], { encoding: 'utf8' }));
   const { peers, missing } = await startPeers(o.threads);
   const rows: Record<string, unknown>[] = [];
   try {
-    for (const dtype of ['bf16', 'f32'] as const) {
-      for (const weights of ['plain', 'packed'] as const) {
+    for (const dtype of chosen(['bf16', 'f32'] as const, o.dtype, 'dtype')) {
+      for (const weights of chosen(['plain', 'packed'] as const, o.weights, 'weights')) {
         for (const shape of shapes) rows.push(await row(device, peers, dtype, weights, shape, o.pairs, peak));
       }
     }
@@ -68,6 +68,13 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
     shapes: rows,
     training: trainingRows(device, peak),
   };
+}
+
+/** The values that an option asks for: one of them, or all. */
+function chosen<T extends string>(values: readonly T[], option: string, name: string): T[] {
+  const found = values.filter((value) => option === 'all' || option === value);
+  if (found.length === 0) throw new Error(`--${name} is all or one of: ${values.join(', ')}`);
+  return found;
 }
 
 async function startPeers(threads: number): Promise<{ peers: Peer[]; missing: string[] }> {
