@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { type Device, openDevice } from '../workers/engine/device.ts';
 import { estimatedBytes, estimateMemory } from '../workers/engine/models/memory-estimate.ts';
 import { gemmCeiling } from './ceilings.ts';
-import { machine, median, options, peakRssMib, round } from './options.ts';
+import { machine, median, options, peakRssMib, round, rssMib } from './options.ts';
 import { type Block, type Comparison, interleave, type Side } from './peers/interleave.ts';
 import { PeerProcess } from './peers/peer-process.ts';
 import { shape } from './shapes.ts';
@@ -37,6 +37,7 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
   const dtype = o.dtype === 'f32' ? 'f32' : 'bf16';
   const config = shape(o.model);
   const folder = trainingFolder(o.model, dtype, o.r);
+  const processMib = rssMib(process.pid);
   const device = openDevice({ kind: 'cpu' });
   const bench = openLoraBench(device, folder, dtype);
   // A pair of blocks trains on the same rows; block 0 is the warm-up and shows whether both sides agree.
@@ -75,7 +76,7 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
     step_seconds: own.seconds.slice(1).map((value) => round(value)),
     ...own.first,
     peak_rss_mib: rss,
-    ...memoryFigures(device, bench, steps, rss),
+    ...memoryFigures(device, bench, steps, processMib, rss),
     ...(compared ?? { peer: 'none: name a Python with torch and peft by --python or LATHE_PEER_PYTHON' }),
   };
 }
@@ -137,8 +138,14 @@ async function compare(own: LatheSide, peer: PeerProcess, steps: Row[][], pairs:
   };
 }
 
-/** What the estimate says for the largest step, and its ratio to the peak. */
-function memoryFigures(device: Device, { model }: LoraBench, steps: Row[][], rss: number) {
+/** What the estimate of the largest step and the process before it opened a model add up to, and the ratio to the peak. */
+function memoryFigures(
+  device: Device,
+  { model }: LoraBench,
+  steps: Row[][],
+  processMib: number,
+  rss: number,
+) {
   const tokens = Math.max(...steps.map((rows) => rows.reduce((sum, { ids }) => sum + ids.length, 0)));
   const estimate = estimateMemory(
     model.config,
@@ -148,7 +155,7 @@ function memoryFigures(device: Device, { model }: LoraBench, steps: Row[][], rss
     false,
     tokens,
   );
-  const mib = estimatedBytes(estimate, false) / 2 ** 20;
+  const mib = processMib + estimatedBytes(estimate, false) / 2 ** 20;
   return { estimated_mib: Math.round(mib), estimate_to_peak: round(mib / rss) };
 }
 

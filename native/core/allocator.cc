@@ -31,7 +31,7 @@ int64_t size_class(int64_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-/// A block of whole huge pages; null when there is no memory.
+/// A block that begins at a huge page; null when there is no memory. Sizes of large classes are whole pages.
 void* map_large(int64_t size) {
   const size_t room = static_cast<size_t>(size + kHuge);
   void* mapped = mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -46,8 +46,6 @@ void* map_large(int64_t size) {
 #endif
   return begin + before;
 }
-
-int64_t round_to_huge(int64_t size) { return (size + kHuge - 1) / kHuge * kHuge; }
 
 struct Idle {
   void* data;
@@ -125,16 +123,11 @@ Pool& pool() {
   return *instance;
 }
 
-int64_t block_size(int64_t bytes) {
-  const int64_t size = size_class(bytes);
-  return size < kLarge ? size : round_to_huge(size);
-}
-
 }  // namespace
 
 void* pool_allocate(int64_t bytes) {
   if (bytes < 0 || bytes > (int64_t{1} << 46)) throw Error(ErrorCode::out_of_memory, "size out of range");
-  int64_t size = block_size(bytes);
+  int64_t size = size_class(bytes);
   Pool& p = pool();
   std::lock_guard<std::mutex> lock(p.mutex);
   void* data = p.reuse(size);
@@ -152,7 +145,7 @@ void* pool_allocate(int64_t bytes) {
 
 void pool_release(void* data, int64_t bytes) {
   if (!data) return;
-  int64_t size = block_size(bytes);
+  int64_t size = size_class(bytes);
   Pool& p = pool();
   std::lock_guard<std::mutex> lock(p.mutex);
   if (size < kLarge) {

@@ -88,6 +88,37 @@ describe('limits', () => {
   });
 });
 
+describe('the pool', () => {
+  const SLACK = 64 << 20; // what may stay idle beyond the highest use: native/core/allocator.cc
+
+  it('does not add up the sizes of calls that are never alike', () => {
+    native.trim();
+    let asked = 0;
+    for (let mib = 8; mib < 48; mib++) {
+      native.tensorFree(native.tensorCreate('u8', [mib << 20]));
+      asked += mib << 20;
+    }
+    const { bytesInUse, bytesPeak, bytesPooled } = native.info();
+    expect(bytesInUse + bytesPooled).toBeLessThanOrEqual(bytesPeak + SLACK);
+    expect(bytesInUse + bytesPooled).toBeLessThan(asked / 4);
+    native.trim();
+  });
+
+  it('hands an idle block to a request that is a little smaller and counts it whole', () => {
+    native.trim();
+    const before = native.info().bytesInUse;
+    native.tensorFree(native.tensorCreate('u8', [40 << 20]));
+    const pooled = native.info().bytesPooled;
+    const smaller = native.tensorCreate('u8', [36 << 20]);
+    expect(native.info().bytesInUse - before).toBe(40 << 20);
+    native.tensorFree(smaller);
+    expect(native.info().bytesPooled).toBe(pooled);
+    expect(native.info().bytesInUse).toBe(before);
+    native.trim();
+    expect(native.info().bytesPooled).toBe(0);
+  });
+});
+
 describe('file mappings', () => {
   it('reads a file in place, read-only', () => {
     const path = join(folder, 'weights');
