@@ -22,7 +22,7 @@ void thin_product(const Product&, const Operand&, const PackedWeight&, int64_t) 
 namespace {
 
 constexpr int64_t kStepsAhead = 2;         // prefetch distance within each stream; more is slower with int8
-constexpr int64_t kTasksPerThread = 3;     // few long runs: a stream that breaks off has to start again
+constexpr int64_t kTasksPerThread = 4;     // few long runs: a stream that breaks off has to start again
 constexpr int64_t kPanel = kPanelWidth, kStepUnits = kStepK / 2;
 constexpr int64_t kPairedTile = 2048;      // a step of a panel: 16 pairs of k by 32 columns
 constexpr int64_t kSerialWork = 1 << 18;   // weights below which waking a thread costs more
@@ -239,19 +239,18 @@ void thin_products(const Operand& a, const PackedWeight* weights, int count, int
   const Job job = {weights, m, {room.bytes(), m * 64}, two_parts, finish};
   const int64_t strides = Strides{weights, count}.total();
   const int64_t threads = strides * 2 * kPanel * k < kSerialWork ? 1 : thread_count();
-  const int64_t each = max(1, (strides + threads * kTasksPerThread - 1) / (threads * kTasksPerThread));
+  const int64_t tasks = min(strides, threads * kTasksPerThread);
   const auto task = [&](int64_t t, int) {
     const ThinConfig config(m);
     __asm__ volatile("" ::"r"(&config) : "memory");
     _tile_loadconfig(&config);
-    job.run(t * each, min(strides, (t + 1) * each));
+    job.run(strides * t / tasks, strides * (t + 1) / tasks);  // as even as they get: nobody waits at the end
     _tile_release();
   };
   if (threads == 1) {
-    task(0, 0);
-    for (int64_t t = 1; t * each < strides; t++) task(t, 0);
+    for (int64_t t = 0; t < tasks; t++) task(t, 0);
   } else {
-    parallel_tasks((strides + each - 1) / each, task);
+    parallel_tasks(tasks, task);
   }
 }
 

@@ -127,10 +127,13 @@ function forbid(logits: Float32Array, mask: Int32Array): void {
 /** The lowest index of the largest value; -1 when there is a NaN. */
 function argmax(values: Float32Array): number {
   let best = 0;
+  let most = values[0]!;
   for (let i = 0; i < values.length; i++) {
     const value = values[i]!;
-    if (value > values[best]!) best = i;
-    else if (Number.isNaN(value)) return -1;
+    if (value <= most) continue;
+    if (Number.isNaN(value)) return -1;
+    most = value;
+    best = i;
   }
   return best;
 }
