@@ -13,14 +13,14 @@ import { startBatchRunner } from './domain/batches/runner.ts';
 import { feedOf } from './domain/jobs/event-feed.ts';
 import { startSweeper } from './domain/sweep/run.ts';
 import { startWebhookDelivery } from './domain/webhooks/deliver.ts';
-import { overloaded } from './errors.ts';
+import { restarting, tellDrainOver } from './http/drain.ts';
 import { innerRequests } from './http/inner-requests.ts';
 import type { Log } from './log.ts';
 import { openStorage } from './storage/storage.ts';
 
 export interface RunningServer {
   url: string;
-  /** Refuses new requests, waits up to `drainSeconds` for open ones, then closes everything. */
+  /** Refuses new requests, waits up to `drainSeconds` for open ones, ends generations with an error, closes everything. */
   close(drainSeconds?: number): Promise<void>;
 }
 
@@ -29,6 +29,8 @@ type Fetch = (request: Request, env?: unknown) => Response | Promise<Response>;
 /** Sockets without a byte in either direction for this long are cut while a request is still coming in. */
 const IDLE_MS = 30_000;
 const CONNECTIONS_MAX = 4_096;
+/** Time for answers that the end of the drain cuts short to say so. */
+const LAST_WORDS_MS = 1_000;
 
 /** Opens database and storage and listens. Throws when the port is taken (`code` EADDRINUSE). */
 export async function startServer(config: Config, log: Log): Promise<RunningServer> {
@@ -74,6 +76,9 @@ export async function listen(fetch: Fetch, config: Pick<Config, 'host' | 'port'>
       draining = true;
       const end = performance.now() + drainSeconds * 1000;
       while (open.size > 0 && performance.now() < end) await sleep(20);
+      tellDrainOver(open);
+      const cut = performance.now() + LAST_WORDS_MS;
+      while (open.size > 0 && performance.now() < cut) await sleep(20);
       const closed = new Promise((resolve) => server.close(resolve));
       server.closeAllConnections();
       await closed;
@@ -121,7 +126,7 @@ function trackRequests(server: Server): Set<IncomingMessage> {
 }
 
 function drainingAnswer(): Response {
-  const error = overloaded('The server is restarting. Please try again in a moment.', 5);
+  const error = restarting();
   return Response.json(error.toBody(), {
     status: error.status,
     headers: { ...error.headers, connection: 'close' },

@@ -3,7 +3,7 @@
  * tokens come from.
  */
 import { type Completion, generationError } from '../domain/chat/complete.ts';
-import type { ApiError } from '../errors.ts';
+import { ApiError } from '../errors.ts';
 import { WorkerRefused } from '../inference/client.ts';
 import type { GenerateEvent, WireToken } from '../inference/protocol.ts';
 import {
@@ -145,7 +145,7 @@ export async function* completionChunks(
     await options.onEnd?.(presentCompletion(completion, answer, options));
     yield '[DONE]';
   } catch (error) {
-    if (signal.aborted) return;
+    if (signal.aborted && !(signal.reason instanceof ApiError)) return; // nobody listens
     yield JSON.stringify((generationError(error) ?? options.onFailure(error)).toBody());
   }
 }

@@ -3,7 +3,7 @@
  * tokens come from.
  */
 import { type Completion, generationError } from '../domain/chat/complete.ts';
-import type { ApiError } from '../errors.ts';
+import { ApiError } from '../errors.ts';
 import { WorkerRefused } from '../inference/client.ts';
 import type { WirePromptToken, WireToken } from '../inference/protocol.ts';
 import { type DoneEvent, type GatheredAnswer, type GatheredChoice, gather } from './chat-answer.ts';
@@ -114,7 +114,7 @@ export async function* textChunks(
     if (options.includeUsage) yield JSON.stringify({ ...head(first!), choices: [], usage: sumUsage(dones) });
     yield '[DONE]';
   } catch (error) {
-    if (signal.aborted) return;
+    if (signal.aborted && !(signal.reason instanceof ApiError)) return; // nobody listens
     yield JSON.stringify((generationError(error) ?? options.onFailure(error)).toBody());
   }
 }

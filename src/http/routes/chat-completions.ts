@@ -5,6 +5,7 @@ import { requireRoomFor, storeCompletion } from '../../domain/chat/stored.ts';
 import type { Dependencies } from '../../domain/dependencies.ts';
 import { completionChunks, wholeCompletion } from '../chat-objects.ts';
 import { type App, logOf } from '../context.ts';
+import { onDrainOver } from '../drain.ts';
 import { toPublicError } from '../error-handler.ts';
 import { whileKeyLives } from '../revocation.ts';
 import { type ChatCompletion, chunkSchema, completionSchema } from '../schemas/chat-answer.ts';
@@ -44,6 +45,7 @@ export function chatCompletionRoutes(app: App, deps: Dependencies): void {
     const body = c.req.valid('json');
     const left = new AbortController();
     const signal = AbortSignal.any([c.req.raw.signal, left.signal]);
+    onDrainOver(c, (error) => left.abort(error));
     const request = toChatRequest(body);
     await checkSchemas(body);
     const { projectId } = c.var.identity;

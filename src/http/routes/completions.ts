@@ -10,6 +10,7 @@ import {
   textChunks,
 } from '../completion-objects.ts';
 import { type App, logOf } from '../context.ts';
+import { onDrainOver } from '../drain.ts';
 import { toPublicError } from '../error-handler.ts';
 import { whileKeyLives } from '../revocation.ts';
 import {
@@ -52,6 +53,7 @@ export function completionRoutes(app: App, deps: Dependencies): void {
     const body = c.req.valid('json');
     const left = new AbortController();
     const signal = AbortSignal.any([c.req.raw.signal, left.signal]);
+    onDrainOver(c, (error) => left.abort(error));
     const { projectId } = c.var.identity;
     const n = body.n ?? 1;
     const options: TextOptions = {
