@@ -1,4 +1,4 @@
-// Workers spin for a few microseconds between calls (ops of one step follow each other closely) and then sleep.
+// Workers spin for a moment between calls (ops of one step follow each other closely) and then sleep.
 #include "thread_pool.h"
 
 #include <atomic>
@@ -12,7 +12,7 @@ namespace lathe {
 namespace {
 
 constexpr uint32_t kOpen = 1u << 31;
-constexpr int kSpins = 600;        // about 30 µs before a worker sleeps
+constexpr int kSpins = 2000;       // about 100 µs before a worker sleeps: what the host does between two ops of a step
 constexpr int kYieldAfter = 400;   // about 20 µs: then a worker was probably descheduled inside a task, let it run
 
 inline void pause_cpu() {
