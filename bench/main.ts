@@ -39,7 +39,8 @@ if (saved) {
   const folder = path.join(import.meta.dirname, 'results');
   mkdirSync(folder, { recursive: true });
   const file = [name, label, result.date].filter(Boolean).join('-');
-  writeFileSync(path.join(folder, `${file}.json`), `${JSON.stringify(result, null, 2)}\n`);
+  const { python: _, ...kept } = result as Record<string, unknown>; // a path of this machine
+  writeFileSync(path.join(folder, `${file}.json`), `${JSON.stringify(kept, null, 2)}\n`);
 }
 console.log(JSON.stringify(result));
 process.exit(0);
