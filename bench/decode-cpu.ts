@@ -8,7 +8,7 @@ import { readCeiling } from './ceilings.ts';
 import { decodeBench } from './decoding.ts';
 import { machine, options, peakRssMib, round } from './options.ts';
 import { type Comparison, interleave } from './peers/interleave.ts';
-import { checkAgainst, PEERS, randomModelFolder, readPeers, startPeer } from './peers/serving.ts';
+import { compareWithPeers, PEERS, randomModelFolder, readPeers } from './peers/serving.ts';
 import { prompt, ServingRuns } from './serving-runs.ts';
 import { matmulParameters, shape } from './shapes.ts';
 
@@ -71,22 +71,13 @@ async function oneStream(device: Device, folder: string, o: Options, peers: Retu
   try {
     const logits = bf16.logits(tokens);
     const own = await interleave(side('bf16', bf16), side('int8', int8), o.pairs);
-    const comparisons: Record<string, unknown> = {};
-    const ratios: Record<string, number> = {};
-    for (const name of peers) {
-      const peer = await startPeer(name, folder, { python: o.python, threads: o.threads });
-      try {
-        const check = await checkAgainst(peer, tokens, logits);
-        const runs = name === 'llama-q8_0' ? side('int8', int8) : side('bf16', bf16);
-        const theirs = peer.side({ what: 'decode', tokens, steps: o.steps });
-        const { blocks: _, ...found } = await interleave(runs, theirs, o.pairs);
-        comparisons[name] = { ...found, ...check, ...peer.facts };
-        ratios[name] = found.ratio;
-      } finally {
-        peer.close();
-      }
-    }
-    return { own, comparisons, ratios };
+    const compared = await compareWithPeers(
+      peers,
+      { ...o, folder },
+      { bf16: side('bf16', bf16), int8: side('int8', int8), logits },
+      { what: 'decode', tokens, steps: o.steps },
+    );
+    return { own, ...compared };
   } finally {
     bf16.dispose();
     int8.dispose();

@@ -11,25 +11,14 @@ import { Engine } from '../workers/inference/engine.ts';
 import { Grammars } from '../workers/inference/grammar/grammars.ts';
 import type { CompiledGrammar } from '../workers/inference/grammar/messages.ts';
 import { PromptThread } from '../workers/inference/prompts.ts';
+import { GREEDY } from './decoding.ts';
 import { machine, median, options, peakRssMib, round } from './options.ts';
 import { randomSchema } from './random-schema.ts';
 
 const MODEL = path.join(import.meta.dirname, '..', 'models', 'lathe-tiny');
 const BATCH = 8;
 
-const sampling: WireSampling = {
-  max_tokens: null,
-  temperature: 1,
-  top_p: 1,
-  n: 1,
-  stop: [],
-  seed: null,
-  logprobs: false,
-  top_logprobs: 0,
-  presence_penalty: 0,
-  frequency_penalty: 0,
-  logit_bias: {},
-};
+const sampling: WireSampling = { ...GREEDY, temperature: 1 };
 
 interface Said {
   text: string;

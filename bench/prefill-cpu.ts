@@ -6,7 +6,7 @@ import { openDevice } from '../workers/engine/device.ts';
 import { gemmCeiling } from './ceilings.ts';
 import { machine, median, options, peakRssMib, round } from './options.ts';
 import { interleave } from './peers/interleave.ts';
-import { checkAgainst, PEERS, randomModelFolder, readPeers, startPeer } from './peers/serving.ts';
+import { compareWithPeers, PEERS, randomModelFolder, readPeers } from './peers/serving.ts';
 import { prompt, ServingRuns } from './serving-runs.ts';
 import { matmulParameters, shape } from './shapes.ts';
 
@@ -31,21 +31,13 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
   const ceilings = [gemmCeiling(device, 'bf16')];
   const own = await interleave(side('bf16', bf16), side('int8', int8), o.pairs);
   ceilings.push(gemmCeiling(device, 'bf16'));
-  const comparisons: Record<string, unknown> = {};
-  const ratios: Record<string, number> = {};
-  for (const name of peers) {
-    const peer = await startPeer(name, folder, { python: o.python, threads: o.threads });
-    try {
-      const check = await checkAgainst(peer, tokens, logits);
-      const runs = name === 'llama-q8_0' ? side('int8', int8) : side('bf16', bf16);
-      const { blocks: _, ...found } = await interleave(runs, peer.side({ what: 'prefill', tokens }), o.pairs);
-      comparisons[name] = { ...found, ...check, ...peer.facts };
-      ratios[name] = found.ratio;
-    } finally {
-      peer.close();
-    }
-    ceilings.push(gemmCeiling(device, 'bf16'));
-  }
+  const { comparisons, ratios } = await compareWithPeers(
+    peers,
+    { ...o, folder },
+    { bf16: side('bf16', bf16), int8: side('int8', int8), logits },
+    { what: 'prefill', tokens },
+    () => ceilings.push(gemmCeiling(device, 'bf16')),
+  );
   const { trunk, head } = matmulParameters(shape(o.model), 0);
   const floor = (2 * (trunk * o.tokens + head)) / (median(ceilings) * 1e9);
   const seconds = own.seconds.bf16!;

@@ -10,6 +10,7 @@ import type { Device } from '../../workers/engine/device.ts';
 import { createModel } from '../../workers/engine/models/index.ts';
 import { round } from '../options.ts';
 import { shape } from '../shapes.ts';
+import { interleave, type Side } from './interleave.ts';
 import { PeerProcess } from './peer-process.ts';
 
 const LLAMA_VERSION = '3.22.1';
@@ -45,7 +46,7 @@ export async function randomModelFolder(device: Device, name: string): Promise<s
 }
 
 /** Starts a peer on the model in `folder` (of randomModelFolder). @throws PeerError, or the failed command's error */
-export async function startPeer(
+async function startPeer(
   name: PeerName,
   folder: string,
   { python, threads }: { python: string; threads: number },
@@ -92,7 +93,7 @@ function llamaPackage(): string {
 const LOGITS_DISTANCE_MAX = 0.1;
 
 /** Whether a peer's next-token distribution after `tokens` is ours. @throws when it computes something else */
-export async function checkAgainst(
+async function checkAgainst(
   peer: PeerProcess,
   tokens: readonly number[],
   own: Float32Array,
@@ -120,4 +121,33 @@ export async function checkAgainst(
   if (!(distance < LOGITS_DISTANCE_MAX))
     throw new Error(`${peer.name} computes something else: its logits are ${distance} away from ours`);
   return { logits_distance: round(distance), same_greedy_token: best === token };
+}
+
+/**
+ * Own runs in turns with each peer, once it has shown that it computes the same: int8 against the peer of eight bits, bf16
+ * against the others. `after` is called when a peer is done.
+ */
+export async function compareWithPeers(
+  peers: readonly PeerName[],
+  { folder, python, threads, pairs }: { folder: string; python: string; threads: number; pairs: number },
+  own: { bf16: Side; int8: Side; logits: Float32Array },
+  request: { what: string; tokens: readonly number[]; steps?: number },
+  after: () => void = () => {},
+): Promise<{ comparisons: Record<string, unknown>; ratios: Record<string, number> }> {
+  const comparisons: Record<string, unknown> = {};
+  const ratios: Record<string, number> = {};
+  for (const name of peers) {
+    const peer = await startPeer(name, folder, { python, threads });
+    try {
+      const check = await checkAgainst(peer, request.tokens, own.logits);
+      const ours = name === 'llama-q8_0' ? own.int8 : own.bf16;
+      const { blocks: _, ...found } = await interleave(ours, peer.side(request), pairs);
+      comparisons[name] = { ...found, ...check, ...peer.facts };
+      ratios[name] = found.ratio;
+    } finally {
+      peer.close();
+    }
+    after();
+  }
+  return { comparisons, ratios };
 }

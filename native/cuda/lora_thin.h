@@ -10,6 +10,23 @@
 
 namespace lathe::cuda {
 
+/// sums += one step of both operands: 16 rows of the left one for this warp by kN columns.
+template <int kN, class Left, class Right>
+__device__ __forceinline__ void thin_step(float (&sums)[kN / 8][4], const uint16_t* left, const uint16_t* right,
+                                          int warp, int lane) {
+#pragma unroll
+  for (int k = 0; k < kThinDepth; k += 16) {
+    uint32_t x[4], b[4];
+    Left::template piece<true>(x, left, warp * 16, k, lane);
+#pragma unroll
+    for (int j = 0; j < kN / 16; j++) {
+      Right::template piece<false>(b, right, j * 16, k, lane);
+      mma(sums[2 * j], x, b[0], b[1]);
+      mma(sums[2 * j + 1], x, b[2], b[3]);
+    }
+  }
+}
+
 /// kN columns per block. Grid: (tokens / 64, column blocks of all problems, splits).
 template <int kN, bool kAlongK>
 __global__ void __launch_bounds__(kThinThreads, 3) lora_rows_kernel(const RowsArguments a) {
@@ -56,17 +73,7 @@ __global__ void __launch_bounds__(kThinThreads, 3) lora_rows_kernel(const RowsAr
             *reinterpret_cast<const uint4*>(left + r * Left::kPitch + c);
       }
     }
-#pragma unroll
-    for (int k = 0; k < kThinDepth; k += 16) {
-      uint32_t x[4], b[4];
-      Left::template piece<true>(x, left, warp * 16, k, lane);
-#pragma unroll
-      for (int j = 0; j < kN / 16; j++) {
-        Right::template piece<false>(b, right, j * 16, k, lane);
-        mma(sums[2 * j], x, b[0], b[1]);
-        mma(sums[2 * j + 1], x, b[2], b[3]);
-      }
-    }
+    thin_step<kN, Left, Right>(sums, left, right, warp, lane);
   }
 #pragma unroll
   for (int j = 0; j < kN / 8; j++) {
@@ -117,17 +124,7 @@ __global__ void __launch_bounds__(kThinThreads, 3) lora_gradient_kernel(const Gr
     fetch(step + kThinStages - 1);
     const uint16_t* wide = wides + step % kThinStages * Wide::kElements;
     const uint16_t* thin = thins + step % kThinStages * Thin::kElements;
-#pragma unroll
-    for (int k = 0; k < kThinDepth; k += 16) {
-      uint32_t x[4], b[4];
-      Wide::template piece<true>(x, wide, warp * 16, k, lane);
-#pragma unroll
-      for (int j = 0; j < kN / 16; j++) {
-        Thin::template piece<false>(b, thin, j * 16, k, lane);
-        mma(sums[2 * j], x, b[0], b[1]);
-        mma(sums[2 * j + 1], x, b[2], b[3]);
-      }
-    }
+    thin_step<kN, Wide, Thin>(sums, wide, thin, warp, lane);
   }
   float* partial = p.partial + static_cast<int64_t>(blockIdx.z) * p.width * p.columns;
 #pragma unroll

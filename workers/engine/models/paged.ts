@@ -2,21 +2,17 @@
  * The decoder over a paged key/value cache, for serving: a batch mixes prefill and decode tokens of many sequences, and
  * each range of rows may use its own adapter. Same decoder function as training; see decoder.ts.
  */
-import { recorderOf } from '../graphs.ts';
 import { type PagedLayout, pagedAttention } from '../ops/attention.ts';
 import { gatherRows } from '../ops/embedding.ts';
-import { addLowRank, linear } from '../ops/linear.ts';
 import { rmsNorm } from '../ops/norm.ts';
 import { AdapterPool } from '../peft/adapter-pool.ts';
 import type { LoraAdapter } from '../peft/lora.ts';
 import { scope, Tensor } from '../tensor.ts';
-import { DecodeGraphs } from './decode-graphs.ts';
 import { decoderForward, type Strategy } from './decoder.ts';
 import { linearGroup } from './grouped.ts';
 import type { KvCache } from './kv-cache.ts';
 import type { Model } from './model.ts';
 import { positionCount } from './rope-table.ts';
-import type { Linear } from './weights.ts';
 
 export { KvCache } from './kv-cache.ts';
 
@@ -47,7 +43,7 @@ export interface PagedBatch {
 }
 
 /** A batch's index arrays on the device, in the shapes of PagedBatch. */
-export interface PagedInputs {
+interface PagedInputs {
   ids: Tensor;
   positions: Tensor;
   cuSeqlensQ: Tensor;
@@ -60,11 +56,9 @@ export interface PagedInputs {
 /** Runs the new tokens, extends the cache, and returns logits [logitRows.length, V] in f32. */
 export function pagedLogits(model: Model, batch: PagedBatch, cache: KvCache): Float32Array {
   checkRanges(batch);
-  const recorded = graphsOf(model, cache)?.logits(batch) ?? null;
-  if (recorded !== null) return recorded;
   return scope(() => {
     const { device, config } = model;
-    const linears = device.kind === 'cpu' ? pooledLinears(model, batch, cache) : undefined;
+    const linears = pooledLinears(model, batch, cache);
     const inputs: PagedInputs = {
       ids: Tensor.fromInt32(device, batch.ids),
       positions: Tensor.fromInt32(device, batch.positions),
@@ -75,7 +69,7 @@ export function pagedLogits(model: Model, batch: PagedBatch, cache: KvCache): Fl
       logitRows: Tensor.fromInt32(device, batch.logitRows),
     };
     const logits = Tensor.empty(device, [batch.logitRows.length, config.vocabSize], 'f32');
-    runPaged(model, inputs, batch.adapters, cache, positionCount(batch.positions), logits, linears);
+    runPaged(model, inputs, cache, positionCount(batch.positions), logits, linears);
     return logits.toFloat32();
   });
 }
@@ -123,39 +117,22 @@ function pooledLinears(model: Model, batch: PagedBatch, cache: KvCache): Strateg
   return (_tape, x, layers) => linearGroup(x, layers, pool, x.dim(0) === slots.length ? all : wanted);
 }
 
-const graphs = new WeakMap<KvCache, DecodeGraphs>();
-
-/** The recorded decode steps over this cache; null on a device that runs ops when they are called. */
-function graphsOf(model: Model, cache: KvCache): DecodeGraphs | null {
-  const known = graphs.get(cache);
-  if (known !== undefined) return known;
-  const recorder = recorderOf(model.device);
-  if (recorder === null) return null;
-  const made = new DecodeGraphs(model, cache, recorder);
-  graphs.set(cache, made);
-  return made;
-}
-
-/**
- * The forward over given inputs into given logits. `positions` is more than the highest position; `linears` in place of
- * a product for all rows and one more for each range.
- */
-export function runPaged(
+/** The forward over given inputs into given logits. `positions` is more than the highest position. */
+function runPaged(
   model: Model,
   inputs: PagedInputs,
-  adapters: readonly AdapterRange[],
   cache: KvCache,
   positions: number,
   logits: Tensor,
-  linears?: Strategy['linears'],
+  linears: Strategy['linears'],
 ): void {
   const { config } = model;
   const total = inputs.ids.dim(0);
   // Of the last block, only these rows' results are wanted.
-  const rows = linears && logits.dim(0) > 0 && logits.dim(0) < total ? inputs.logitRows : undefined;
+  const rows = logits.dim(0) > 0 && logits.dim(0) < total ? inputs.logitRows : undefined;
   const layout: PagedLayout = { ...inputs, blockSize: cache.blockSize };
   const strategy: Strategy = {
-    linears: linears ?? ((_tape, x, layers) => layers.map((layer) => linearWithAdapters(x, layer, adapters))),
+    linears,
     attend: (_tape, q, k, v, layer, shape) =>
       pagedAttention(q, k, v, cache.keys[layer]!, cache.values[layer]!, layout, shape),
   };
@@ -173,16 +150,6 @@ export function runPaged(
   const { native } = model.device;
   if (head.packed !== null) native.gemmPacked(logits.handle, x.handle, head.packed.handle, 1, 0);
   else native.gemm(logits.handle, x.handle, head.weight!.handle, false, true, 1, 0);
-}
-
-/** One product with the shared weight for all rows, then each range's low-rank branch on its own rows. */
-function linearWithAdapters(x: Tensor, layer: Linear, ranges: readonly AdapterRange[]): Tensor {
-  const y = linear(null, x, layer.weight!, layer.bias);
-  for (const { adapter, start, end } of ranges) {
-    const branch = adapter?.branch(layer.index) ?? null;
-    if (branch !== null && end > start) addLowRank(y.rows(start, end), x.rows(start, end), branch);
-  }
-  return y;
 }
 
 function checkRanges(batch: PagedBatch): void {

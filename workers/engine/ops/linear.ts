@@ -110,11 +110,3 @@ function ofEach<T>(
   const at = (i: number) => (i < layers.length ? (pick(layers[i]!)?.handle ?? null) : null);
   return [at(0), at(1), at(2)];
 }
-
-/** y += s·(x·Aᵀ)·Bᵀ in place; serving only, never recorded. */
-export function addLowRank(y: Tensor, x: Tensor, { a, b, scale }: LowRankBranch): void {
-  const { native } = x.device;
-  const h = Tensor.empty(x.device, [x.dim(0), a.dim(0)], 'f32');
-  native.gemm(h.handle, x.handle, a.handle, false, true, 1, 0);
-  native.gemm(y.handle, h.handle, b.handle, false, true, scale, 1);
-}
