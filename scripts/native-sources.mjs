@@ -6,8 +6,8 @@ import { fileURLToPath } from 'node:url';
 
 const source = join(dirname(fileURLToPath(import.meta.url)), '..', 'native');
 
-/** Build folders, the typed front, and the CUDA part, which build-cuda.mjs adds to an addon of its own. */
-const NOT_SOURCES = new Set(['build', 'build-cuda', 'cuda', 'index.ts']);
+/** Build folders, the types, and the CUDA part, which build-cuda.mjs adds to an addon of its own. */
+const NOT_SOURCES = new Set(['build', 'build-cuda', 'cuda', 'index.ts', 'ops.ts']);
 
 /** Every file that decides what the CPU's addon is, in a fixed order. */
 function sourceFiles(folder = source) {
