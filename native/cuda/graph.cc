@@ -1,26 +1,25 @@
 // Recording the stream into a CUDA graph. ThreadLocal mode, so other threads' calls do not spoil it; memory that was
-// allocated meanwhile stays reserved for the graph (BlockPool owners).
+// allocated meanwhile stays reserved for graphs (BlockPool recordings).
 #include "device.h"
 #include "relaxed_capture.h"
 
 namespace lathe::cuda {
 namespace {
 
-int& owner() {
-  static int current = 0;
-  return current;
+void drop_recording() {
+  std::lock_guard<std::mutex> lock(pool_mutex());
+  pool().drop_recording();
 }
 
 class CudaGraph : public Graph {
  public:
-  CudaGraph(cudaGraphExec_t exec, int pool_owner) : exec_(exec), owner_(pool_owner) {}
+  explicit CudaGraph(cudaGraphExec_t exec) : exec_(exec) {}
   ~CudaGraph() override {
     // A launch may still be running: the exec waits for it by itself, the blocks are stream-ordered.
     const RelaxedCapture relaxed;
     cudaGraphExecDestroy(exec_);
     cudaGetLastError();  // nobody is told here, and the next launch must not be blamed
-    std::lock_guard<std::mutex> lock(pool_mutex());
-    pool().drop_owner(owner_);
+    drop_recording();
   }
   void launch() override {
     refuse_while_capturing("graphLaunch");
@@ -29,7 +28,6 @@ class CudaGraph : public Graph {
 
  private:
   cudaGraphExec_t exec_;
-  int owner_;
 };
 
 }  // namespace
@@ -38,7 +36,7 @@ void begin_capture() {
   refuse_while_capturing("captureBegin");
   check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal), "captureBegin");
   std::lock_guard<std::mutex> lock(pool_mutex());
-  owner() = pool().begin_owner();
+  pool().begin_recording();
   device_state().capturing = true;
 }
 
@@ -46,10 +44,9 @@ std::unique_ptr<Graph> end_capture() {
   DeviceState& state = device_state();
   if (!state.capturing) throw Error(ErrorCode::invalid_argument, "no graph is being recorded");
   state.capturing = false;
-  const int mine = owner();
   {
     std::lock_guard<std::mutex> lock(pool_mutex());
-    pool().end_owner();
+    pool().end_recording();
   }
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;
@@ -57,12 +54,9 @@ std::unique_ptr<Graph> end_capture() {
   if (result == cudaSuccess) result = cudaGraphInstantiate(&exec, graph, 0);
   if (graph) cudaGraphDestroy(graph);
   cudaGetLastError();
-  if (result != cudaSuccess) {
-    std::lock_guard<std::mutex> lock(pool_mutex());
-    pool().drop_owner(mine);
-  }
+  if (result != cudaSuccess) drop_recording();
   check(result, "captureEnd");
-  return std::make_unique<CudaGraph>(exec, mine);
+  return std::make_unique<CudaGraph>(exec);
 }
 
 }  // namespace lathe::cuda

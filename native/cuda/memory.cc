@@ -16,29 +16,19 @@ int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to;
 
 }  // namespace
 
-BlockPool::Block* BlockPool::take_free(int64_t size) {
-  Block probe = {nullptr, size, false, 0, nullptr, nullptr};
-  const auto found = free_.lower_bound({size, &probe});
-  if (found == free_.end()) return nullptr;
+BlockPool::Block* BlockPool::take(Free& list, int64_t size) {
+  Block probe = {nullptr, size, false, false, nullptr, nullptr};
+  const auto found = list.lower_bound({size, &probe});
+  if (found == list.end()) return nullptr;
   Block* block = found->second;
-  free_.erase(found);
+  list.erase(found);
   if (block->size > size) {
-    auto* rest = new Block{block->address + size, block->size - size, false, 0, block, block->after};
+    auto* rest = new Block{block->address + size, block->size - size, false, block->recorded, block, block->after};
     if (rest->after) rest->after->before = rest;
     block->after = rest;
     block->size = size;
-    free_.insert({rest->size, rest});
+    list.insert({rest->size, rest});
   }
-  return block;
-}
-
-/// A block that the recording has given back, unless it is far too large.
-BlockPool::Block* BlockPool::take_owned(int64_t size) {
-  auto& mine = owned_[current_];
-  const auto found = mine.lower_bound(size);
-  if (found == mine.end() || found->first > 2 * size) return nullptr;
-  Block* block = found->second;
-  mine.erase(found);
   return block;
 }
 
@@ -48,7 +38,7 @@ bool BlockPool::grow(int64_t size) {
     if (limit_ > 0 && held_ + bytes > limit_) continue;
     void* data = raw_.allocate(bytes);
     if (!data) continue;
-    auto* block = new Block{static_cast<char*>(data), bytes, false, 0, nullptr, nullptr};
+    auto* block = new Block{static_cast<char*>(data), bytes, false, false, nullptr, nullptr};
     chunks_.push_back({block, bytes});
     held_ += bytes;
     free_.insert({bytes, block});
@@ -60,12 +50,12 @@ bool BlockPool::grow(int64_t size) {
 void* BlockPool::allocate(int64_t bytes) {
   if (bytes < 0 || bytes > (int64_t{1} << 46)) throw Error(ErrorCode::out_of_memory, "size out of range");
   const int64_t size = round_up(std::max<int64_t>(bytes, 1), kAlign);
-  Block* block = current_ ? take_owned(size) : nullptr;
-  if (!block) block = take_free(size);
-  if (!block && grow(size)) block = take_free(size);
+  Block* block = recording_ ? take(recorded_, size) : nullptr;
+  if (!block) block = take(free_, size);
+  if (!block && grow(size)) block = take(free_, size);
   if (!block) {
     trim();
-    if (grow(size)) block = take_free(size);
+    if (grow(size)) block = take(free_, size);
   }
   if (!block) {
     throw Error(ErrorCode::out_of_memory,
@@ -74,9 +64,9 @@ void* BlockPool::allocate(int64_t bytes) {
                     (limit_ > 0 ? ", limit " + std::to_string(limit_) : ""));
   }
   block->used = true;
-  block->owner = current_;
   used_[block->address] = block;
-  in_use_ += block->size;
+  if (!block->recorded) in_use_ += block->size;
+  block->recorded = recording_;
   peak_ = std::max(peak_, in_use_);
   return block->address;
 }
@@ -87,12 +77,8 @@ void BlockPool::release(void* data) {
   Block* block = found->second;
   used_.erase(found);
   block->used = false;
-  in_use_ -= block->size;
-  if (block->owner) {
-    owned_[block->owner].insert({block->size, block});
-  } else {
-    put_free(block);
-  }
+  if (!block->recorded) in_use_ -= block->size;
+  put_free(block);
 }
 
 /// `block` takes over the block behind it; neither is in a list.
@@ -105,17 +91,18 @@ void BlockPool::absorb_after(Block* block) {
 }
 
 void BlockPool::put_free(Block* block) {
-  const auto joins = [](const Block* b) { return b && !b->used && !b->owner; };
+  Free& list = list_of(block);
+  const auto joins = [block](const Block* b) { return b && !b->used && b->recorded == block->recorded; };
   if (joins(block->after)) {
-    free_.erase({block->after->size, block->after});
+    list.erase({block->after->size, block->after});
     absorb_after(block);
   }
   if (joins(block->before)) {
     block = block->before;
-    free_.erase({block->size, block});
+    list.erase({block->size, block});
     absorb_after(block);
   }
-  free_.insert({block->size, block});
+  list.insert({block->size, block});
 }
 
 void BlockPool::reserve(int64_t bytes) {
@@ -130,7 +117,7 @@ void BlockPool::reserve(int64_t bytes) {
 void BlockPool::trim() {
   for (size_t i = 0; i < chunks_.size();) {
     Block* first = chunks_[i].first;
-    if (!first->used && !first->owner && !first->after) {
+    if (!first->used && !first->recorded && !first->after) {
       free_.erase({first->size, first});
       raw_.release(first->address);
       held_ -= chunks_[i].second;
@@ -142,20 +129,22 @@ void BlockPool::trim() {
   }
 }
 
-int BlockPool::begin_owner() { return current_ = next_owner_++; }
+void BlockPool::begin_recording() {
+  recordings_++;
+  recording_ = true;
+}
 
-void BlockPool::drop_owner(int owner) {
-  for (auto& [data, block] : used_) {
-    if (block->owner == owner) block->owner = 0;
-  }
-  const auto mine = owned_.find(owner);
-  if (mine == owned_.end()) return;
+void BlockPool::drop_recording() {
+  if (--recordings_ > 0) return;
+  for (auto& [data, block] : used_) block->recorded = false;
   // One by one: a block counts as free for its neighbours only once it is in the list.
-  for (auto& [size, block] : mine->second) {
-    block->owner = 0;
+  while (!recorded_.empty()) {
+    Block* block = recorded_.begin()->second;
+    recorded_.erase(recorded_.begin());
+    block->recorded = false;
+    in_use_ -= block->size;
     put_free(block);
   }
-  owned_.erase(mine);
 }
 
 }  // namespace lathe::cuda

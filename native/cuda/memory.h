@@ -3,7 +3,6 @@
 #pragma once
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -36,18 +35,19 @@ class BlockPool {
   void trim();
   MemoryStats stats() const { return {in_use_, peak_, held_ - in_use_, limit_}; }
 
-  /// From here to end_owner() blocks belong to a new owner (a graph being recorded): when released they are handed
-  /// out to that owner only, until drop_owner().
-  int begin_owner();
-  void end_owner() { current_ = 0; }
-  void drop_owner(int owner);
+  /// From here to end_recording() blocks are the recordings': a graph will use them again, so when released they are
+  /// handed out to recordings only, this one and later ones (graphs run one after the other, and nothing inside one
+  /// outlives its run). They count as in use until drop_recording() has been called for every begin_recording().
+  void begin_recording();
+  void end_recording() { recording_ = false; }
+  void drop_recording();
 
  private:
   struct Block {
     char* address;
     int64_t size;
     bool used;
-    int owner;
+    bool recorded;  // kept for recordings
     Block *before, *after;  // neighbours in the chunk
   };
   using Free = std::set<std::pair<int64_t, Block*>, bool (*)(const std::pair<int64_t, Block*>&,
@@ -57,19 +57,21 @@ class BlockPool {
     return a.first != b.first ? a.first < b.first : a.second->address < b.second->address;
   }
 
-  Block* take_free(int64_t size);
-  Block* take_owned(int64_t size);
+  /// The best fitting free block of the list, cut to size; null when there is none.
+  Block* take(Free& list, int64_t size);
   bool grow(int64_t size);
   void put_free(Block* block);
   void absorb_after(Block* block);
 
   RawMemory raw_;
-  Free free_{smaller};
+  Free& list_of(const Block* block) { return block->recorded ? recorded_ : free_; }
+
+  Free free_{smaller}, recorded_{smaller};  // recorded_: free for recordings alone
   std::unordered_map<void*, Block*> used_;
-  std::map<int, std::multimap<int64_t, Block*>> owned_;  // free blocks that belong to an owner
   std::vector<std::pair<Block*, int64_t>> chunks_;       // first block and size
   int64_t in_use_ = 0, peak_ = 0, held_ = 0, limit_ = 0;
-  int current_ = 0, next_owner_ = 1;
+  int recordings_ = 0;  // begun and not dropped
+  bool recording_ = false;
 };
 
 }  // namespace lathe::cuda

@@ -1,6 +1,7 @@
 /**
  * Recording ops once and running them again: on a device where asking for an op costs more than a small op itself. The
- * recorded ops read and write the same tensors every time, so inputs and results must live outside. Knows no model.
+ * recorded ops read and write the same tensors every time, so inputs and results must live outside; memory of tensors
+ * made inside is shared by all recordings of a device. Knows no model.
  */
 import type { Device } from './device.ts';
 

@@ -1,4 +1,4 @@
-// The device's memory pool and the host's copies of index tensors, on host addresses: blocks never overlap, everything joins again, owners keep their blocks,
+// The device's memory pool and the host's copies of index tensors, on host addresses: blocks never overlap, everything joins again, recordings keep their blocks,
 // limits and exhaustion end in an error with the numbers.
 #include "../../../native/cuda/memory.h"
 
@@ -102,30 +102,96 @@ void steady_state() {
   expect("a reserved arena asks the driver for nothing more", driver.calls == calls);
 }
 
-void owners() {
+void recordings() {
   Driver driver = {int64_t{1024} * kMiB};
   BlockPool pool(driver.raw());
   void* before = pool.allocate(kMiB);
-  const int owner = pool.begin_owner();
+  pool.begin_recording();
   void* kept = pool.allocate(3 * kMiB);
   void* temporary = pool.allocate(2 * kMiB);
   pool.release(temporary);
   expect("a recording reuses what it gave back", pool.allocate(2 * kMiB) == temporary);
   pool.release(temporary);
   pool.release(before);
-  pool.end_owner();
+  pool.end_recording();
+  expect("what a graph keeps is in use", pool.stats().in_use == 5 * kMiB);
   bool untouched = true;
+  const auto span = [](void* p) { return reinterpret_cast<int64_t>(p); };
   for (int i = 0; i < 64; i++) {
-    void* other = pool.allocate(2 * kMiB);
-    untouched &= other != temporary && other != kept;
+    const int64_t other = span(pool.allocate(2 * kMiB));
+    for (const auto& [mine, bytes] : {std::pair{span(kept), 3 * kMiB}, std::pair{span(temporary), 2 * kMiB}}) {
+      untouched &= other + 2 * kMiB <= mine || other >= mine + bytes;
+    }
   }
   expect("others never get a graph's blocks", untouched);
   pool.release(kept);
   expect("also not those released after the recording", pool.allocate(3 * kMiB) != kept);
-  pool.drop_owner(owner);
+  const int64_t in_use = pool.stats().in_use;
+  pool.begin_recording();
+  std::vector<void*> pieces;
+  for (int i = 0; i < 5; i++) pieces.push_back(pool.allocate(kMiB));
+  expect("a later recording works in the same memory, cut anew", pool.stats().in_use == in_use);
+  for (void* piece : pieces) pool.release(piece);
+  pieces.push_back(pool.allocate(5 * kMiB));
+  expect("joined again too", pool.stats().in_use == in_use);
+  pool.release(pieces.back());
+  pool.end_recording();
+  pool.drop_recording();
+  expect("it stays the graphs' while one lives", pool.stats().in_use == in_use);
+  pool.drop_recording();
+  expect("graphs that are gone give their blocks back", pool.stats().in_use == in_use - 5 * kMiB);
   bool back = false;
-  for (int i = 0; i < 64; i++) back |= pool.allocate(2 * kMiB) == temporary;
-  expect("a graph that is gone gives its blocks back", back);
+  for (int i = 0; i < 64; i++) {
+    const int64_t at = span(pool.allocate(kMiB));
+    back |= at >= span(kept) && at < span(kept) + 3 * kMiB;
+  }
+  expect("to everybody", back);
+}
+
+/// Eager work and recordings of many sizes in turns, as a training run makes them.
+void random_recordings() {
+  Driver driver = {int64_t{4096} * kMiB};
+  BlockPool pool(driver.raw());
+  std::map<int64_t, int64_t> live, graphs;  // of eager work, and everything that a recording has touched
+  int recordings = 0;
+  bool apart = true;
+  const auto overlaps = [](const std::map<int64_t, int64_t>& blocks, int64_t at, int64_t bytes) {
+    auto next = blocks.lower_bound(at);
+    if (next != blocks.end() && at + bytes > next->first) return true;
+    return next != blocks.begin() && std::prev(next)->first + std::prev(next)->second > at;
+  };
+  for (int round = 0; round < 400; round++) {
+    const bool recorded = uniform() < 0.3;
+    if (recorded) pool.begin_recording(), recordings++;
+    std::map<int64_t, int64_t> mine;
+    for (int i = 0; i < 20; i++) {
+      const int64_t bytes = static_cast<int64_t>(std::exp(uniform() * 14));
+      const auto at = reinterpret_cast<int64_t>(pool.allocate(bytes));
+      apart &= !overlaps(live, at, bytes) && !overlaps(mine, at, bytes) && (recorded || !overlaps(graphs, at, bytes));
+      if (!recorded && uniform() < 0.05) live[at] = bytes;
+      else mine[at] = bytes;
+      if (!mine.empty() && uniform() < 0.3) {
+        pool.release(reinterpret_cast<void*>(mine.begin()->first));
+        if (recorded && !overlaps(graphs, mine.begin()->first, mine.begin()->second)) graphs.insert(*mine.begin());
+        mine.erase(mine.begin());
+      }
+    }
+    for (const auto& [at, bytes] : mine) {
+      pool.release(reinterpret_cast<void*>(at));
+      if (recorded && !overlaps(graphs, at, bytes)) graphs[at] = bytes;
+    }
+    if (recorded) pool.end_recording();
+    if (recordings > 0 && uniform() < 0.02) {
+      for (; recordings > 0; recordings--) pool.drop_recording();
+      graphs.clear();
+    }
+  }
+  expect("eager blocks and graphs never share memory", apart);
+  for (; recordings > 0; recordings--) pool.drop_recording();
+  for (const auto& [at, bytes] : live) pool.release(reinterpret_cast<void*>(at));
+  expect("nothing is in use when all graphs are gone", pool.stats().in_use == 0);
+  pool.trim();
+  expect("and everything goes back", driver.chunks.empty());
 }
 
 void exhaustion() {
@@ -181,7 +247,8 @@ int main(int count, char** arguments) {
   random_state = count > 1 ? std::strtoull(arguments[1], nullptr, 10) : 1;
   random_use();
   steady_state();
-  owners();
+  recordings();
+  random_recordings();
   exhaustion();
   host_copy();
   return failures != 0;

@@ -21,7 +21,7 @@ export const DECODE_ROWS_MAX = DECODE_BUCKETS.at(-1)!;
 export const SCRATCH_ROWS = Math.max(
   ...DECODE_BUCKETS.map((size, i) => size - (DECODE_BUCKETS[i - 1] ?? 0) - 1),
 );
-/** Shapes remembered: each recorded one keeps its activations' memory. */
+/** Shapes remembered: each recorded one keeps its graph; memory inside is shared. */
 const SHAPES_MAX = 64;
 /** Block tables have 2ⁿ columns, at least these. */
 const COLUMNS_MIN = 16;
