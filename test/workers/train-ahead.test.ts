@@ -53,7 +53,7 @@ async function runOn(device: Device, changes: Partial<TrainingPlan> = {}, stopAt
   const state = { step: 0, trainedTokens: 0, metrics: StepMetrics.empty() };
   const told: Told = { reports: [], saves: [], order: [], csv: '', weights: new Float32Array(), end: '' };
   const run: TrainingRun = {
-    ...{ model, optimizer, plan: chosen, state, objective: supervisedObjective, recompute: false },
+    ...{ model, optimizer, plan: chosen, state, objective: supervisedObjective(), recompute: false },
     data: { training: dataset(8, 100), validation: dataset(3, 500) },
     failpoints: new Failpoints([], 0),
     report: ({ train: numbers, ...rest }) => {

@@ -4,6 +4,7 @@
  * made inside is shared by all recordings of a device. Knows no model.
  */
 import type { Device } from './device.ts';
+import { scope } from './tensor.ts';
 
 export interface Replay {
   /** Runs the recorded ops on what their tensors hold now. */
@@ -40,4 +41,71 @@ export function recorderOf({ kind, native }: Device): Recorder | null {
       return { run: () => native.graphLaunch(graph), dispose: () => native.graphFree(graph) };
     },
   };
+}
+
+interface Entry<S> {
+  /** The tensors outside: inputs and results. */
+  shape: S;
+  replay: Replay | null;
+}
+
+/**
+ * The same work in a few shapes: op by op the first time a shape comes, recorded the second time, replayed from then on.
+ * So a shape that does not come again is never recorded. Without a recorder always op by op.
+ */
+export class RecordedShapes<S extends { dispose(): void }> {
+  readonly #recorder: Recorder | null;
+  readonly #most: number;
+  /** Least recently used first. */
+  readonly #entries = new Map<string, Entry<S>>();
+
+  /** @param most shapes remembered: each recorded one keeps its graph */
+  constructor(recorder: Recorder | null, most: number) {
+    this.#recorder = recorder;
+    this.#most = most;
+  }
+
+  /** Recorded shapes there are now. */
+  get recorded(): number {
+    return [...this.#entries.values()].filter(({ replay }) => replay !== null).length;
+  }
+
+  /**
+   * Runs `work` on the shape under `key`, made by `create` where it is new; what `work` makes is disposed.
+   * @throws what they throw; the shape is forgotten then
+   */
+  run(key: string, create: () => S, work: (shape: S) => void): S {
+    const known = this.#entries.get(key);
+    const entry = known ?? { shape: create(), replay: null };
+    this.#entries.delete(key);
+    const body = () => scope(() => work(entry.shape));
+    try {
+      // The first run of a shape makes every choice that recording must find made.
+      if (known === undefined || this.#recorder === null) body();
+      else {
+        entry.replay ??= this.#recorder.record(body);
+        entry.replay.run();
+      }
+    } catch (error) {
+      disposeEntry(entry);
+      throw error;
+    }
+    this.#entries.set(key, entry);
+    this.forget(this.#most);
+    return entry.shape;
+  }
+
+  /** All shapes but the `kept` used last. */
+  forget(kept = 0): void {
+    for (const [key, entry] of this.#entries) {
+      if (this.#entries.size <= kept) return;
+      this.#entries.delete(key);
+      disposeEntry(entry);
+    }
+  }
+}
+
+function disposeEntry({ replay, shape }: Entry<{ dispose(): void }>): void {
+  replay?.dispose();
+  shape.dispose();
 }

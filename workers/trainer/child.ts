@@ -2,15 +2,14 @@
  * The training process of one attempt: reads the data, opens the device, runs the loop, writes checkpoint folders. It
  * knows no database and no storage; it obeys its supervisor over the process channel and leaves when that is gone.
  */
-import { totalmem } from 'node:os';
 import path from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { type Device, isDeviceLost, openDevice } from '../engine/device.ts';
-import { estimatedBytes, estimateMemory } from '../engine/models/memory-estimate.ts';
 import { commitFolder } from './checkpoint.ts';
 import { type JobData, readJobData } from './dataset.ts';
 import { Failpoints } from './failpoints.ts';
 import { failureOf } from './failures.ts';
+import { planMemory, recordedMicroBatches } from './memory-plan.ts';
 import { EXIT, type FromChild, type ToChild, type TrainRequest } from './messages.ts';
 import { prepareObjective } from './objective.ts';
 import { train } from './train.ts';
@@ -20,8 +19,6 @@ import { openTraining, type Training, writeTraining } from './training-state.ts'
 const SPOOL_MAX = 2;
 /** A crash costs at most about this much training, whatever save_steps says. */
 const SAVE_SECONDS = { adapter: 60, full: 300 };
-/** Above this share of the memory, activations are recomputed instead of kept: of the machine's, and of a GPU's own. */
-const MEMORY_SHARE = { machine: 0.6, device: 0.92 };
 const ALIVE_MS = 1000;
 const DISK_FULL = ['ENOSPC', 'EDQUOT'];
 /** How often room for the last checkpoint is looked for. */
@@ -145,23 +142,19 @@ function checkpointSaver(job: TrainRequest, training: Training, failpoints: Fail
 }
 
 async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoints): Promise<number> {
-  const isFull = job.adapter.peft_type === 'FULL';
   const { device, training } = open(job);
   const { model, state } = training;
-  const counts = model.counts();
-  const { config, dtype, activationDtype } = model;
   // A single example may be longer than a pack: two answers are one example.
   const largestPack = Math.max(
     job.plan.maxTokensPerPack,
     data.training.longest,
     data.validation?.longest ?? 0,
   );
-  const estimate = estimateMemory(config, dtype, activationDtype, counts, isFull, largestPack, device.kind);
-  const capacity = device.capacity();
-  const most = capacity === null ? MEMORY_SHARE.machine * totalmem() : MEMORY_SHARE.device * capacity;
-  const recompute = estimatedBytes(estimate, false) > most;
-  memoryBytes = estimatedBytes(estimate, recompute);
-  device.reserve(Math.min(memoryBytes, most));
+  const memory = planMemory(job.plan.method, model, largestPack);
+  const { recompute } = memory;
+  memoryBytes = memory.bytes;
+  device.reserve(Math.min(memory.bytes, memory.most));
+  const counts = model.counts();
   const { totalSteps } = job.plan;
   tell({
     type: 'started',
@@ -175,7 +168,9 @@ async function runTraining(job: TrainRequest, data: JobData, failpoints: Failpoi
   });
 
   const { save, isSaveDue } = checkpointSaver(job, training, failpoints);
-  const objective = await prepareObjective(job, data, training, { turn, isSaveDue, save });
+  const preparation = { turn, isSaveDue, save };
+  const recorded = recordedMicroBatches(model, memory);
+  const objective = await prepareObjective(job, data, training, preparation, recorded);
   if (objective === null) return stopCode();
   const end = await train({
     ...training,

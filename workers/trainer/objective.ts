@@ -8,6 +8,7 @@ import {
   evaluatePreference,
   type PreferenceSums,
 } from '../engine/losses/preference.ts';
+import type { RecordedBatches } from '../engine/losses/recorded-batches.ts';
 import { accumulateGradientsLater, evaluate, type LossSums } from '../engine/losses/supervised.ts';
 import type { Model, PackedBatch } from '../engine/models/index.ts';
 import type { JobData } from './dataset.ts';
@@ -47,16 +48,18 @@ export interface Preparation {
 
 /**
  * The job's objective, ready for the next step: DPO measures its reference first, or takes up a measurement that an
- * earlier attempt began. @returns null when told to stop meanwhile, with what was measured saved
+ * earlier attempt began. `recorded`: for supervised jobs. @returns null when told to stop meanwhile, with what was
+ * measured saved
  */
 export async function prepareObjective(
   { plan }: Pick<TrainRequest, 'plan'>,
   data: JobData,
   training: Training,
   { turn, isSaveDue, save }: Preparation,
+  recorded: RecordedBatches | null = null,
 ): Promise<Objective | null> {
   const { method } = plan;
-  if (method.type === 'supervised') return supervisedObjective;
+  if (method.type === 'supervised') return supervisedObjective(recorded);
   training.reference ??= emptyReference(data);
   const reference = splitReference(training.reference, data);
   const { model, state } = training;
@@ -68,19 +71,21 @@ export async function prepareObjective(
   return dpoObjective(method.beta, reference);
 }
 
-/** Next-token loss over labelled tokens. */
-export const supervisedObjective: Objective = {
-  weightOf: labelledOf,
-  accumulate: (model, batch, { total, ...at }) => {
-    const read = accumulateGradientsLater(model, batch, { labelledTotal: total, ...at });
-    return () => ({ ...read() });
-  },
-  evaluate: (model, batch) => ({ ...evaluate(model, batch) }),
-  measure: (sums) => {
-    const { lossSum, labelled, correct } = sums as unknown as LossSums;
-    return { loss: lossSum / labelled, accuracy: correct / labelled };
-  },
-};
+/** Next-token loss over labelled tokens; micro-batches that `recorded` takes are run by it. */
+export function supervisedObjective(recorded: RecordedBatches | null = null): Objective {
+  return {
+    weightOf: labelledOf,
+    accumulate: (model, batch, { total, ...at }) => {
+      const read = accumulateGradientsLater(model, batch, { labelledTotal: total, recorded, ...at });
+      return () => ({ ...read() });
+    },
+    evaluate: (model, batch) => ({ ...evaluate(model, batch) }),
+    measure: (sums) => {
+      const { lossSum, labelled, correct } = sums as unknown as LossSums;
+      return { loss: lossSum / labelled, accuracy: correct / labelled };
+    },
+  };
+}
 
 /** Direct preference optimisation against fixed log-probabilities of both files' answers. */
 function dpoObjective(beta: number, reference: ReferenceLogProbs): Objective {

@@ -43,9 +43,14 @@ export function headLoss(
   gradScale: number,
   rowScale: Float32Array | null = null,
 ): RowLosses {
-  const { head } = model.weights;
-  if (head.weight === null) throw new Error('a model opened for serving cannot compute losses');
   const labels = Tensor.fromInt32(model.device, targets);
   const scale = rowScale && Tensor.fromFloat32(model.device, rowScale, [rowScale.length]);
-  return linearCrossEntropy(tape, x, head.weight, labels, gradScale, scale);
+  return linearCrossEntropy(tape, x, headWeight(model), labels, gradScale, scale);
+}
+
+/** The output head [V, C]. @throws when the model was opened without it */
+export function headWeight({ weights }: Model): Tensor {
+  const { weight } = weights.head;
+  if (weight === null) throw new Error('a model opened for serving cannot compute losses');
+  return weight;
 }

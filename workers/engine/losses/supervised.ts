@@ -5,10 +5,17 @@
 import { Tape } from '../autograd.ts';
 import { readFloatsLater, readIntegersLater } from '../deferred.ts';
 import type { Model } from '../models/model.ts';
-import { type PackedBatch, packedForward } from '../models/packed.ts';
-import type { RowLosses } from '../ops/cross-entropy.ts';
-import { scope } from '../tensor.ts';
-import { headLoss, labelledRows } from './head.ts';
+import {
+  type DropoutKey,
+  type PackedBatch,
+  packedForward,
+  packedHidden,
+  packedInputs,
+} from '../models/packed.ts';
+import { linearCrossEntropy, type RowLosses } from '../ops/cross-entropy.ts';
+import { scope, Tensor } from '../tensor.ts';
+import { headLoss, headWeight, type LabelledRows, labelledRows } from './head.ts';
+import { type LabelledInputs, RecordedBatches } from './recorded-batches.ts';
 
 export interface LossSums {
   /** Σ of the labelled tokens' losses (natural log). */
@@ -27,6 +34,8 @@ export interface AccumulateOptions {
   microBatch: number;
   /** Keep only block inputs and compute the rest again in the backward: less memory, about 1.4 times the time. */
   recompute?: boolean;
+  /** Runs the micro-batches that it takes. */
+  recorded?: RecordedBatches | null;
 }
 
 /**
@@ -44,8 +53,9 @@ export function accumulateGradientsLater(
   batch: PackedBatch,
   options: AccumulateOptions,
 ): () => LossSums {
-  const { labelledTotal, seed, step, microBatch, recompute = false } = options;
-  const { rows, targets } = labelledRows(batch);
+  const { labelledTotal, seed, step, microBatch, recompute = false, recorded = null } = options;
+  const labels = labelledRows(batch);
+  const { rows } = labels;
   if (model.trainableParameters().size === 0)
     throw new Error('the model has nothing to train: open it with trainable');
   if (!(labelledTotal >= rows.length && labelledTotal > 0)) {
@@ -54,19 +64,63 @@ export function accumulateGradientsLater(
     );
   }
   if (rows.length === 0) return () => ({ lossSum: 0, labelled: 0, correct: 0 });
+  const scale = 1 / labelledTotal;
   return scope(() => {
-    const tape = new Tape();
-    try {
-      const dropout = { seed, step, microBatch };
-      const x = packedForward(model, batch, rows, { tape, dropout, recompute });
-      const sums = headLoss(model, tape, x, targets, 1 / labelledTotal);
-      const read = readSumsLater(sums);
-      tape.backward();
-      return read;
-    } finally {
-      tape.dispose();
-    }
+    const losses = recorded?.takes(batch)
+      ? recorded.run(batch, labels, scale)
+      : addGradients(model, labelledInputs(model, batch, labels, scale), {
+          dropout: { seed, step, microBatch },
+          recompute,
+        });
+    return readSumsLater(losses, rows.length);
   });
+}
+
+/**
+ * Micro-batches recorded for a training of `model` with a fixed `recompute`, up to `tokensMax` tokens (a padded size).
+ * @throws Error with dropout, whose masks are not data; code LATHE_OUT_OF_MEMORY
+ */
+export function recordedGradients(
+  model: Model,
+  { recompute, ...options }: { recompute: boolean } & ConstructorParameters<typeof RecordedBatches>[2],
+): RecordedBatches {
+  if ((model.adapter?.config.lora_dropout ?? 0) > 0) throw new Error('dropout cannot be recorded');
+  return new RecordedBatches(
+    model,
+    (inputs) => addGradients(model, inputs, { dropout: null, recompute }),
+    options,
+  );
+}
+
+/** Forward and backward of a micro-batch that is on the device: Σ rowScale·loss; adds to the parameters' gradients. */
+function addGradients(
+  model: Model,
+  inputs: LabelledInputs,
+  { dropout, recompute }: { dropout: DropoutKey | null; recompute: boolean },
+): RowLosses {
+  const tape = new Tape();
+  try {
+    const x = packedHidden(model, inputs, { tape, dropout, recompute });
+    const losses = linearCrossEntropy(tape, x, headWeight(model), inputs.targets, 1, inputs.rowScale);
+    tape.backward();
+    return losses;
+  } finally {
+    tape.dispose();
+  }
+}
+
+function labelledInputs(
+  model: Model,
+  batch: PackedBatch,
+  { rows, targets }: LabelledRows,
+  scale: number,
+): LabelledInputs {
+  const { device } = model;
+  return {
+    ...packedInputs(model, batch, rows),
+    targets: Tensor.fromInt32(device, targets),
+    rowScale: Tensor.fromFloat32(device, new Float32Array(rows.length).fill(scale), [rows.length]),
+  };
 }
 
 /** Loss and token accuracy without dropout and without gradients. */
@@ -79,16 +133,16 @@ export function evaluate(model: Model, batch: PackedBatch): LossSums {
   });
 }
 
-const readSums = (rows: RowLosses): LossSums => readSumsLater(rows)();
+const readSums = (rows: RowLosses): LossSums => readSumsLater(rows, rows.losses.dim(0))();
 
-/** The copies are asked for now, before the tensors go. */
-function readSumsLater({ losses, correct }: RowLosses): () => LossSums {
+/** Sums of the first `count` rows. The copies are asked for now, before the tensors go. */
+function readSumsLater({ losses, correct }: RowLosses, count: number): () => LossSums {
   const [later, hitsLater] = [readFloatsLater(losses), readIntegersLater(correct)];
   return () => {
     let lossSum = 0;
-    for (const loss of later.read()) lossSum += loss;
+    for (const loss of later.read().subarray(0, count)) lossSum += loss;
     let hits = 0;
-    for (const hit of hitsLater.read()) hits += hit;
-    return { lossSum, labelled: later.read().length, correct: hits };
+    for (const hit of hitsLater.read().subarray(0, count)) hits += hit;
+    return { lossSum, labelled: count, correct: hits };
   };
 }

@@ -3,8 +3,8 @@
  * buffers that stay in place. So a step can be recorded once per size and run again; adapters are data, not part of
  * what is recorded. Knows the grouped forward; must not know the scheduler.
  */
-import { type Recorder, type Replay, recorderOf } from '../graphs.ts';
-import { keep, scope, Tensor } from '../tensor.ts';
+import { RecordedShapes, type Recorder, recorderOf } from '../graphs.ts';
+import { keep, Tensor } from '../tensor.ts';
 import {
   checkRows,
   type GroupedInputs,
@@ -21,7 +21,7 @@ export const DECODE_ROWS_MAX = DECODE_BUCKETS.at(-1)!;
 export const SCRATCH_ROWS = Math.max(
   ...DECODE_BUCKETS.map((size, i) => size - (DECODE_BUCKETS[i - 1] ?? 0) - 1),
 );
-/** Shapes remembered: each recorded one keeps its graph; memory inside is shared. */
+/** Shapes remembered. */
 const SHAPES_MAX = 64;
 /** Block tables have 2ⁿ columns, at least these. */
 const COLUMNS_MIN = 16;
@@ -30,9 +30,8 @@ const ALIGN = 256;
 
 interface Shape {
   inputs: GroupedInputs;
-  views: Tensor[];
   logits: Tensor;
-  replay: Replay | null;
+  dispose(): void;
 }
 
 export interface DecodeBucketsOptions {
@@ -48,13 +47,11 @@ export class DecodeBuckets {
   readonly #step: GroupedStep;
   readonly #padded: boolean;
   readonly #positions: number;
-  readonly #recorder: Recorder | null;
   readonly #numbers: Int32Array;
   /** All index tensors of a step end to end, so that one write fills them. */
   readonly #buffer: Tensor;
   readonly #logits: Tensor;
-  /** Least recently used first. */
-  readonly #shapes = new Map<string, Shape>();
+  readonly #shapes: RecordedShapes<Shape>;
   #generation = 0;
 
   /** @throws code LATHE_OUT_OF_MEMORY */
@@ -63,7 +60,10 @@ export class DecodeBuckets {
     this.#step = step;
     this.#padded = padded;
     this.#positions = contextLength;
-    this.#recorder = recorder === undefined ? recorderOf(model.device) : recorder;
+    this.#shapes = new RecordedShapes(
+      recorder === undefined ? recorderOf(model.device) : recorder,
+      SHAPES_MAX,
+    );
     if (cache.keys[0]!.dim(0) < cache.scratchRow + (padded ? SCRATCH_ROWS : 0))
       throw new Error('decode buckets: the cache has no rows for padding');
     const columns = columnsFor(Math.ceil(contextLength / cache.blockSize));
@@ -79,7 +79,7 @@ export class DecodeBuckets {
 
   /** Recorded steps there are now. */
   get recorded(): number {
-    return [...this.#shapes.values()].filter(({ replay }) => replay !== null).length;
+    return this.#shapes.recorded;
   }
 
   /**
@@ -94,40 +94,24 @@ export class DecodeBuckets {
     if (size === undefined || size > DECODE_ROWS_MAX || count === 0)
       throw new Error(`a decode step of ${count} rows`);
     if (pool.generation !== this.#generation) {
-      this.#forget();
+      this.#shapes.forget();
       this.#generation = pool.generation;
     }
     const columns = columnsFor(rows.maxBlocks);
-    const key = `${size} ${columns} ${rows.adapterSlots === null ? 'base' : 'adapters'}`;
-    const known = this.#shapes.get(key);
-    const shape = known ?? this.#create(size, columns, rows.adapterSlots !== null);
-    this.#shapes.delete(key);
+    const adapters = rows.adapterSlots !== null;
     this.#write(rows, size, columns);
-    const work = () => scope(() => this.#forward(shape));
-    try {
-      // The first run of a shape makes every choice that recording must find made.
-      if (known === undefined || this.#recorder === null) work();
-      else {
-        shape.replay ??= this.#recorder.record(work);
-        shape.replay.run();
-      }
-    } catch (error) {
-      disposeShape(shape);
-      throw error;
-    }
-    this.#shapes.set(key, shape);
-    this.#forget(SHAPES_MAX);
+    const shape = this.#shapes.run(
+      `${size} ${columns} ${adapters ? 'adapters' : 'base'}`,
+      () => this.#create(size, columns, adapters),
+      ({ inputs, logits }) => groupedLogits(model, groupedHidden(this.#step, inputs), null, logits),
+    );
     return shape.logits.rows(0, count);
   }
 
   dispose(): void {
-    this.#forget();
+    this.#shapes.forget();
     this.#buffer.dispose();
     this.#logits.dispose();
-  }
-
-  #forward({ inputs, logits }: Shape): void {
-    groupedLogits(this.#step.model, groupedHidden(this.#step, inputs), null, logits);
   }
 
   #create(size: number, columns: number, adapters: boolean): Shape {
@@ -152,9 +136,10 @@ export class DecodeBuckets {
         blockTables,
         adapterSlots: adapters ? view(at.adapterSlots, size) : null,
       },
-      views,
       logits,
-      replay: null,
+      dispose: () => {
+        for (const tensor of views) tensor.dispose();
+      },
     };
   }
 
@@ -183,20 +168,6 @@ export class DecodeBuckets {
     }
     model.device.native.tensorWrite(this.#buffer.handle, numbers);
   }
-
-  /** All shapes but the `kept` used last. */
-  #forget(kept = 0): void {
-    for (const [key, shape] of this.#shapes) {
-      if (this.#shapes.size <= kept) return;
-      this.#shapes.delete(key);
-      disposeShape(shape);
-    }
-  }
-}
-
-function disposeShape({ replay, views }: Shape): void {
-  replay?.dispose();
-  for (const view of views) view.dispose();
 }
 
 function columnsFor(blocks: number): number {

@@ -6,6 +6,7 @@ import type { Tape } from '../autograd.ts';
 import { packedAttention } from '../ops/attention.ts';
 import { linear, loraLinears } from '../ops/linear.ts';
 import { rmsNorm } from '../ops/norm.ts';
+import type { RotaryTable } from '../ops/rotary.ts';
 import { dropoutStream } from '../rng.ts';
 import { scope, Tensor } from '../tensor.ts';
 import { decoderForward, type Strategy } from './decoder.ts';
@@ -37,6 +38,16 @@ export interface PackedOptions {
   recompute?: boolean;
 }
 
+/** A batch on the device; [T] tokens of [S] sequences. */
+export interface PackedInputs {
+  ids: Tensor;
+  positions: Tensor;
+  cuSeqlens: Tensor;
+  rotary: RotaryTable;
+  /** i32 [N], the rows whose result is wanted. */
+  rows: Tensor;
+}
+
 /**
  * What the output head reads at the chosen rows: the residual stream after the last block and the final norm, [N, C].
  * @throws when the arrays' lengths disagree, or an id, position or row is out of range
@@ -47,24 +58,33 @@ export function packedForward(
   rows: Int32Array,
   options: PackedOptions,
 ): Tensor {
+  return packedHidden(model, packedInputs(model, batch, rows), options);
+}
+
+/** Uploads a batch. @throws when the arrays' lengths disagree or a position is beyond the model's */
+export function packedInputs(model: Model, batch: PackedBatch, rows: Int32Array): PackedInputs {
   const { ids, positions, cuSeqlens } = batch;
   if (ids.length === 0 || positions.length !== ids.length || cuSeqlens.at(-1) !== ids.length) {
     const sizes = `${ids.length} ids, ${positions.length} positions, cuSeqlens up to ${cuSeqlens.at(-1)}`;
     throw new Error(`a packed batch needs as many positions as ids and cuSeqlens that end there: ${sizes}`);
   }
   const { device } = model;
-  const bounds = Tensor.fromInt32(device, cuSeqlens);
-  const strategy: Strategy = {
-    linears: (tape, x, layers) => trainedLinears(model, tape, x, layers, options.dropout ?? null),
-    attend: (tape, q, k, v, _layer, shape) => packedAttention(tape, q, k, v, bounds, shape),
-  };
-  const input = {
+  return {
     ids: Tensor.fromInt32(device, ids),
     positions: Tensor.fromInt32(device, positions),
+    cuSeqlens: Tensor.fromInt32(device, cuSeqlens),
     rotary: model.rope.covering(positionCount(positions)),
-    activationDtype: model.activationDtype,
     rows: Tensor.fromInt32(device, rows),
   };
+}
+
+/** packedForward() of a batch that is on the device already. */
+export function packedHidden(model: Model, inputs: PackedInputs, options: PackedOptions): Tensor {
+  const strategy: Strategy = {
+    linears: (tape, x, layers) => trainedLinears(model, tape, x, layers, options.dropout ?? null),
+    attend: (tape, q, k, v, _layer, shape) => packedAttention(tape, q, k, v, inputs.cuSeqlens, shape),
+  };
+  const input = { ...inputs, activationDtype: model.activationDtype };
   const hidden = decoderForward(model.config, model.weights, input, strategy, options);
   return rmsNorm(options.tape, hidden, model.weights.finalNorm, model.config.rmsNormEps);
 }
