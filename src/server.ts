@@ -16,7 +16,7 @@ import { startWebhookDelivery } from './domain/webhooks/deliver.ts';
 import { restarting, tellDrainOver } from './http/drain.ts';
 import { innerRequests } from './http/inner-requests.ts';
 import type { Log } from './log.ts';
-import { openStorage } from './storage/storage.ts';
+import { openStorage } from './storage/open.ts';
 
 export interface RunningServer {
   url: string;

@@ -13,7 +13,8 @@ import { uniformAt } from '../../workers/engine/rng.ts';
 import type { FloatDType } from '../../workers/engine/tensor.ts';
 import { DeviceRunner } from '../../workers/inference/device-runner.ts';
 import { ModelRunner, type RunItem, type Runner } from '../../workers/inference/model-runner.ts';
-import { type Sample, Sampler } from '../../workers/inference/sampling.ts';
+import type { Sample } from '../../workers/inference/sample.ts';
+import { Sampler } from '../../workers/inference/sampling.ts';
 import { GREEDY } from '../decoding.ts';
 import { type Context, scientific } from './report.ts';
 

@@ -3,7 +3,7 @@ import type { Config } from '../config.ts';
 import type { Database } from '../db/client.ts';
 import { sweepOnce } from '../domain/sweep/run.ts';
 import { createLog } from '../log.ts';
-import { openStorage } from '../storage/storage.ts';
+import { openStorage } from '../storage/open.ts';
 
 /** What was removed, a line each, and the exit code: 1 when a sweep failed. */
 export async function sweepCommand(

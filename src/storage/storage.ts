@@ -4,8 +4,6 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import type { Readable } from 'node:stream';
-import type { StorageConfig } from '../config.ts';
-import { openDiskStorage } from './disk.ts';
 
 export interface StoredObject {
   bytes: number;
@@ -66,13 +64,6 @@ export class StorageUnavailable extends Error {
     super(message, { cause: options.cause });
     this.full = options.full ?? false;
   }
-}
-
-/** Opens what the configuration names. */
-export async function openStorage(config: { storage: StorageConfig }): Promise<Storage> {
-  if (config.storage.kind === 'disk') return openDiskStorage(config.storage.dir);
-  const { openS3Storage } = await import('./s3.ts'); // the SDK costs memory that the disk default need not pay
-  return openS3Storage(config.storage);
 }
 
 /**

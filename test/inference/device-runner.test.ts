@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { Recorder } from '../../workers/engine/graphs.ts';
 import type { LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import type { GrammarState } from '../../workers/inference/grammar/states.ts';
-import type { Sample } from '../../workers/inference/sampling.ts';
+import type { Sample } from '../../workers/inference/sample.ts';
 import {
   type Ask,
   adapter,

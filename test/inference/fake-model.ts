@@ -9,7 +9,8 @@ import type { EngineEvent, GenerationRequest, Vocabulary } from '../../workers/i
 import { GrammarStates } from '../../workers/inference/grammar/states.ts';
 import { KvBlocks } from '../../workers/inference/kv-blocks.ts';
 import { byAdapter, layOut, type RunItem, type Runner } from '../../workers/inference/model-runner.ts';
-import { type NoSample, type Sample, Sampler } from '../../workers/inference/sampling.ts';
+import type { NoSample, Sample } from '../../workers/inference/sample.ts';
+import { Sampler } from '../../workers/inference/sampling.ts';
 import { PLAIN_SAMPLING } from '../helpers/plain-sampling.ts';
 
 const VOCAB = 64;

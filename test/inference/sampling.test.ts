@@ -2,7 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import type { WireSampling } from '../../src/inference/protocol.ts';
 import { uniformAt } from '../../workers/engine/rng.ts';
-import { type Sample, Sampler } from '../../workers/inference/sampling.ts';
+import type { Sample } from '../../workers/inference/sample.ts';
+import { Sampler } from '../../workers/inference/sampling.ts';
 import { PLAIN_SAMPLING } from '../helpers/plain-sampling.ts';
 import { sampleToken } from '../helpers/sample-naive.ts';
 

@@ -14,7 +14,8 @@ import type {
   WireToken,
   WorkerError,
 } from '../../src/inference/protocol.ts';
-import { openStorage, type Storage } from '../../src/storage/storage.ts';
+import { openStorage } from '../../src/storage/open.ts';
+import type { Storage } from '../../src/storage/storage.ts';
 import { openDevice } from '../../workers/engine/device.ts';
 import { createModel, type Model, openModel, readModelConfig } from '../../workers/engine/models/index.ts';
 import { LoraAdapter } from '../../workers/engine/peft/lora.ts';

@@ -17,7 +17,7 @@ import type { LoraAdapter } from '../engine/peft/lora.ts';
 import { type FloatDType, scope, Tensor } from '../engine/tensor.ts';
 import { sampleOnDevice } from './device-sampling.ts';
 import { byAdapter, layOut, type RunItem, type Runner } from './model-runner.ts';
-import type { NoSample, Sample } from './sampling.ts';
+import type { NoSample, Sample } from './sample.ts';
 
 export interface DeviceRunnerOptions {
   /** Only the first so many logits are sampled from. */

@@ -2,24 +2,11 @@
  * The next token of many choices at once, drawn where the logits are: only token ids and the log-probabilities that
  * were asked for come to the host. Knows samplers and the sampling op; must not know batches or models.
  */
-import type { WireSampling } from '../../src/inference/protocol.ts';
 import { readIntegersLater } from '../engine/deferred.ts';
 import type { Device } from '../engine/device.ts';
 import { scope, Tensor } from '../engine/tensor.ts';
-import type { NoSample, Sample, Sampler } from './sampling.ts';
-
-/** What a device needs to draw a choice's next token. */
-export interface Draw {
-  sampling: WireSampling;
-  seed: number;
-  choice: number;
-  /** Tokens drawn before. */
-  step: number;
-  /** What is added to the logits of these tokens: bias and penalties. */
-  offsets: Map<number, number>;
-  /** Bit token % 32 of word ⌊token / 32⌋ is 0 for a forbidden token; null forbids none. */
-  mask: Int32Array | null;
-}
+import type { Draw, NoSample, Sample } from './sample.ts';
+import type { Sampler } from './sampling.ts';
 
 /** Columns of the op's settings; see sampleTokens in native/core/ops.h. */
 const FLOATS = 4;

@@ -3,7 +3,7 @@
  * alone is refused. Knows the runner's verbs; must not know requests.
  */
 import type { RunItem, Runner } from './model-runner.ts';
-import type { NoSample, Sample } from './sampling.ts';
+import type { NoSample, Sample } from './sample.ts';
 
 export type Outcome = Sample | NoSample | 'no-memory' | null;
 

@@ -6,7 +6,8 @@ import type { GenerateEvent, WireSampling, WireToken } from '../../src/inference
 import type { CompiledGrammar } from './grammar/messages.ts';
 import type { GrammarState } from './grammar/states.ts';
 import { PromptScores } from './prompt-scores.ts';
-import type { Sample, Sampler } from './sampling.ts';
+import type { Sample } from './sample.ts';
+import type { Sampler } from './sampling.ts';
 import { Sequence } from './sequence.ts';
 import { StopText, type TokenDecoder } from './stop.ts';
 

@@ -2,7 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import type { Config } from '../../src/config.ts';
 import type { FileInspection, InspectAnswer, InspectRequest } from '../../src/inference/inspection.ts';
-import { openStorage } from '../../src/storage/storage.ts';
+import { openStorage } from '../../src/storage/open.ts';
 import { LoraConfigError } from '../engine/peft/lora-config.ts';
 import { TemplateError } from '../engine/tokenizer/chat-template.ts';
 import { loadTokenizer } from '../engine/tokenizer/load.ts';

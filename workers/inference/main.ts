@@ -10,7 +10,7 @@ import { openDatabase } from '../../src/db/client.ts';
 import { baseModelSources } from '../../src/domain/base-models/register.ts';
 import { newId } from '../../src/ids.ts';
 import { createLog, type Log } from '../../src/log.ts';
-import { openStorage } from '../../src/storage/storage.ts';
+import { openStorage } from '../../src/storage/open.ts';
 import { startOperations } from '../operations/operations.ts';
 import { openProcessFolder } from '../process-folder.ts';
 import { AdapterFiles } from './adapter-files.ts';

@@ -4,7 +4,8 @@
  */
 import type { KvCache, Model, PagedBatch } from '../engine/models/index.ts';
 import type { LoraAdapter } from '../engine/peft/lora.ts';
-import type { NoSample, Sample, Sampler } from './sampling.ts';
+import type { NoSample, Sample } from './sample.ts';
+import type { Sampler } from './sampling.ts';
 
 /** Tokens of one sequence to run in this step. */
 export interface RunItem<A> {

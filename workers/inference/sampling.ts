@@ -7,21 +7,8 @@
  */
 import type { WireSampling } from '../../src/inference/protocol.ts';
 import { uniformAt } from '../engine/rng.ts';
-import type { Draw } from './device-sampling.ts';
 import type { GrammarState } from './grammar/states.ts';
-
-export interface Sample {
-  token: number;
-  logprob: number;
-  /** The most likely tokens with their log-probabilities, best first; as many as `top_logprobs` asks for. */
-  top: [token: number, logprob: number][];
-}
-
-/**
- * Why there is no token: NaN or no finite peak among the logits; the mask of a constrained choice is not there yet
- * (ask again with the same logits), will never come, or forbids every token.
- */
-export type NoSample = 'not-finite' | 'late' | 'broken' | 'dead-end';
+import type { Draw, NoSample, Sample } from './sample.ts';
 
 export class Sampler {
   readonly #sampling: WireSampling;

@@ -8,7 +8,7 @@ import { parseArgs } from 'node:util';
 import { childEnvironment, loadConfig } from '../../src/config.ts';
 import { openDatabase } from '../../src/db/client.ts';
 import { createLog } from '../../src/log.ts';
-import { openStorage } from '../../src/storage/storage.ts';
+import { openStorage } from '../../src/storage/open.ts';
 import { deviceList, runPerDevice } from './devices.ts';
 import { parseFailpoint } from './failpoints.ts';
 import { supervise } from './supervisor.ts';

@@ -4,8 +4,8 @@
  * about to be written, and so is every key whose shape or project is not known here.
  */
 import type { ListedObject } from '../../storage/storage.ts';
+import type { SweepContext } from './context.ts';
 import { judgeKeys } from './repository.ts';
-import type { SweepContext } from './sweeps.ts';
 
 /** Every shape of key that this service writes; see the callers of storage.put. */
 const KNOWN = new RegExp(

@@ -4,18 +4,13 @@
  */
 
 import { expireOperations, forgetOperations } from '../adapters/operations-repository.ts';
-import type { Dependencies } from '../dependencies.ts';
 import { markFilesSwept, overFiles } from '../files/repository.ts';
 import { deleteExpiredKeys } from '../idempotency/repository.ts';
 import { cancelJobsOfArchived } from '../jobs/control.ts';
 import { deletePart, endedParts, expireUploads, forgetUploads } from '../uploads/repository.ts';
 import { removeEnded as removeEndedDeliveries } from '../webhooks/outbox-repository.ts';
+import type { SweepContext } from './context.ts';
 import { sweepObjects } from './objects.ts';
-
-export interface SweepContext extends Dependencies {
-  /** Aborted when the process is to end: stop at the next item. */
-  signal: AbortSignal;
-}
 
 export interface Sweep {
   /** Shown in logs and by `lathe sweep`. */
