@@ -1,7 +1,9 @@
 /** Whole LoRA steps on random weights and packed random tokens: what train-cpu and the device check time. */
 import { join } from 'node:path';
 import type { Device } from '../workers/engine/device.ts';
-import { accumulateGradientsLater } from '../workers/engine/losses/supervised.ts';
+import { recorderOf } from '../workers/engine/graphs.ts';
+import { paddedSize } from '../workers/engine/losses/recorded-batches.ts';
+import { accumulateGradientsLater, recordedGradients } from '../workers/engine/losses/supervised.ts';
 import type { Model, PackedBatch } from '../workers/engine/models/index.ts';
 import { createModel, type ModelConfig, openModel } from '../workers/engine/models/index.ts';
 import { AdamW } from '../workers/engine/optim/adamw.ts';
@@ -26,32 +28,50 @@ export interface LoraBench {
   dispose(): void;
 }
 
+/** How micro-batches run: as they are, padded to sizes that repeat, or padded and recorded where the device records. */
+export type Way = 'plain' | 'padded' | 'recorded';
+
+export interface LoraBenchOptions {
+  recompute?: boolean;
+  way?: Way;
+  /** Tokens of the largest micro-batch that is padded. */
+  tokensMax?: number;
+}
+
 /** A random model of the shape with a fresh adapter on all linears (lora_alpha = 2r) and AdamW at rate 1e-4. */
 export function loraBench(
   device: Device,
   config: ModelConfig,
   dtype: 'f32' | 'bf16',
   r: number,
-  { recompute = false }: { recompute?: boolean } = {},
+  options: LoraBenchOptions = {},
 ): LoraBench {
   const model = createModel(config, device, { dtype, seed: 1, trainable: false });
-  return benchOf(model, LoraAdapter.create(model, adapterConfig(r), 1), recompute);
+  return benchOf(model, LoraAdapter.create(model, adapterConfig(r), 1), options);
 }
 
 /** The same on a folder of trainingFolder(). */
 export function openLoraBench(device: Device, folder: string, dtype: 'f32' | 'bf16'): LoraBench {
   const model = openModel(folder, device, { dtype });
-  return benchOf(model, LoraAdapter.load(join(folder, 'adapter'), model), false);
+  return benchOf(model, LoraAdapter.load(join(folder, 'adapter'), model), {});
 }
 
-function benchOf(model: Model, adapter: LoraAdapter, recompute: boolean): LoraBench {
+function benchOf(model: Model, adapter: LoraAdapter, options: LoraBenchOptions): LoraBench {
+  const { recompute = false, way = 'plain', tokensMax = 0 } = options;
   model.attach(adapter);
   const optimizer = new AdamW(adapter.parameters(), {});
+  const recorder = way === 'recorded' ? recorderOf(model.device) : null;
+  const recorded =
+    way === 'plain'
+      ? null
+      : recordedGradients(model, { recompute, recorder, tokensMax: paddedSize(tokensMax) });
   const launch = (index: number, batches: PackedBatch[]) => {
     const labelledTotal = batches.reduce((sum, batch) => sum + labelledOf(batch), 0);
     optimizer.zeroGrad();
     const sums = batches.map((batch, microBatch) =>
-      accumulateGradientsLater(model, batch, { labelledTotal, seed: 1, step: index, microBatch, recompute }),
+      accumulateGradientsLater(model, batch, {
+        ...{ labelledTotal, seed: 1, step: index, microBatch, recompute, recorded },
+      }),
     );
     const update = optimizer.stepLater(1e-4, { maxGradNorm: 1 });
     return () => ({
@@ -66,6 +86,7 @@ function benchOf(model: Model, adapter: LoraAdapter, recompute: boolean): LoraBe
     launch,
     step: (index, batches) => launch(index, batches)(),
     dispose() {
+      recorded?.dispose();
       for (const thing of [optimizer, adapter, model]) thing.dispose();
     },
   };

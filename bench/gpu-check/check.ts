@@ -13,6 +13,7 @@ import { type Ceilings, measureCeilings } from './device-report.ts';
 import { checkEngineParity } from './engine-parity.ts';
 import { checkMemory } from './memory.ts';
 import { checkOps } from './op-suite.ts';
+import { checkRecorded } from './recorded.ts';
 import { type Context, Report } from './report.ts';
 import { checkSanitizer } from './sanitizer.ts';
 import { checkServing } from './serving-parity.ts';
@@ -28,6 +29,8 @@ const FLAT_KEYS = [
   'ceiling_gemm_tflops',
   'ceiling_copy_gb_per_second',
   'memory_estimate_worst_difference',
+  'small_model_graph_ratio',
+  'lora_06b_graph_ratio',
   'lora_4b_tokens_per_second',
   'lora_4b_ratio_to_floor',
   'lora_7b_tokens_per_second',
@@ -101,6 +104,7 @@ async function main(): Promise<number> {
     ['serving', () => checkServing(device, context)],
     ['memory', () => checkMemory(device, context)],
     ['training run', () => checkTrainingRun({ kind: device.kind }, context)],
+    ['recorded micro-batches', () => checkRecorded(device, context)],
     ['training speed', () => benchmarkTraining(device, ceilings, context)],
     ['decoding speed', () => benchmarkDecoding(device, ceilings, context)],
     ['tutorial', () => benchmarkTutorial(device, context)],

@@ -146,7 +146,7 @@ async function follow(
       peft_type: 'LORA',
       r: 8,
       lora_alpha: 16,
-      lora_dropout: 0.05,
+      lora_dropout: 0, // so that micro-batches are recorded where the device records
       target_modules: 'all-linear',
       use_rslora: false,
     },
