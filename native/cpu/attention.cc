@@ -84,28 +84,30 @@ int64_t worker_floats(const AttentionShape& a) {
          kPanel * a.padded_d;
 }
 
-/// A few lanes: see attention_narrow.h.
-void attend_few(const Inputs& in, const Lanes& lanes, int64_t key_head, float* scratch) {
+/// A few lanes of each of the key heads [first_head, end_head): see attention_narrow.h.
+void attend_few(const Inputs& in, const Lanes& lanes, int64_t first_head, int64_t end_head, float* scratch) {
   const AttentionShape& a = lanes.shape;
-  float *output = scratch, *queries = output + kNarrowLanes * a.padded_d;
-  for (int64_t i = 0; i < 2 * kNarrowLanes * a.padded_d; i++) scratch[i] = 0;
-  each_lane(lanes, key_head, [&](int64_t i, int64_t offset, int64_t, int64_t) {
-    load_row(queries + i * a.padded_d, in.q.at(offset), 0, a);
-  });
-  Narrow narrow;
-  attend_narrow(narrow, queries, output, in.k, in.v, lanes, key_head);
-  PanelState state = {};
-  for (int64_t i = 0; i < kNarrowLanes; i++) {
-    state.maximum[i] = narrow.maximum[i];
-    state.sum[i] = narrow.sum[i];
+  const int64_t heads = end_head - first_head;
+  Narrow narrow(scratch, a, heads);
+  for (int64_t h = 0; h < heads; h++) {
+    each_lane(lanes, first_head + h, [&](int64_t i, int64_t offset, int64_t, int64_t) {
+      load_row(narrow.queries + (h * kNarrowLanes + i) * a.padded_d, in.q.at(offset), 0, a);
+    });
   }
-  write_panel(in, state, output, lanes, key_head);
+  attend_narrow(narrow, in.k.at(first_head * a.d), in.v.at(first_head * a.d), lanes, heads);
+  PanelState state = {};
+  for (int64_t h = 0; h < heads; h++) {
+    for (int64_t i = 0; i < kNarrowLanes; i++) {
+      state.maximum[i] = narrow.maximum[h * kNarrowLanes + i];
+      state.sum[i] = narrow.sum[h * kNarrowLanes + i];
+    }
+    write_panel(in, state, narrow.outputs + h * kNarrowLanes * a.padded_d, lanes, first_head + h);
+  }
 }
 
 /// All lanes [first, first + count) of one sequence and key head; count ≤ 8 panels.
 void attend(const Inputs& in, const AttentionShape& a, const Sequence& s, int64_t key_head, int64_t first,
             int64_t count, float* scratch) {
-  if (count <= kNarrowLanes && in.k.half == in.v.half) return attend_few(in, Lanes{s, a, first, count}, key_head, scratch);
   const int64_t panels = (count + kPanel - 1) / kPanel;
   float* output = scratch;
   float* queries = output + kPanelsPerTask * kPanel * a.padded_d;
@@ -150,18 +152,21 @@ void attend(const Inputs& in, const AttentionShape& a, const Sequence& s, int64_
   }
 }
 
-/// Splits sequences into tasks of up to eight panels each and runs them.
+/// Splits sequences into tasks of up to eight panels of a key head, or of a few lanes of several, and runs them.
 template <class SequenceAt>
 void run(const Inputs& in, const AttentionShape& a, int64_t sequences, const SequenceAt& sequence_at) {
   constexpr int64_t lanes_per_task = kPanelsPerTask * kPanel;
   const Scratch starts((sequences + 1) * 8);  // first task of each sequence
   auto* start = reinterpret_cast<int64_t*>(starts.bytes());
+  const auto is_narrow = [&](int64_t lanes) { return lanes > 0 && lanes <= kNarrowLanes && in.k.half == in.v.half; };
+  const int64_t heads = narrow_heads(a, in.k.half, sequences);
   start[0] = 0;
   for (int64_t s = 0; s < sequences; s++) {
     const int64_t lanes = sequence_at(s).queries * a.group;
-    start[s + 1] = start[s] + (lanes + lanes_per_task - 1) / lanes_per_task * a.key_heads;
+    start[s + 1] = start[s] + (is_narrow(lanes) ? (a.key_heads + heads - 1) / heads
+                                                : (lanes + lanes_per_task - 1) / lanes_per_task * a.key_heads);
   }
-  const int64_t floats = round_up(worker_floats(a), 64);
+  const int64_t floats = round_up(max(worker_floats(a), Narrow::floats(a, heads)), 64);
   const Scratch scratch(floats * 4 * thread_count());
   parallel_tasks(start[sequences], [&](int64_t task, int worker) {
     int64_t low = 0, high = sequences - 1;  // the sequence with start[s] ≤ task < start[s+1]
@@ -174,9 +179,14 @@ void run(const Inputs& in, const AttentionShape& a, int64_t sequences, const Seq
       }
     }
     const Sequence s = sequence_at(low);
-    const int64_t index = task - start[low], first = index / a.key_heads * lanes_per_task;
-    attend(in, a, s, index % a.key_heads, first, min(lanes_per_task, s.queries * a.group - first),
-           scratch.floats() + worker * floats);
+    const int64_t index = task - start[low], lanes = s.queries * a.group;
+    float* room = scratch.floats() + worker * floats;
+    if (is_narrow(lanes)) {
+      attend_few(in, Lanes{s, a, 0, lanes}, index * heads, min(a.key_heads, (index + 1) * heads), room);
+      return;
+    }
+    const int64_t first = index / a.key_heads * lanes_per_task;
+    attend(in, a, s, index % a.key_heads, first, min(lanes_per_task, lanes - first), room);
   });
 }
 

@@ -27,6 +27,10 @@ static inline int64_t rows_per_task(int64_t columns) { return max(1, 16384 / max
 /// Elements per task of elementwise loops; a multiple of every vector width.
 constexpr int64_t kElementGrain = 16384;
 
+/// The same where decoding calls with a few rows and each element costs several instructions: 2 to 6 µs of work.
+constexpr int64_t kFineGrain = 4096;
+static inline int64_t fine_rows_per_task(int64_t columns) { return max(1, kFineGrain / max(1, columns)); }
+
 /// Uninitialised memory for the duration of an op.
 class Scratch {
  public:

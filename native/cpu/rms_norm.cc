@@ -24,7 +24,7 @@ void rmsNormForward(Out y, Out rstd, In x, In w, float eps) {
   const int64_t rows = x.dims[0], columns = x.dims[1];
   const FloatRef ry(y), rx(x), rw(w);
   float* inverse = f32_data(rstd);
-  parallel_ranges(rows, rows_per_task(columns), [&](int64_t begin, int64_t end) {
+  parallel_ranges(rows, fine_rows_per_task(columns), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       const FloatRef row = rx.at(t * columns);
       inverse[t] = inverse_rms(row, columns, eps);
@@ -37,7 +37,7 @@ void addRmsNormForward(Out y, Out z, Out rstd, In x, In delta, In w, float eps) 
   const int64_t rows = x.dims[0], columns = x.dims[1];
   const FloatRef ry(y), rz(z), rx(x), rdelta(delta), rw(w);
   float* inverse = f32_data(rstd);
-  parallel_ranges(rows, rows_per_task(columns), [&](int64_t begin, int64_t end) {
+  parallel_ranges(rows, fine_rows_per_task(columns), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       const FloatRef sum = rz.at(t * columns), a = rx.at(t * columns), b = rdelta.at(t * columns);
       each_vector(columns, [&](int64_t c, int n) { store(sum, c, load(a, c, n) + load(b, c, n), n); });

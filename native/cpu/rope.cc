@@ -43,7 +43,7 @@ void qkNormRopeForward(Out y, OptionalOut rstd, In x, OptionalIn w, In cos, In s
                        float eps) {
   const int64_t rows = x.dims[0], columns = x.dims[1], heads = columns / d, half = d / 2;
   const FloatRef ry(y), rx(x), rw(w ? *w : x);
-  parallel_ranges(rows, rows_per_task(columns), [&](int64_t begin, int64_t end) {
+  parallel_ranges(rows, fine_rows_per_task(columns), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       const int64_t angle = i32_data(positions)[t] * half;
       for (int64_t h = 0; h < heads; h++) {

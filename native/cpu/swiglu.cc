@@ -8,7 +8,7 @@ namespace {
 
 void swigluForward(Out y, In gate, In up) {
   const FloatRef ry(y), rg(gate), ru(up);
-  parallel_ranges(element_count(y), kElementGrain, [&](int64_t begin, int64_t end) {
+  parallel_ranges(element_count(y), kFineGrain, [&](int64_t begin, int64_t end) {
     each_vector(end - begin, [&](int64_t i, int n) {
       const VF g = load(rg, begin + i, n);
       store(ry, begin + i, g * vsigmoid(g) * load(ru, begin + i, n), n);

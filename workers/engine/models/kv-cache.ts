@@ -1,5 +1,5 @@
 /** Memory of the paged key/value cache. It knows tensors; which sequence owns which block it does not. */
-import { keep, Tensor } from '../tensor.ts';
+import { BYTES_PER_ELEMENT, keep, Tensor } from '../tensor.ts';
 import type { Model } from './model.ts';
 
 /** Keys and values of all layers in blocks of `blockSize` tokens; who owns which block is the scheduler's business. */
@@ -8,7 +8,7 @@ export class KvCache {
   readonly blockSize: number;
   /** The first row that belongs to no block, where the option asked for such rows. */
   readonly scratchRow: number;
-  /** Per layer, [blocks·blockSize, Hkv·D] of the dtype of activations. */
+  /** Per layer, [blocks·blockSize, Hkv·D] of the dtype of the weights: decoding reads all of it for every token. */
   readonly keys: Tensor[] = [];
   readonly values: Tensor[] = [];
   /** Disposed with the cache: what was made for its tensors. */
@@ -21,7 +21,7 @@ export class KvCache {
     this.scratchRow = this.blocks * this.blockSize;
     const scratchBlocks = Math.ceil((options.scratchRows ?? 0) / this.blockSize);
     const { layers, kvHeads, headDim } = model.config;
-    const dtype = model.activationDtype;
+    const { dtype } = model;
     const shape = [(this.blocks + scratchBlocks) * this.blockSize, kvHeads * headDim];
     try {
       for (let layer = 0; layer < layers; layer++) {
@@ -37,7 +37,7 @@ export class KvCache {
   /** Bytes that one block takes over all layers, for sizing a cache before it is made. */
   static bytesPerBlock(model: Model, blockSize = 16): number {
     const { layers, kvHeads, headDim } = model.config;
-    return 2 * layers * blockSize * kvHeads * headDim * (model.activationDtype === 'f32' ? 4 : 2);
+    return 2 * layers * blockSize * kvHeads * headDim * BYTES_PER_ELEMENT[model.dtype];
   }
 
   get bytes(): number {

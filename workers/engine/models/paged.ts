@@ -84,7 +84,8 @@ function poolOf(model: Model, cache: KvCache, adapters: number): AdapterPool {
   if (known !== undefined && adapters <= known.slots) return known;
   let slots = known?.slots ?? POOL_SLOTS_MIN;
   while (slots < adapters) slots *= 2;
-  const made = new AdapterPool(model, { slots, maxBytes: Number.POSITIVE_INFINITY });
+  // Adapters are rounded as the weights beside them: every row reads its own, which costs as much as it has bytes.
+  const made = new AdapterPool(model, { slots, maxBytes: Number.POSITIVE_INFINITY, dtype: model.dtype });
   known?.dispose();
   cache.companions.splice(
     0,
