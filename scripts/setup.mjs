@@ -103,6 +103,8 @@ function chooseNode() {
 }
 
 function run(node, program, programArgs) {
+  // Node keeps what it compiles, for this process and all it starts: half the time to start is reading our sources.
+  process.env.NODE_COMPILE_CACHE ??= path.join(root, 'node_modules', '.cache', 'compiled');
   const preload = pathToFileURL(path.join(root, 'src', 'fast-imports.ts')).href;
   const command = [
     node,

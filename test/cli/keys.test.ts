@@ -5,12 +5,13 @@ import { describe, expect, it } from 'vitest';
 import { parseExpiry } from '../../src/commands/keys.ts';
 import { authenticate } from '../../src/domain/keys/lookup.ts';
 import { useDatabase } from '../helpers/database.ts';
+import { PROGRAM_FLAGS } from '../helpers/programs.ts';
 
 const t = useDatabase();
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
 function lathe(...args: string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['src/cli.ts', ...args], {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [...PROGRAM_FLAGS, 'src/cli.ts', ...args], {
     cwd: ROOT,
     encoding: 'utf8',
     env: { ...process.env, DATABASE_URL: t.database.url },

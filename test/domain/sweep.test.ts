@@ -14,6 +14,7 @@ import { modelOperations, uploadParts, uploads } from '../../src/db/schema-uploa
 import { startSweeper, sweepOnce } from '../../src/domain/sweep/run.ts';
 import { newId } from '../../src/ids.ts';
 import { BASE_MODEL, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { PROGRAM_FLAGS, plainEnvironment } from '../helpers/programs.ts';
 
 const t = useApp();
 const DAY = 86_400;
@@ -271,7 +272,8 @@ describe('a sweep', () => {
   it('goes on where a killed one stopped', { timeout: 120_000 }, async () => {
     for (const deletes of [1, 6, 9]) {
       const program = path.join(import.meta.dirname, 'sweep-and-die.ts');
-      const child = spawn(process.execPath, [program, t.database.url, t.storageDir, String(deletes)]);
+      const args = [program, t.database.url, t.storageDir, String(deletes)];
+      const child = spawn(process.execPath, [...PROGRAM_FLAGS, ...args]);
       const [, signal] = await once(child, 'exit');
       expect(signal).toBe('SIGKILL');
       const left = await keys();
@@ -329,11 +331,11 @@ describe('a sweep', () => {
   it('is a command, too', { timeout: 60_000 }, async () => {
     const cli = path.join(import.meta.dirname, '../../src/cli.ts');
     const env = {
-      ...{ PATH: process.env.PATH, DATABASE_URL: t.database.url },
-      LATHE_STORAGE_DIR: t.storageDir,
+      ...plainEnvironment(),
+      ...{ DATABASE_URL: t.database.url, LATHE_STORAGE_DIR: t.storageDir },
     };
     const run = async () => {
-      const child = spawn(process.execPath, [cli, 'sweep'], { env });
+      const child = spawn(process.execPath, [...PROGRAM_FLAGS, cli, 'sweep'], { env });
       const [text] = await Promise.all([child.stdout.toArray(), once(child, 'exit')]);
       return [child.exitCode, Buffer.concat(text).toString()];
     };

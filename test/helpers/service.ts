@@ -12,6 +12,7 @@ import { homeHolder } from '../../src/commands/home-lock.ts';
 import { openDevice } from '../../workers/engine/device.ts';
 import { readModelConfig } from '../../workers/engine/models/config.ts';
 import { createModel } from '../../workers/engine/models/open-model.ts';
+import { plainEnvironment } from './programs.ts';
 
 export const ROOT = path.resolve(import.meta.dirname, '../..');
 const SHIPPED = path.join(ROOT, 'models', 'lathe-tiny');
@@ -55,8 +56,7 @@ export async function makeRandomModel(folder: string): Promise<void> {
 
 /** The environment without anything that could lead a test to somebody's real service. */
 function cleanEnvironment(home: string, extra: Record<string, string> = {}): Record<string, string> {
-  const { PATH = '', HOME = '', TMPDIR } = process.env;
-  return { PATH, HOME, ...(TMPDIR && { TMPDIR }), LATHE_HOME: home, PORT: '0', LATHE_THREADS: '1', ...extra };
+  return { ...plainEnvironment(), LATHE_HOME: home, PORT: '0', LATHE_THREADS: '1', ...extra };
 }
 
 const started = new Set<ChildProcess>();

@@ -4,10 +4,10 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import path from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { PROJECT_ROOT } from '../../src/config.ts';
 import { BASE_MODEL, useApp, WORKER_TOKEN } from '../helpers/app.ts';
+import { PROGRAM_FLAGS, plainEnvironment } from '../helpers/programs.ts';
 import { answerOf, ScriptedWorker } from './scripted-worker.ts';
 
 vi.setConfig({ testTimeout: 120_000 });
@@ -27,11 +27,10 @@ afterAll(async () => {
 });
 
 function startApi(): ChildProcess {
-  const program = ['--import', pathToFileURL(path.join(PROJECT_ROOT, 'src/fast-imports.ts')).href];
-  const child = spawn(process.execPath, [...program, path.join(PROJECT_ROOT, 'src/cli.ts'), 'api'], {
+  const child = spawn(process.execPath, [...PROGRAM_FLAGS, path.join(PROJECT_ROOT, 'src/cli.ts'), 'api'], {
     stdio: 'ignore',
     env: {
-      PATH: '/usr/bin:/bin',
+      ...plainEnvironment(),
       DATABASE_URL: t.database.url,
       PORT: '0',
       LATHE_HOME: t.storageDir,

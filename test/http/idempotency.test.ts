@@ -13,6 +13,7 @@ import { once } from '../../src/domain/idempotency/repeatable.ts';
 import { deleteExpiredKeys } from '../../src/domain/idempotency/repository.ts';
 import { ROUTE_RULES } from '../../src/http/scopes.ts';
 import { BASE_MODEL, type CallOptions, TEN_ROWS, useApp } from '../helpers/app.ts';
+import { PROGRAM_FLAGS } from '../helpers/programs.ts';
 import { adminKeyOf } from './admin-rows.ts';
 import { addTunedModel } from './rows.ts';
 
@@ -151,9 +152,11 @@ describe('a process killed between the job and the answer', () => {
   it('leaves a key that the next request takes over, with the job that was made', async () => {
     const before = await countJobs();
     const body = JSON.stringify({ model: BASE_MODEL, training_file });
-    const child = spawn(process.execPath, [CHILD, t.database.url, t.storageDir, t.alice.key, 'crash', body], {
-      stdio: 'inherit',
-    });
+    const child = spawn(
+      process.execPath,
+      [...PROGRAM_FLAGS, CHILD, t.database.url, t.storageDir, t.alice.key, 'crash', body],
+      { stdio: 'inherit' },
+    );
     expect(await onceEvent(child, 'exit')).toEqual([null, 'SIGKILL']);
     expect(await countJobs()).toBe(before + 1);
 

@@ -8,6 +8,7 @@ import { workers } from '../../src/db/schema.ts';
 import { supervise } from '../../workers/trainer/supervisor.ts';
 import { caseFolder } from '../golden/read.ts';
 import { TEN_ROWS, type TestApp, WORKER_TOKEN } from '../helpers/app.ts';
+import { PROGRAM_FLAGS, plainEnvironment } from '../helpers/programs.ts';
 import { TinyWorld } from '../inference/tiny-worker.ts';
 import { unpack } from './adapter-files.ts';
 import { addBase, bytesOf, CONFIG, type FormFile, serveOperations, WEIGHTS } from './adapter-service.ts';
@@ -15,10 +16,11 @@ import { addBase, bytesOf, CONFIG, type FormFile, serveOperations, WEIGHTS } fro
 const MAIN = path.join(import.meta.dirname, '../../workers/inference/main.ts');
 
 function startWorker(t: TestApp, world: TinyWorld): ChildProcess {
-  return spawn(process.execPath, [MAIN], {
+  return spawn(process.execPath, [...PROGRAM_FLAGS, MAIN], {
     stdio: ['ignore', 'ignore', 'inherit'],
     env: {
-      ...{ PATH: process.env.PATH, DATABASE_URL: t.database.url, LATHE_HOME: path.join(world.home, 'state') },
+      ...plainEnvironment(),
+      ...{ DATABASE_URL: t.database.url, LATHE_HOME: path.join(world.home, 'state') },
       ...{ LATHE_BASE_MODELS: `tiny=${world.modelDirectory}`, LATHE_WORKER_TOKEN: WORKER_TOKEN },
       ...{
         LATHE_STORAGE_DIR: t.storageDir,

@@ -6,6 +6,7 @@ import { sql } from 'drizzle-orm';
 import { describe, expect, it } from 'vitest';
 import { deliverDue, startWebhookDelivery, waitAfter } from '../../src/domain/webhooks/deliver.ts';
 import { removeEnded } from '../../src/domain/webhooks/outbox-repository.ts';
+import { PROGRAM_FLAGS } from '../helpers/programs.ts';
 import { useReceiver } from './webhook-receiver.ts';
 
 const { t, receiver } = useReceiver();
@@ -52,7 +53,7 @@ describe('delivery', () => {
     const made = await receiver.hook();
     receiver.answer = 'silence';
     const program = fileURLToPath(new URL('./webhook-child.ts', import.meta.url));
-    const child = spawn(process.execPath, [program, t.database.url], { stdio: 'ignore' });
+    const child = spawn(process.execPath, [...PROGRAM_FLAGS, program, t.database.url], { stdio: 'ignore' });
     const id = await receiver.cancelledJob();
     await expect.poll(() => receiver.received.length, { timeout: 20_000 }).toBe(1);
     child.kill('SIGKILL');

@@ -9,6 +9,7 @@ import { WorkerRefused } from '../../src/inference/client.ts';
 import { type InspectRequest, requestInspection } from '../../src/inference/inspection.ts';
 import { openDiskStorage } from '../../src/storage/disk.ts';
 import { useDatabase } from '../helpers/database.ts';
+import { PROGRAM_FLAGS, plainEnvironment } from '../helpers/programs.ts';
 import { TinyWorld } from './tiny-worker.ts';
 
 const TOKEN = 'the-token-of-this-process';
@@ -43,9 +44,9 @@ beforeAll(async () => {
   world = await TinyWorld.create();
   const home = path.join(world.home, 'state');
   await (await openDiskStorage(path.join(home, 'storage'))).put('pairs', Buffer.from(`${pair}\n${pair}\n`));
-  child = spawn(process.execPath, [MAIN], {
+  child = spawn(process.execPath, [...PROGRAM_FLAGS, MAIN], {
     env: {
-      PATH: process.env.PATH,
+      ...plainEnvironment(),
       DATABASE_URL: holder.database.url,
       LATHE_HOME: home,
       LATHE_BASE_MODELS: `tiny=${world.modelDirectory}`,

@@ -9,6 +9,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { workers } from '../../src/db/schema.ts';
 import type { GenerateRequest } from '../../src/inference/protocol.ts';
 import { useDatabase } from '../helpers/database.ts';
+import { PROGRAM_FLAGS, plainEnvironment } from '../helpers/programs.ts';
 import { plainSampling } from './fake-model.ts';
 import { readAnswer, TinyWorld } from './tiny-worker.ts';
 
@@ -28,9 +29,9 @@ afterAll(() => world.remove());
 
 /** Starts the worker; `output` collects what it logs. */
 function start(settings: Record<string, string> = {}) {
-  const child = spawn(process.execPath, [MAIN], {
+  const child = spawn(process.execPath, [...PROGRAM_FLAGS, MAIN], {
     env: {
-      PATH: process.env.PATH,
+      ...plainEnvironment(),
       DATABASE_URL: holder.database.url,
       LATHE_HOME: path.join(world.home, 'state'),
       LATHE_BASE_MODELS: `tiny=${world.modelDirectory}`,

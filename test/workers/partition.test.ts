@@ -101,7 +101,7 @@ it('silent for longer than the lease: the worker stops its child before another 
   });
   const { relay, trainer } = await startBehindRelay();
   const pid = (await trainer.logged('child started')).child_pid as number;
-  const before = await service.waitFor(id, (view) => view.checkpoints.length > 0);
+  const before = await service.waitForView(id, (view) => view.checkpoints.length > 0);
   expect(before.row.epoch).toBe(1);
   relay.cut('swallow');
   expect(await trainer.logged('attempt ended')).toMatchObject({ outcome: 'lost' });

@@ -8,8 +8,9 @@ import { chatLines } from './training-lines.ts';
 // Generous: every attempt starts a process, and the machine may be busy.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
-/** Enough for a pause to come in the middle: a step takes milliseconds. */
-const STEPS = 800;
+/** Enough for a pause to come in the middle: a step takes milliseconds, and requests are looked for this often. */
+const STEPS = 400;
+const SOON = { heartbeatSeconds: 0.2 };
 const REQUEST: JobRequest = {
   training: chatLines(50),
   adapter: { r: 4, lora_dropout: 0.1 },
@@ -32,10 +33,10 @@ const wake = (id: string) => requestResume(service.database, service.projectId, 
 /** Runs the queue until the job rests: it is asked to once a trainer holds it and it has done `step` steps. */
 async function pauseAt(id: string, step: number, failpoints: string[] = []): Promise<JobView> {
   const leave = new AbortController();
-  const running = service.runQueue({ once: false, drain: leave.signal, failpoints });
+  const running = service.runQueue({ once: false, drain: leave.signal, failpoints, config: SOON });
   try {
     // Held as well: a job that was resumed has its old progress while it waits.
-    const isUnderWay = ({ row }: JobView) =>
+    const isUnderWay = ({ row }: Pick<JobView, 'row'>) =>
       row.status === 'running' && row.workerId !== null && (row.progress?.step ?? -1) >= step;
     await service.waitFor(id, isUnderWay);
     expect(await ask(id)).toEqual({ outcome: 'requested' });
@@ -91,7 +92,7 @@ describe('pause', () => {
 
   it('and resume, twice: the result is the same', async () => {
     const id = await service.createJob(REQUEST);
-    for (const step of [10, 200]) {
+    for (const step of [10, 120]) {
       await pauseAt(id, step);
       await wake(id);
     }
@@ -129,7 +130,7 @@ describe('pause', () => {
     expect(between.row.status).toBe('running');
     const saved = between.checkpoints.findLast((c) => c.deletedAt === null)!;
     const leave = new AbortController();
-    const running = service.runQueue({ once: false, drain: leave.signal });
+    const running = service.runQueue({ once: false, drain: leave.signal, config: SOON });
     const rested = await service.waitFor(id, ({ row }) => row.status === 'paused');
     expect(rested.row).toMatchObject({ crashes: 0, workerId: null });
     await wake(id);
@@ -158,7 +159,7 @@ describe('pause', () => {
     const running = service.runQueue({
       once: false,
       drain: leave.signal,
-      config: { drainSeconds: 1 },
+      config: { ...SOON, drainSeconds: 1 },
       failpoints: ['child.step.3=hang'],
     });
     await service.waitFor(id, ({ row }) => row.progress?.step === 2);
@@ -174,7 +175,7 @@ describe('pause', () => {
   it('and cancel together: it is cancelled', async () => {
     const id = await service.createJob(ENDLESS);
     const leave = new AbortController();
-    const running = service.runQueue({ once: false, drain: leave.signal });
+    const running = service.runQueue({ once: false, drain: leave.signal, config: SOON });
     await service.waitFor(id, ({ row }) => (row.progress?.step ?? 0) >= 1);
     await Promise.all([ask(id), requestCancel(service.database, service.projectId, id)]);
     await service.waitFor(id, ({ row }) => row.status === 'cancelled');

@@ -8,8 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
-import { pathToFileURL } from 'node:url';
-import { asc, eq } from 'drizzle-orm';
+import { asc, eq, sql } from 'drizzle-orm';
 import { type DestinationStream, pino } from 'pino';
 import { afterAll, beforeAll, vi } from 'vitest';
 import { type Config, loadConfig, PROJECT_ROOT } from '../../src/config.ts';
@@ -23,9 +22,9 @@ import type { Storage } from '../../src/storage/storage.ts';
 import { parseFailpoint } from '../../workers/trainer/failpoints.ts';
 import { supervise } from '../../workers/trainer/supervisor.ts';
 import { createProject, useDatabase } from '../helpers/database.ts';
+import { PROGRAM_FLAGS, plainEnvironment } from '../helpers/programs.ts';
 import { writeTinyModel } from './tiny-model.ts';
 
-const FAST_IMPORTS = pathToFileURL(path.join(PROJECT_ROOT, 'src/fast-imports.ts')).href;
 export const BASE_MODEL = 'tiny/random';
 
 export interface JobRequest {
@@ -181,11 +180,11 @@ class TestService {
   /** Starts a trainer as its own process, as production does. */
   startTrainer(args: string[] = [], env: Record<string, string> = {}) {
     this.#trainers += 1;
-    const program = ['--import', FAST_IMPORTS, path.join(PROJECT_ROOT, 'workers/trainer/main.ts')];
+    const program = [...PROGRAM_FLAGS, path.join(PROJECT_ROOT, 'workers/trainer/main.ts')];
     const child = spawn(process.execPath, [...program, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: {
-        PATH: '/usr/bin:/bin',
+        ...plainEnvironment(),
         ...{
           DATABASE_URL: this.database.url,
           LATHE_HOME: this.root,
@@ -225,16 +224,21 @@ class TestService {
     return { child, exited, logged };
   }
 
+  async row(id: string): Promise<JobView['row']> {
+    const [row] = await this.database.db.select().from(jobs).where(eq(jobs.id, id));
+    return row!;
+  }
+
   async view(id: string): Promise<JobView> {
     const { db } = this.database;
-    const [row] = await db.select().from(jobs).where(eq(jobs.id, id));
+    const row = await this.row(id);
     const allModels = await db
       .select()
       .from(tunedModels)
       .where(eq(tunedModels.jobId, id))
       .orderBy(asc(tunedModels.step));
     return {
-      row: row!,
+      row,
       events: await db.select().from(jobEvents).where(eq(jobEvents.jobId, id)).orderBy(asc(jobEvents.seq)),
       checkpoints: await db
         .select()
@@ -246,17 +250,37 @@ class TestService {
     };
   }
 
-  /** Waits until the job satisfies `condition`. */
-  async waitFor(id: string, condition: (view: JobView) => boolean, timeoutMs = 60_000): Promise<JobView> {
-    return vi.waitFor(
-      async () => {
-        const view = await this.view(id);
-        if (!condition(view))
-          throw new Error(`job is ${view.row.status} at ${JSON.stringify(view.row.progress)}`);
-        return view;
-      },
-      { timeout: timeoutMs, interval: 30 },
-    );
+  /** Waits until the job's row satisfies `condition`, then reads everything. */
+  async waitFor(
+    id: string,
+    condition: (job: Pick<JobView, 'row'>) => boolean,
+    timeoutMs = 60_000,
+  ): Promise<JobView> {
+    await this.#poll(async () => ({ row: await this.row(id) }), condition, timeoutMs);
+    return this.view(id);
+  }
+
+  /** Waits until everything there is of the job satisfies `condition`: dearer than a look at its row. */
+  async waitForView(id: string, condition: (view: JobView) => boolean): Promise<JobView> {
+    return this.#poll(() => this.view(id), condition, 60_000);
+  }
+
+  #poll<T extends Pick<JobView, 'row'>>(
+    look: () => Promise<T>,
+    condition: (job: T) => boolean,
+    timeout: number,
+  ): Promise<T> {
+    const found = async () => {
+      const job = await look();
+      if (!condition(job)) throw new Error(`job is ${job.row.status} at ${JSON.stringify(job.row.progress)}`);
+      return job;
+    };
+    return vi.waitFor(found, { timeout, interval: 30 });
+  }
+
+  /** The holder of this job is dead: the time until anyone may claim it passes at once. */
+  async expireLease(id: string): Promise<void> {
+    await this.database.db.update(jobs).set({ leaseUntil: sql`now()` }).where(eq(jobs.id, id));
   }
 
   async read(key: string): Promise<string> {

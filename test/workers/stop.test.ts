@@ -16,7 +16,7 @@ const LONG: JobRequest = {
   trainer: { max_steps: 100_000, save_steps: 1000, logging_steps: 10, max_length: 64 },
 };
 const messages = (view: JobView) => view.events.map((event) => event.message);
-const stepOf = (view: JobView) => view.row.progress?.step ?? -1;
+const stepOf = (view: Pick<JobView, 'row'>) => view.row.progress?.step ?? -1;
 
 function isAlive(pid: number): boolean {
   try {
@@ -31,7 +31,7 @@ describe('cancel', () => {
     const id = await service.createJob(LONG);
     const leave = new AbortController();
     const running = service.runQueue({ once: false, drain: leave.signal });
-    await service.waitFor(id, (view) => view.checkpoints.some((c) => c.kind === 'epoch'));
+    await service.waitForView(id, (view) => view.checkpoints.some((c) => c.kind === 'epoch'));
     const pid = service.log.findLast((line) => line.msg === 'child started')!.child_pid as number;
     expect(isAlive(pid)).toBe(true);
 
@@ -152,7 +152,7 @@ describe('a job that crashes its worker', () => {
 
   it('a child that hangs is killed by the watchdog and the job goes on', async () => {
     const id = await service.createJob({ ...LONG, trainer: { max_steps: 6, save_steps: 2 } });
-    await service.runQueue({ config: { stallSeconds: 3 }, failpoints: ['child.step.5@1=hang'] });
+    await service.runQueue({ config: { stallSeconds: 2 }, failpoints: ['child.step.5@1=hang'] });
     const view = await service.view(id);
     expect(view.row).toMatchObject({ status: 'succeeded', attempts: 2 });
     expect(messages(view).find((text) => text.includes('interrupted'))).toMatch(
@@ -179,9 +179,12 @@ describe('a supervisor that is gone', () => {
       ...LONG,
       trainer: { ...LONG.trainer, max_steps: 20, save_steps: 5 },
     });
-    // Frozen at step 12, it does not renew its lease; its child trains on, unheard. Another worker ends the job.
-    const zombie = service.startTrainer(['--failpoint', 'supervisor.step.12@1=stop']);
-    await service.waitFor(id, ({ row }) => row.workerId !== null);
+    // Frozen after step 11, it does not renew its lease; its child trains on, unheard. Another worker ends the job.
+    // The child rests until its supervisor is frozen: else that may hold a row's lock, which Postgres ends after 30 s.
+    const zombie = service.startTrainer(['--failpoint', 'child.step.12@1=stop']);
+    await service.waitFor(id, ({ row }) => row.progress?.step === 11);
+    zombie.child.kill('SIGSTOP');
+    process.kill((await zombie.logged('child started')).child_pid as number, 'SIGCONT');
     await service.runQueue({ once: false, drain: await whenDone(id) });
     const after = await service.view(id);
     expect(after.row).toMatchObject({ status: 'succeeded' });

@@ -101,7 +101,7 @@ it('a storage folder that is not there for a while (its disk is not mounted) cos
   // Puts fail from the second checkpoint on; told once the worker has tried for some time.
   service.log.length = 0;
   let running = service.runQueue({ once: false, drain: first.signal, failpoints: ['child.step.12@1=stop'] });
-  await service.waitFor(id, (view) => view.checkpoints.length > 0);
+  await service.waitForView(id, (view) => view.checkpoints.length > 0);
   await vi.waitFor(() => expect(service.log.some((line) => line.msg === 'child started')).toBe(true));
   renameSync(folder, aside);
   const pid = service.log.find((line) => line.msg === 'child started')!.child_pid as number;
@@ -111,7 +111,7 @@ it('a storage folder that is not there for a while (its disk is not mounted) cos
       true,
     );
   }, 60_000);
-  const told = await service.waitFor(id, ({ events }) => events.some(({ level }) => level === 'warn'));
+  const told = await service.waitForView(id, ({ events }) => events.some(({ level }) => level === 'warn'));
   expect(told.events.findLast(({ level }) => level === 'warn')!.message).toMatch(
     /^The storage cannot be reached: the checkpoint of step \d+ waits, and training goes on$/,
   );
