@@ -32,7 +32,7 @@ export async function serveOperations(t: TestApp, id: string, location: string, 
     ...t,
     config: { ...t.config, home: path.join(home, `operations-${id}`), pollMilliseconds: 50, threads: 1 },
     baseModel: { id, location },
-    deadlineMs: { import: 10_000, export: 60_000 },
+    deadlineMs: { import: 5_000, export: 60_000 },
   });
 }
 
