@@ -28,6 +28,7 @@ void packWeight(Out packed, In w) {
 void packWeightInt8(Out packed, In w) {
   expect(w, "w", kFloat, {kAnySize, kAnySize});
   expect_that(w.device == Device::cpu, "w", "int8 weights are for the CPU");
+  expect_that(w.dims[1] <= kInt8MostDepth, "w", "has rows longer than 131072, whose sums could overflow");
   expect_out(packed, "packed", kU8, {packed_int8_bytes(w)});
   expect_disjoint(packed, "packed", w, "w");
   ops_for(w.device).packWeightInt8(packed, w);
@@ -100,7 +101,8 @@ PackedHeader expect_packed(In packed, const char* name) {
 int64_t packed_int8_bytes(In w) {
   const int64_t panels = w.dims[0] / kPanelWidth + (w.dims[0] % kPanelWidth != 0);
   const int64_t rows = checked_mul(panels, kPanelWidth);
-  return checked_mul(rows, w.dims[1] + (w.dims[1] & 1)) + checked_mul(rows, 4) + kPackedHeaderBytes;
+  const int64_t depth = checked_mul(w.dims[1] / kInt8Fill + (w.dims[1] % kInt8Fill != 0), kInt8Fill);
+  return checked_mul(rows, depth) + checked_mul(rows, 4) + kPackedHeaderBytes;
 }
 
 int64_t packed_bytes(In w) {

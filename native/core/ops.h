@@ -66,10 +66,11 @@ struct Ops {
   /// W [N,K] float → panels of 32 rows in the order gemmPacked reads them; packed: u8 [packed_bytes(W)].
   void (*packWeight)(Out packed, In w);
   /// W [N,K] float → the same with numbers q of int8 and a scale for each row of W: scale_n = max_k |W[n,k]| / 127,
-  /// q = W/scale_n rounded to the nearest (ties to even). packed: u8 [packed_int8_bytes(W)]. On the CPU only.
+  /// q = W/scale_n rounded to the nearest (ties to even). packed: u8 [packed_int8_bytes(W)]. K ≤ 2¹⁷; on the CPU only.
   void (*packWeightInt8)(Out packed, In w);
   /// C = alpha·A·Wᵀ + beta·C; C [M,N], A [M,K]; bit for bit what gemm(c, a, w, false, true) gives. With int8:
-  /// scale_n·(A·qᵀ), where q is exact, A counts as above and sums are f32.
+  /// step_m·scale_n·Σ_k p·q with p = A/step_m rounded to the nearest (ties to even), step_m = max_k |A[m,k]| / 32,639; the
+  /// sum is exact, rounded once to f32, and multiplied with scale_n, then step_m. A row that is not finite gives NaN.
   void (*gemmPacked)(Out c, In a, In packed, float alpha, float beta);
 
   /// Linear layers on the same rows with a low-rank branch each (Hu et al., arXiv:2106.09685): h = xa·Aᵀ with
@@ -210,6 +211,8 @@ struct PackedHeader {
 static constexpr uint64_t kPackedMagic = 0x31304B435048544Cull;
 static constexpr int64_t kPackedHeaderBytes = 64;
 static constexpr int64_t kPanelWidth = 32;  // rows of W per panel; the same for every instruction set
+static constexpr int64_t kInt8Fill = 64;    // K of int8 is filled up with zeros to a multiple of this
+static constexpr int64_t kInt8MostDepth = int64_t{1} << 17;  // longer sums of bytes could leave int32
 
 /// Bytes of packWeight's result: rows rounded up to a panel, K of bf16 to a pair. Throws when the size overflows.
 int64_t packed_bytes(In w);

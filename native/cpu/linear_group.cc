@@ -84,13 +84,15 @@ void Group::finish(int layer, int64_t row, int64_t first, int64_t columns, float
   each_vector(columns, [&](int64_t j, int n) { store(to, j, vload_n(sums + j, n), n); });
 }
 
-/// A few rows with packed weights: finished while the sums are in L1.
-void run_thin(const Group& g, const PackedWeight* weights) {
-  const auto finish = [](void* context, int layer, int64_t first, int64_t columns, float* sums) {
+/// Packed weights all: finished while the sums are in L1. False where no kernel does so.
+bool run_by_blocks(const Group& g, const PackedWeight* weights) {
+  const auto finish = [](void* context, int layer, const SumsBlock& block, float* sums) {
     const auto* group = static_cast<const Group*>(context);
-    for (int64_t t = 0; t < group->rows; t++) group->finish(layer, t, first, columns, sums + t * kPanelWidth);
+    for (int64_t t = 0; t < block.rows; t++) {
+      group->finish(layer, block.row + t, block.first, block.columns, sums + t * kPanelWidth);
+    }
   };
-  thin_products({g.x, g.depth, 1}, weights, g.layers, g.rows, {finish, const_cast<Group*>(&g)});
+  return multiply_by_blocks({g.x, g.depth, 1}, weights, g.layers, g.rows, {finish, const_cast<Group*>(&g)});
 }
 
 void multiply_layer(const Group& g, int layer, const PackedWeight* packed, FloatRef sums) {
@@ -136,7 +138,7 @@ void linearGroup(Out y0, OptionalOut y1, OptionalOut y2, In x, In w0, OptionalIn
   const bool all_packed = w0.dtype == DType::u8 && (!w1 || w1->dtype == DType::u8) && (!w2 || w2->dtype == DType::u8);
   if (all_packed) {
     const PackedWeight first(w0), weights[kLayers] = {first, w1 ? PackedWeight(*w1) : first, w2 ? PackedWeight(*w2) : first};
-    if (is_thin({g.x, g.depth, 1}, weights, g.layers, g.rows)) return run_thin(g, weights);
+    if (run_by_blocks(g, weights)) return;
   }
   for (int i = 0; i < g.layers; i++) {
     if (g.w[i]->dtype == DType::u8) {

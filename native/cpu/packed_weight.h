@@ -5,8 +5,8 @@
 
 namespace lathe::LATHE_ISA {
 
-/// W [n, k] as panels of kPanelWidth rows. f32 and bf16: see gemm_pack.h. int8 (dtype u8): for every pair of k and every
-/// 16 rows, the numbers of k even, then those of k odd; a row's weights are its numbers times scales[row].
+/// W [n, k] as panels of kPanelWidth rows. f32 and bf16: see gemm_pack.h. int8 (dtype u8): for every four k (as many fours
+/// as fill 64 k) and every row, its four numbers; a row's weights are its numbers times scales[row].
 struct PackedWeight {
   int64_t n, k;
   DType dtype;
@@ -19,35 +19,30 @@ struct PackedWeight {
   int64_t pairs() const { return (k + 1) / 2; }
   int64_t panel_count() const { return (n + kPanelWidth - 1) / kPanelWidth; }
   int64_t panel_bytes() const {
-    return kPanelWidth * (int8() ? 2 * pairs() : dtype == DType::bf16 ? 4 * pairs() : 4 * k);
+    return kPanelWidth * (int8() ? round_up(k, kInt8Fill) : dtype == DType::bf16 ? 4 * pairs() : 4 * k);
   }
 };
+
+/// Rows [row, row + rows) by columns [first, first + columns) of a product.
+struct SumsBlock {
+  int64_t row, rows, first, columns;
+};
+
+/// Takes finished sums of one weight while they are in L1: rows of kPanelWidth floats (int8 already scaled), which may be
+/// overwritten. Called from several threads.
+struct Finish {
+  void (*call)(void* context, int weight, const SumsBlock& block, float* sums);
+  void* context;
+};
+
+/// A·W_iᵀ for up to three weights of one depth, handed over block by block, where there is such a kernel: for int8 weights,
+/// and for bf16 weights and few rows on AMX. False, and nothing done, where there is none. Rows of a: k side by side.
+bool multiply_by_blocks(const Operand& a, const PackedWeight* weights, int count, int64_t m, const Finish& finish);
 
 /// C = alpha·A·Wᵀ + beta·C for any number of rows; a row's result does not depend on how many there are.
 void multiply_packed_weight(const Product& c, const Operand& a, const PackedWeight& w, int64_t m);
 
 /// W [n, k] as int8 panels: per row, scale = largest magnitude / 127 and numbers rounded to the nearest (ties to even).
 void pack_int8(Out packed, In w);
-
-/// W numbers as f32. By hand: the compiler's own conversion of such vectors goes number by number.
-static inline __attribute__((always_inline)) VF int8_to_float(const int8_t* from) {
-#if defined(__AVX512F__)
-  const __m128i numbers = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  return (VF)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(numbers));
-#elif defined(__AVX2__)
-  const __m128i numbers = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
-  return (VF)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(numbers));
-#else
-  VF wide;
-  for (int i = 0; i < W; i++) wide[i] = from[i];
-  return wide;
-#endif
-}
-
-/// W pairs of int8 (of 32 bytes: 16 numbers of k even, 16 of k odd) as bf16 pairs.
-static inline __attribute__((always_inline)) VU bf16_pairs(const int8_t* from) {
-  const VF even = int8_to_float(from), odd = int8_to_float(from + 16);
-  return (VU)even >> 16 | ((VU)odd & vuset(0xFFFF0000u));  // small integers: their lower 16 bits are zero
-}
 
 }  // namespace lathe::LATHE_ISA

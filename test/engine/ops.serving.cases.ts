@@ -25,17 +25,20 @@ function adapterPool(random: Random, ranks: readonly number[][], depth: number, 
 
 type Packing = 'packWeight' | 'packWeightInt8';
 
-/** W [n, depth] as int8 holds it, in the op's own f32 steps: a number at a tie must fall to the same side. */
-function throughInt8(w: F64, depth: number): F64 {
+/**
+ * Rows [n, depth] as the int8 product reads them, in the op's own f32 steps (a number at a tie must fall to the same
+ * side): weights as integers up to 127, activations up to 32,639.
+ */
+function throughIntegers(rows: F64, depth: number, largest: number): F64 {
   const nearest = (x: number) => {
     const floor = Math.floor(x);
     const rest = x - floor;
     return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
   };
-  return w.map((_, i) => {
-    const row = w.subarray(i - (i % depth), i - (i % depth) + depth);
-    const peak = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    return nearest(Math.fround(w[i]! * Math.fround(127 / peak))) * Math.fround(peak / 127);
+  return rows.map((value, i) => {
+    const row = rows.subarray(i - (i % depth), i - (i % depth) + depth);
+    const peak = row.reduce((most, other) => Math.max(most, Math.abs(other)), 0);
+    return nearest(Math.fround(value * Math.fround(largest / peak))) * Math.fround(peak / largest);
   });
 }
 
@@ -52,7 +55,8 @@ function linearGroup(
     make(random, device) {
       // Packed weights are the CPU's; elsewhere the row is one more draw of plain ones.
       const pack = device === 'cpu' ? packing : null;
-      const stored = pack === 'packWeightInt8' ? throughInt8 : (w: F64) => w;
+      const read = (rows: F64, largest: number) =>
+        pack === 'packWeightInt8' ? throughIntegers(rows, K, largest) : rows;
       const [T, K] = [random.pick(tokens), random.pick(depths)];
       const widths = Array.from({ length: layers }, () => random.pick(AWKWARD));
       const ranks = [0, 8, 16].map((rank) => widths.map((_, i) => (i === 1 && rank === 8 ? 0 : rank)));
@@ -60,19 +64,20 @@ function linearGroup(
       const slots = Array.from({ length: T }, () => random.integer(-1, ranks.length - 1));
       const layer = (i: number, x: F64, w: F64, bias: F64, p: F64) => {
         const N = widths[i]!;
+        const [readX, readW] = [read(x, 32_639), read(w, 127)];
         const y = new Float64Array(T * N);
         for (let t = 0; t < T; t++) {
           const slot = slots[t]!;
           const [a, b, rank] = slot < 0 ? [0, 0, 0] : table.slice((slot * layers + i) * 4);
-          const dot = (row: number, values: F64, at: number) => {
+          const dot = (rows: F64, values: F64, at: number) => {
             let sum = 0;
-            for (let k = 0; k < K; k++) sum += x[row * K + k]! * values[at + k]!;
+            for (let k = 0; k < K; k++) sum += rows[t * K + k]! * values[at + k]!;
             return sum;
           };
-          const h = Array.from({ length: rank! }, (_, r) => dot(t, p, a! * 8 + r * K) * scales[slot]!);
+          const h = Array.from({ length: rank! }, (_, r) => dot(x, p, a! * 8 + r * K) * scales[slot]!);
           for (let n = 0; n < N; n++) {
             const low = h.reduce((sum, value, r) => sum + value * p[b! * 8 + n * rank! + r]!, 0);
-            y[t * N + n] = dot(t, w, n * K) + bias[n]! + low;
+            y[t * N + n] = dot(readX, readW, n * K) + bias[n]! + low;
           }
         }
         return y;
@@ -93,7 +98,7 @@ function linearGroup(
         },
         reference: (v) =>
           Object.fromEntries(
-            names.map((i) => [`y${i}`, layer(i, v.x!, stored(v[`w${i}`]!, K), v[`bias${i}`]!, v.pool!)]),
+            names.map((i) => [`y${i}`, layer(i, v.x!, v[`w${i}`]!, v[`bias${i}`]!, v.pool!)]),
           ),
         forward(bench, v) {
           const y = names.map((i) => bench.empty([T, widths[i]!]));
