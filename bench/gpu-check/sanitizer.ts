@@ -13,6 +13,8 @@ const TOOLS = ['memcheck', 'racecheck'] as const;
 /** Rows begin only in the first so many seconds; a tool that needs longer than twice that is ended. */
 const ROW_SECONDS = 25;
 const FOUND = 99;
+/** A fault in a kernel is told for every thread. */
+const OUTPUT_BYTES = 256 * 2 ** 20;
 /** compute-sanitizer 12 and later. */
 const PLACES = ['/usr/local/cuda/bin', '/usr/local/cuda/compute-sanitizer', '/opt/cuda/bin'];
 
@@ -33,7 +35,11 @@ export function checkSanitizer(device: Device, { report, deadline }: Context): v
     const script = path.join(import.meta.dirname, 'sanitizer-child.ts');
     const command = [process.execPath, ...process.execArgv, script, device.kind, String(ROW_SECONDS)];
     const args = ['--tool', tool, '--error-exitcode', String(FOUND), '--target-processes', 'all', ...command];
-    const run = spawnSync(program, args, { encoding: 'utf8', timeout: 2 * ROW_SECONDS * 1000 });
+    const run = spawnSync(program, args, {
+      encoding: 'utf8',
+      timeout: 2 * ROW_SECONDS * 1000,
+      maxBuffer: OUTPUT_BYTES,
+    });
     const told = /\{"rows":(\d+),"of":(\d+)\}/.exec(run.stdout ?? '');
     if (run.error || (run.status !== 0 && run.status !== FOUND)) {
       const reason = run.error?.message ?? `exit code ${run.status}`;

@@ -27,6 +27,7 @@ void raw_release(void* data) {
 }
 
 std::string situation() {
+  const RelaxedCapture relaxed;
   size_t free = 0, total = 0;
   check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
   return std::to_string(free) + " free of " + std::to_string(total);

@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kRingBytes = int64_t{64} << 20;
 constexpr int64_t kPieceBytes = int64_t{16} << 20;
 constexpr int64_t kAlign = 256;
+constexpr size_t kMostInFlight = 64;  // copies, before ended ones are looked for
 
 cudaEvent_t new_event() {
   cudaEvent_t event = nullptr;
@@ -39,17 +40,35 @@ struct Ring {
 
   /// Waits until no copy in flight reads [begin, end), then returns its address.
   char* claim(int64_t bytes, int64_t* begin) {
+    retire();
     if (head + bytes > kRingBytes) head = 0;
     *begin = head;
     const auto overlaps = [&](const Piece& p) { return p.begin < head + bytes && head < p.end; };
     // Copies end in order: waiting for the last one that overlaps frees all before it.
     while (std::any_of(in_flight.begin(), in_flight.end(), overlaps)) {
       check(cudaEventSynchronize(in_flight.front().done), "cudaEventSynchronize");
-      events.push_back(in_flight.front().done);
-      in_flight.pop_front();
+      pop();
     }
     head += (bytes + kAlign - 1) / kAlign * kAlign;
     return data + *begin;
+  }
+
+  /// Copies that have ended, without waiting: a ring of small uploads would hold a hundred thousand events.
+  void retire() {
+    while (in_flight.size() > kMostInFlight) {
+      const cudaError_t state = cudaEventQuery(in_flight.front().done);
+      if (state == cudaErrorNotReady) {
+        cudaGetLastError();
+        return;
+      }
+      check(state, "upload");
+      pop();
+    }
+  }
+
+  void pop() {
+    events.push_back(in_flight.front().done);
+    in_flight.pop_front();
   }
 
   void sent(int64_t begin, int64_t end) {

@@ -180,6 +180,9 @@ export class RecordedBatches {
     const at = layoutOf(size);
     const integers = this.#integers.subarray(0, at.end).fill(0);
     integers.set(batch.ids, at.ids);
+    // Different ids: the gradient of an embedding adds the rows of one id one after the other.
+    for (let t = batch.ids.length; t < size.tokens; t++)
+      integers[at.ids + t] = t % this.#model.config.vocabSize;
     integers.set(batch.positions, at.positions);
     integers.fill(size.tokens, at.cuSeqlens, at.cuSeqlens + size.sequences + 1);
     integers.set(batch.cuSeqlens, at.cuSeqlens);
