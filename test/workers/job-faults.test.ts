@@ -70,4 +70,27 @@ describe("what is not the data's fault", () => {
       /did not fit into the worker's memory\. It was expected to need about \d/,
     );
   });
+
+  it('memory that runs out in a step fails that job with the numbers; the same trainer runs the next one', async () => {
+    const large = await service.createJob({
+      training: chatLines(60),
+      hyperparameters: { batch_size: 60, n_epochs: 1 },
+      trainer: { max_tokens_per_pack: 8192 },
+    });
+    const small = await service.createJob({
+      training: chatLines(12),
+      hyperparameters: { batch_size: 1, n_epochs: 1 },
+      trainer: { max_tokens_per_pack: 64, max_length: 64 },
+    });
+    await service.runQueue({ memoryLimitBytes: 8 * 2 ** 20 });
+    const failed = await service.view(large);
+    expect(failed.row).toMatchObject({ status: 'failed', attempts: 1, error: { code: 'out_of_memory' } });
+    expect(failed.row.error!.message).toMatch(/expected to need about \d+ MiB/);
+    expect(failed.events.map(({ message }) => message)).toContain('Fine-tuning job started');
+    const numbers = failed.events.find(({ message }) => message.startsWith('Out of memory: '));
+    expect(numbers?.message).toMatch(/cannot allocate \d+ bytes.*\d+ in use.*limit 8388608/);
+    const next = await service.view(small);
+    expect(next.row).toMatchObject({ status: 'succeeded', attempts: 1, error: null });
+    expect(next.models).not.toEqual([]);
+  });
 });
