@@ -25,6 +25,8 @@ export interface LoraBench {
   step(index: number, batches: PackedBatch[]): StepFigures;
   /** The same, asked for: the figures are waited for when they are read. */
   launch(index: number, batches: PackedBatch[]): () => StepFigures;
+  /** Micro-batch sizes that are recorded now. */
+  recorded(): number;
   dispose(): void;
 }
 
@@ -84,6 +86,7 @@ function benchOf(model: Model, adapter: LoraAdapter, options: LoraBenchOptions):
     adapter,
     counts: model.counts(),
     launch,
+    recorded: () => recorded?.recorded ?? 0,
     step: (index, batches) => launch(index, batches)(),
     dispose() {
       recorded?.dispose();

@@ -35,6 +35,8 @@ interface Run {
   losses: number[];
   adapter: string;
   secondsPerStep: number;
+  /** Sizes recorded at the end. */
+  sizes: number;
 }
 
 export function checkRecorded(device: Device, { report, deadline }: Context): void {
@@ -64,10 +66,10 @@ export function checkRecorded(device: Device, { report, deadline }: Context): vo
     const same = recorded.adapter === padded.adapter && recorded.losses.join() === padded.losses.join();
     report.keys[`${c.key}_recorded_equal`] = same;
     report.judge(
-      `${name}: recorded, ${recorded.losses.length} losses and adapter`,
+      `${name}: ${recorded.sizes} sizes recorded, ${recorded.losses.length} losses and adapter`,
       `${recorded.losses.at(-1)!.toFixed(5)}, ${recorded.adapter.slice(0, 16)}`,
       `= ${padded.losses.at(-1)!.toFixed(5)}, ${padded.adapter.slice(0, 16)} op by op`,
-      same,
+      same && recorded.sizes > 0,
     );
     const ratio = plain.secondsPerStep / recorded.secondsPerStep;
     const tokens = batches.reduce((sum, { ids }) => sum + ids.length, 0) / BATCHES;
@@ -102,6 +104,7 @@ function run(device: Device, c: Case, batches: readonly PackedBatch[], way: Way)
       losses: figures.map(({ loss }) => loss),
       adapter: hash.digest('hex'),
       secondsPerStep: median(times),
+      sizes: bench.recorded(),
     };
   } finally {
     bench.dispose();

@@ -1,6 +1,7 @@
 // Micro-batches that are padded, recorded and replayed against the same ones run op by op, on a device that keeps the
 // native calls and runs those again. What runs op by op and what is replayed agree to the bit on the same padded batch;
 // beside the batch as it is only the order of sums over tokens differs.
+import { once } from 'node:events';
 import { describe, expect, it } from 'vitest';
 import { parameterGradient } from '../../workers/engine/autograd.ts';
 import { openDevice } from '../../workers/engine/device.ts';
@@ -160,6 +161,31 @@ describe('recorded micro-batches', () => {
     fails = false;
     for (let i = 0; i < 3; i++) expect(gradientsOf(model, batch, recorded)).toEqual(first);
     expect(recorded.recorded).toBe(1);
+  });
+
+  it('go on op by op, with a warning, where the device refuses to record', async () => {
+    const model = own(tinyModel(device.device));
+    let calls = 0;
+    const recorder = {
+      record: (work: () => void) => {
+        calls += 1;
+        const replay = device.recorder.record(work);
+        if (calls === 1) return replay;
+        replay.dispose();
+        throw Object.assign(new Error('captureEnd: not permitted'), { code: 'LATHE_CUDA_ERROR' });
+      },
+    };
+    const recorded = own(recordedGradients(model, { ...options, recorder }));
+    const [one, other] = [randomBatch(40, 3), randomBatch(130, 3)];
+    const found = [one, other].map((batch) => gradientsOf(model, batch, recorded));
+    const warned = once(process, 'warning');
+    for (const [i, batch] of [one, other, other, one].entries())
+      expect(gradientsOf(model, batch, recorded)).toEqual(found[i % 3 === 0 ? 0 : 1]);
+    expect([calls, recorded.recorded]).toEqual([2, 0]);
+    const [warning] = await warned;
+    expect((warning as Error).message).toBe(
+      'ops are no longer recorded, which is slower: captureEnd: not permitted',
+    );
   });
 
   it('pay in small models: fewer tokens the larger the model', () => {

@@ -51,10 +51,11 @@ interface Entry<S> {
 
 /**
  * The same work in a few shapes: op by op the first time a shape comes, recorded the second time, replayed from then on.
- * So a shape that does not come again is never recorded. Without a recorder always op by op.
+ * So a shape that does not come again is never recorded. Without a recorder always op by op, and from then on where the
+ * device refuses to record, with a warning: the results are the same.
  */
 export class RecordedShapes<S extends { dispose(): void }> {
-  readonly #recorder: Recorder | null;
+  #recorder: Recorder | null;
   readonly #most: number;
   /** Least recently used first. */
   readonly #entries = new Map<string, Entry<S>>();
@@ -81,11 +82,8 @@ export class RecordedShapes<S extends { dispose(): void }> {
     const body = () => scope(() => work(entry.shape));
     try {
       // The first run of a shape makes every choice that recording must find made.
-      if (known === undefined || this.#recorder === null) body();
-      else {
-        entry.replay ??= this.#recorder.record(body);
-        entry.replay.run();
-      }
+      if (known === undefined || this.#recorder === null || !this.#replay(this.#recorder, entry, body))
+        body();
     } catch (error) {
       disposeEntry(entry);
       throw error;
@@ -93,6 +91,23 @@ export class RecordedShapes<S extends { dispose(): void }> {
     this.#entries.set(key, entry);
     this.forget(this.#most);
     return entry.shape;
+  }
+
+  /** Whether the work was recorded and replayed; if not, none of it has run. */
+  #replay(recorder: Recorder, entry: Entry<S>, body: () => void): boolean {
+    try {
+      entry.replay ??= recorder.record(body);
+      entry.replay.run();
+      return true;
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== 'LATHE_CUDA_ERROR') throw error;
+      process.emitWarning(`ops are no longer recorded, which is slower: ${(error as Error).message}`);
+    }
+    this.#recorder = null;
+    this.forget();
+    entry.replay?.dispose();
+    entry.replay = null;
+    return false;
   }
 
   /** All shapes but the `kept` used last. */
