@@ -36,6 +36,7 @@ export const jobs = pgTable(
     model: text('model').notNull(), // base model id
     startModel: text('start_model'), // ft: id the training continues from
     start: jsonb('start').$type<StartWeights | null>(), // where its weights lie, as they were at creation
+    baseDigest: text('base_digest'), // files of the base model that it trains on; null = not begun, or from before
     trainingFile: text('training_file').notNull(),
     validationFile: text('validation_file'),
     suffix: text('suffix'),
@@ -146,6 +147,7 @@ export const tunedModels = pgTable(
     baseModel: text('base_model')
       .notNull()
       .references(() => baseModels.id),
+    baseDigest: text('base_digest'), // the base model's files at that time; null = not known
     kind: text('kind').notNull(), // adapter | full
     ownedBy: text('owned_by').notNull(),
     step: integer('step').notNull(),

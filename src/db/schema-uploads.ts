@@ -61,6 +61,7 @@ export const modelOperations = pgTable(
       .references(() => projects.id),
     kind: text('kind').notNull(), // export | import
     baseModel: text('base_model').notNull(),
+    baseDigest: text('base_digest'), // export: what the model was trained on; null = not known
     modelId: text('model_id').notNull(),
     inputPrefix: text('input_prefix').notNull(),
     inputFiles: jsonb('input_files').$type<StoredFile[]>().notNull(),

@@ -79,6 +79,7 @@ export const baseModels = pgTable('base_models', {
   parameterCount: bigint('parameter_count', { mode: 'number' }).notNull(),
   contextLength: integer('context_length').notNull(),
   config: jsonb('config').notNull(),
+  digest: text('digest'), // of the files that a worker opened last; null = none has yet
   createdAt: createdAt(),
 });
 
@@ -88,6 +89,8 @@ export const workers = pgTable('workers', {
   kind: text('kind').notNull(), // trainer | inference
   url: text('url'), // inference only
   baseModel: text('base_model'), // inference only
+  baseDigest: text('base_digest'), // inference only: which files it holds
+  baseModels: text('base_models').array().notNull().default(sql`'{}'`), // trainer only: what it can train
   device: text('device').notNull(),
   host: text('host').notNull(),
   pid: integer('pid').notNull(),

@@ -12,6 +12,8 @@ export interface InnerAnswer {
   text: string;
   /** Seconds after which a refusal may be repeated; null when the answer does not say. */
   retryAfterSeconds: number | null;
+  /** The answer says that asking again is no use. */
+  isFinal: boolean;
 }
 
 /** Asks `endpoint` ("/v1/chat/completions"); rejects only when `signal` is aborted. */

@@ -73,15 +73,50 @@ export function storageFull(): ApiError {
   });
 }
 
-/** The model exists but nobody can answer for it at the moment. */
-export function modelUnavailable(model: string, why: string, retryAfterSeconds: number): ApiError {
+/** The model exists but nobody can answer for it at the moment; `retryAfterSeconds` null = asking again soon is no use. */
+export function modelUnavailable(model: string, why: string, retryAfterSeconds: number | null): ApiError {
   return new ApiError({
     status: 503,
     message: `The model '${model}' cannot be served at the moment: ${why}`,
     type: 'service_unavailable_error',
     param: 'model',
     code: 'model_unavailable',
-    headers: { 'retry-after': String(retryAfterSeconds) },
+    headers:
+      retryAfterSeconds === null
+        ? { 'x-should-retry': 'false' }
+        : { 'retry-after': String(retryAfterSeconds) },
+  });
+}
+
+/**
+ * What was learned belongs to other files of its base model than the ones at hand: it would answer wrongly. SDKs are told
+ * not to repeat it, because only the operator can bring the files back.
+ */
+export function baseModelChanged(model: string, baseModel: string): ApiError {
+  return new ApiError({
+    status: 503,
+    message:
+      `The model '${model}' cannot be served: the files of its base model '${baseModel}' are not the ones it was ` +
+      'trained on. The operator must bring those back, or the model has to be trained again.',
+    type: 'service_unavailable_error',
+    param: 'model',
+    code: BASE_MODEL_CHANGED,
+    headers: { 'x-should-retry': 'false' },
+  });
+}
+/** The code of baseModelChanged, and of jobs that fail for the same reason. */
+export const BASE_MODEL_CHANGED = 'base_model_changed';
+
+/** Workers stopped while they worked on the request, one after the other: another try would stop a third one. */
+export function requestStopsWorkers(): ApiError {
+  return new ApiError({
+    status: 500,
+    message:
+      'Two workers in a row stopped while they worked on this request. It may be what stopped them, so it is not tried ' +
+      'again.',
+    type: 'server_error',
+    code: 'request_stops_workers',
+    headers: { 'x-should-retry': 'false' },
   });
 }
 

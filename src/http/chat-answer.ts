@@ -2,7 +2,8 @@
  * Gathers a generation's events into what each choice said: text, tool calls, tokens, why it ended. Knows events and
  * nothing of OpenAI's objects.
  */
-import { type Completion, generationError } from '../domain/chat/complete.ts';
+import { generationError } from '../domain/chat/ask-workers.ts';
+import type { Completion } from '../domain/chat/complete.ts';
 import { newId } from '../ids.ts';
 import { WorkerRefused } from '../inference/client.ts';
 import type { GenerateEvent, WirePromptToken, WireToken } from '../inference/protocol.ts';

@@ -2,7 +2,8 @@
  * From a worker's events to OpenAI's chat objects: one completion, or a stream of chunks. Knows the shapes, not where
  * tokens come from.
  */
-import { type Completion, generationError } from '../domain/chat/complete.ts';
+import { generationError } from '../domain/chat/ask-workers.ts';
+import type { Completion } from '../domain/chat/complete.ts';
 import { ApiError } from '../errors.ts';
 import { WorkerRefused } from '../inference/client.ts';
 import type { GenerateEvent, WireToken } from '../inference/protocol.ts';

@@ -2,7 +2,8 @@
  * From generations to OpenAI's legacy text completions: one object, or a stream of them. Knows the shapes, not where
  * tokens come from.
  */
-import { type Completion, generationError } from '../domain/chat/complete.ts';
+import { generationError } from '../domain/chat/ask-workers.ts';
+import type { Completion } from '../domain/chat/complete.ts';
 import { ApiError } from '../errors.ts';
 import { WorkerRefused } from '../inference/client.ts';
 import type { WirePromptToken, WireToken } from '../inference/protocol.ts';

@@ -65,6 +65,7 @@ export function innerRequests(deps: Dependencies, { limited }: { limited: boolea
       requestId: response.headers.get('x-request-id') ?? '',
       text,
       retryAfterSeconds: Number.isFinite(retryAfter) ? retryAfter : null,
+      isFinal: response.headers.get('x-should-retry') === 'false',
     };
   };
 }

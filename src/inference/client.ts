@@ -18,6 +18,24 @@ export class WorkerRefused extends Error {
 /** The worker could not be reached, broke off, or did not speak the protocol. */
 export class WorkerLost extends Error {
   override name = 'WorkerLost';
+  /** It had the request when it was lost. */
+  readonly underWay: boolean;
+
+  constructor(message: string, options: ErrorOptions & { underWay?: boolean } = {}) {
+    super(message, options);
+    this.underWay = options.underWay ?? false;
+  }
+}
+
+/** A connection that never came about: the worker has not seen the request. */
+const NOT_CONNECTED = [
+  ...['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'],
+  ...['ETIMEDOUT', 'UND_ERR_CONNECT_TIMEOUT'],
+];
+
+function wasConnected(error: unknown): boolean {
+  const { cause } = error as { cause?: { code?: unknown } };
+  return !NOT_CONNECTED.includes(String(cause?.code));
 }
 
 /**
@@ -52,7 +70,9 @@ async function ask(
     });
   } catch (error) {
     signal.throwIfAborted();
-    throw new WorkerLost('the worker cannot be reached', { cause: error });
+    const underWay = wasConnected(error);
+    const what = underWay ? 'the worker broke off' : 'the worker cannot be reached';
+    throw new WorkerLost(what, { cause: error, underWay });
   }
 }
 
@@ -91,7 +111,7 @@ async function* readEvents(
     }
   } catch (error) {
     signal.throwIfAborted();
-    throw new WorkerLost('the worker broke off', { cause: error });
+    throw new WorkerLost('the worker broke off', { cause: error, underWay: true });
   }
-  throw new WorkerLost('the worker broke off');
+  throw new WorkerLost('the worker broke off', { underWay: true });
 }

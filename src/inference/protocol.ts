@@ -55,6 +55,8 @@ export type WireFormat = { type: 'json_object' } | { type: 'json_schema'; schema
 export interface GenerateRequest {
   request_id: string;
   base_model: string;
+  /** The base model's files that the adapter was trained on; a worker that holds others refuses. Absent = not known. */
+  base_digest?: string;
   adapter: WireAdapter | null;
   /** Who may share cached prompt prefixes: requests of different owners never do, since timing would tell. */
   cache_owner: string;
@@ -100,6 +102,9 @@ export type GenerateEvent =
   | { type: 'finish'; index: number; reason: 'stop' | 'length' | 'tool_calls' }
   | { type: 'done'; prompt_tokens: number; completion_tokens: number; cached_tokens: number }
   | { type: 'error'; error: WorkerError };
+
+/** The code of an error by which a worker says that its engine stopped while it worked on the request. */
+export const WORKER_LOST = 'worker_lost';
 
 /** An error in the catalogue's terms; `retry_after_seconds` accompanies 429 and 503. */
 export interface WorkerError {

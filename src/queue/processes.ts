@@ -16,6 +16,10 @@ export interface WorkerRegistration {
   state: WorkerState;
   url?: string | null;
   baseModel?: string | null;
+  /** sha256 of the base model's files that an inference worker holds. */
+  baseDigest?: string | null;
+  /** What a trainer can train. */
+  baseModels?: string[];
   /** Memory of the device that trains; null where it is not known. */
   memoryBytes?: number | null;
 }
@@ -26,6 +30,8 @@ export async function registerWorker(database: Database, worker: WorkerRegistrat
     ...worker,
     url: worker.url ?? null,
     baseModel: worker.baseModel ?? null,
+    baseDigest: worker.baseDigest ?? null,
+    baseModels: worker.baseModels ?? [],
     memoryBytes: worker.memoryBytes ?? null,
     host: hostname(),
     pid: process.pid,
@@ -37,7 +43,7 @@ export async function registerWorker(database: Database, worker: WorkerRegistrat
 export async function heartbeatWorker(database: Database, worker: WorkerRegistration): Promise<void> {
   const touched = await database.leases
     .update(workers)
-    .set({ state: worker.state, heartbeatAt: sql`clock_timestamp()` })
+    .set({ state: worker.state, baseModels: worker.baseModels ?? [], heartbeatAt: sql`clock_timestamp()` })
     .where(eq(workers.id, worker.id));
   if (touched.rowCount === 0) await registerWorker(database, worker);
 }

@@ -56,6 +56,11 @@ export function saveSettings(
   return statements.updateSettings(database.db, fence, settings);
 }
 
+/** Notes which files of the base model the job trains on; what was noted first stays. @throws LeaseLost */
+export function saveBaseDigest(database: Database, fence: Fence, digest: string): Promise<void> {
+  return statements.updateBaseDigest(database.db, fence, digest);
+}
+
 /**
  * Moves the held job on, with the events that say so. A repeated call after a commit whose answer was lost changes
  * nothing. @throws LeaseLost

@@ -63,6 +63,12 @@ export const SERVICE = {
     integer(60, 31_536_000),
     86_400,
   ),
+  workerWaitSeconds: entry(
+    'LATHE_WORKER_WAIT_SECONDS',
+    'How long a request whose inference worker stopped waits for one to take over.',
+    integer(0, 3600),
+    60,
+  ),
   batchConcurrency: entry(
     'LATHE_BATCH_CONCURRENCY',
     'Requests of batches that one API process has under way at a time; 0 leaves batches to other processes.',

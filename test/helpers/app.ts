@@ -8,10 +8,11 @@ import path from 'node:path';
 import { afterAll, beforeAll } from 'vitest';
 import { createApp } from '../../src/app.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
-import { baseModels } from '../../src/db/schema.ts';
+import { baseModels, workers } from '../../src/db/schema.ts';
 import type { Dependencies } from '../../src/domain/dependencies.ts';
 import { createKey } from '../../src/domain/keys/create.ts';
 import type { App } from '../../src/http/context.ts';
+import { newId } from '../../src/ids.ts';
 import { createLog } from '../../src/log.ts';
 import { listen, type RunningServer } from '../../src/server.ts';
 import { openDiskStorage } from '../../src/storage/disk.ts';
@@ -76,6 +77,11 @@ export function useApp(overrides: Partial<Config> = {}): TestApp {
       parameterCount: 4_000_000,
       contextLength: CONTEXT_LENGTH,
       config: {},
+    });
+    // Somebody has it, though nobody works: lists show it.
+    await holder.database.db.insert(workers).values({
+      ...{ id: newId('worker_'), kind: 'trainer', device: 'none', host: 'h', pid: 1, state: 'draining' },
+      ...{ baseModels: [BASE_MODEL], heartbeatAt: new Date(Date.now() + 3_600_000) },
     });
     holder.alice = await createTenant(holder, 'acme');
     holder.bob = await createTenant(holder, 'umbrella');

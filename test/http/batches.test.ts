@@ -152,6 +152,26 @@ describe('a batch over text completions', () => {
   });
 });
 
+describe('a worker that stops', () => {
+  it('costs a batch nothing, and a line that stops two in a row is not asked a third time', async () => {
+    let calls = 0;
+    there.worker.script = (body) => {
+      if (body.messages[0]!.content !== 'stops') return ++calls === 1 ? ['break'] : echo(body);
+      stops += 1;
+      return ['break'];
+    };
+    let stops = 0;
+    const batch = await createBatch([request('fine', 'hello'), request('bad', 'stops')]);
+    startRunner();
+    const done = await ended(batch.id);
+    expect(done.request_counts).toEqual({ total: 2, completed: 1, failed: 1 });
+    const [line] = await linesOf(done.error_file_id);
+    expect(line).toMatchObject({ custom_id: 'bad', response: { status_code: 500 }, error: null });
+    expect(line.response.body.error.code).toBe('request_stops_workers');
+    expect([calls, stops]).toEqual([2, 2]);
+  });
+});
+
 describe('a busy worker', () => {
   it('that refuses is asked again later, and no line fails for it', async () => {
     let calls = 0;
@@ -186,14 +206,14 @@ describe('a busy worker', () => {
     let calls = 0;
     there.worker.script = () => {
       calls += 1;
-      return [...answerOf(['x']).slice(0, 2), 'break'];
+      return { status: 500, type: 'server_error', code: 'model_not_finite', param: null, message: 'NaN.' };
     };
     const batch = await createBatch([request('a', 'x')]);
     startRunner();
-    // A generation that breaks off is a 503, repeated until the batch is over: cancel ends it.
-    await vi.waitFor(() => expect(calls).toBeGreaterThan(1), 10_000);
-    await there.client.batches.cancel(batch.id);
     const done = await ended(batch.id);
-    expect([done.status, done.request_counts]).toEqual(['cancelled', { total: 1, completed: 0, failed: 1 }]);
+    expect([done.status, done.request_counts]).toEqual(['completed', { total: 1, completed: 0, failed: 1 }]);
+    expect(calls).toBe(3);
+    const [line] = await linesOf(done.error_file_id);
+    expect([line.response.status_code, line.response.body.error.code]).toEqual([500, 'model_not_finite']);
   });
 });

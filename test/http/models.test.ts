@@ -1,6 +1,8 @@
 import { sql } from 'drizzle-orm';
 import { describe, expect, it } from 'vitest';
-import { BASE_MODEL, CONTEXT_LENGTH, useApp } from '../helpers/app.ts';
+import { baseModels, workers } from '../../src/db/schema.ts';
+import { newId } from '../../src/ids.ts';
+import { BASE_MODEL, CONTEXT_LENGTH, TEN_ROWS, useApp } from '../helpers/app.ts';
 import { addTunedModel } from './rows.ts';
 
 const t = useApp();
@@ -88,5 +90,45 @@ describe('/v1/models', () => {
     const answer = await t.call('DELETE', `/v1/models/${BASE_MODEL}`);
     expect([answer.status, answer.json.error.code]).toEqual([403, 'permission_denied']);
     expect((await t.call('GET', `/v1/models/${BASE_MODEL}`)).status).toBe(200);
+  });
+
+  it('offers the base models that somebody has, serving or training, heard of within a minute', async () => {
+    const ids = ['kept/by-inference', 'kept/by-trainer', 'gone/silent', 'gone/removed'];
+    for (const id of ids) {
+      await t.database.db.insert(baseModels).values({
+        ...{ id, location: '/models/x', family: 'qwen3', parameterCount: 1, contextLength: 8, config: {} },
+      });
+    }
+    const row = { device: 'none', host: 'h', pid: 1 };
+    const ago = (seconds: number) => new Date(Date.now() - 1000 * seconds);
+    await t.database.db.insert(workers).values([
+      { ...row, id: newId('worker_'), kind: 'inference', state: 'starting', baseModel: 'kept/by-inference' },
+      { ...row, id: newId('worker_'), kind: 'trainer', state: 'ready', baseModels: ['x', 'kept/by-trainer'] },
+      {
+        ...{ ...row, id: newId('worker_'), kind: 'inference', state: 'ready' },
+        ...{ baseModel: 'gone/silent', heartbeatAt: ago(90) },
+      },
+    ]);
+    const { data } = (await t.call('GET', '/v1/models')).json;
+    const bases = data.filter((model: { kind: string }) => model.kind === 'base');
+    expect(bases.map((model: { id: string }) => model.id)).toEqual([BASE_MODEL, ...ids.slice(0, 2)]);
+    for (const id of ids) {
+      const { status, json } = await t.call('GET', `/v1/models/${encodeURIComponent(id)}`);
+      expect([status, json.error?.code]).toEqual(
+        id.startsWith('kept') ? [200, undefined] : [404, 'model_not_found'],
+      );
+    }
+    // A job may be waiting for its trainer to be started, and says so.
+    const training_file = await t.upload(TEN_ROWS);
+    for (const [model, warnings] of [
+      ['kept/by-trainer', 0],
+      ['gone/removed', 1],
+    ] as const) {
+      const job = await t.call('POST', '/v1/fine_tuning/jobs', { json: { model, training_file } });
+      const events = (await t.call('GET', `/v1/fine_tuning/jobs/${job.json.id}/events`)).json.data;
+      const said = events.filter((event: { level: string }) => event.level === 'warn');
+      expect(said.length).toBe(warnings);
+      if (warnings) expect(said[0].message).toContain(`has the base model '${model}' is there`);
+    }
   });
 });

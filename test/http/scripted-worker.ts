@@ -64,6 +64,11 @@ export class ScriptedWorker {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
+  /** Breaks off everything that is under way, as a crash does. */
+  breakAll(): void {
+    this.#server.closeAllConnections();
+  }
+
   async stop(): Promise<void> {
     await this.#database.db.delete(workers).where(eq(workers.id, this.id));
     this.#server.closeAllConnections();

@@ -15,9 +15,9 @@ import { addBase, bytesOf, CONFIG, type FormFile, serveOperations, WEIGHTS } fro
 
 const MAIN = path.join(import.meta.dirname, '../../workers/inference/main.ts');
 
-function startWorker(t: TestApp, world: TinyWorld): ChildProcess {
+export function startWorker(t: TestApp, world: TinyWorld, log: 'ignore' | 'pipe' = 'ignore'): ChildProcess {
   return spawn(process.execPath, [...PROGRAM_FLAGS, MAIN], {
-    stdio: ['ignore', 'ignore', 'inherit'],
+    stdio: ['ignore', log, 'inherit'],
     env: {
       ...plainEnvironment(),
       ...{ DATABASE_URL: t.database.url, LATHE_HOME: path.join(world.home, 'state') },

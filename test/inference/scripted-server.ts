@@ -45,6 +45,7 @@ export async function start(o: Partial<InferenceServerDeps> = {}) {
   const server = new InferenceServer({
     token: TOKEN,
     baseModel: 'base',
+    baseDigest: 'b'.repeat(64),
     engine,
     prompts: {
       render: async (messages) => {

@@ -16,6 +16,7 @@ import type {
 } from '../../src/inference/protocol.ts';
 import { openStorage } from '../../src/storage/open.ts';
 import type { Storage } from '../../src/storage/storage.ts';
+import { baseDigestFolder, digestBase } from '../../workers/base-digest.ts';
 import { openDevice } from '../../workers/engine/device.ts';
 import { createModel, type Model, openModel, readModelConfig } from '../../workers/engine/models/index.ts';
 import { LoraAdapter } from '../../workers/engine/peft/lora.ts';
@@ -140,6 +141,13 @@ export class TinyWorld {
     return this.tokenizer.template!.renderToIds([{ role: 'user', content }], { addGenerationPrompt: true });
   }
 
+  async digest(): Promise<string> {
+    const cannotRemember = (error: unknown) => {
+      throw error;
+    };
+    return (await digestBase(this.modelDirectory, baseDigestFolder(this.home), cannotRemember)).digest;
+  }
+
   get eos(): Set<number> {
     return new Set([...this.model.config.eosTokenIds, ...this.tokenizer.eosIds]);
   }
@@ -217,6 +225,7 @@ export class TinyWorker {
     const server = new InferenceServer({
       token,
       baseModel,
+      baseDigest: await world.digest(),
       engine,
       prompts,
       grammars,

@@ -7,6 +7,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import {
   type ApiError,
   badRequest,
+  baseModelChanged,
   modelNotFound,
   modelUnavailable,
   overloaded,
@@ -33,6 +34,8 @@ const BYTES_PER_TOKEN_MAX = 16;
 
 export interface GenerateDeps {
   baseModel: string;
+  /** Which files of it are held (base-digest.ts). */
+  baseDigest: string;
   engine: Generator;
   prompts: PromptRenderer;
   grammars: GrammarCompiler;
@@ -60,6 +63,8 @@ export async function handleGenerate(
   const request = parseGenerateRequest(await readBody(incoming, deps.maxBodyBytes));
   const { contextLength, vocabSize } = deps.engine.info;
   if (request.base_model !== deps.baseModel) throw modelNotFound(request.base_model);
+  if (request.base_digest !== undefined && request.base_digest !== deps.baseDigest)
+    throw baseModelChanged(request.adapter?.model_id ?? deps.baseModel, deps.baseModel);
   checkLogitBias(request.sampling.logit_bias, vocabSize);
   const bytes = promptBytes(request);
   if (bytes > BYTES_PER_TOKEN_MAX * contextLength) {

@@ -8,9 +8,11 @@ import { EXIT_CONFIG } from '../../src/commands/child.ts';
 import { type BaseModelSource, type Config, ConfigError, loadConfig } from '../../src/config.ts';
 import { openDatabase } from '../../src/db/client.ts';
 import { baseModelSources } from '../../src/domain/base-models/register.ts';
+import { noteBaseDigest } from '../../src/domain/base-models/repository.ts';
 import { newId } from '../../src/ids.ts';
 import { createLog, type Log } from '../../src/log.ts';
 import { openStorage } from '../../src/storage/open.ts';
+import { baseDigestFolder, digestBase } from '../base-digest.ts';
 import { startOperations } from '../operations/operations.ts';
 import { openProcessFolder } from '../process-folder.ts';
 import { AdapterFiles } from './adapter-files.ts';
@@ -60,10 +62,17 @@ async function main(config: Config, log: Log): Promise<void> {
   });
   await registration.announce({});
   try {
-    const { server, url, device, close } = await serve(config, source, log);
+    const { server, url, device, baseDigest, close } = await serve(config, source, log);
+    const before = await noteBaseDigest(database.db, source.id, baseDigest);
+    if (before !== null && before !== baseDigest) {
+      log.warn(
+        { model: source.id, folder: source.location, before, now: baseDigest },
+        'the base model has other files than when it was last opened: what was trained on those is not served here',
+      );
+    }
     const storage = await openStorage(config);
     const operations = await startOperations({ config, database, storage, baseModel: source, log });
-    await registration.announce({ state: 'ready', device, url });
+    await registration.announce({ state: 'ready', device, url, baseDigest });
     log.info({ url, model: source.id }, 'ready');
 
     await terminationSignal();
@@ -93,8 +102,24 @@ async function pickModel(config: Config): Promise<BaseModelSource> {
   );
 }
 
-/** Loads the model and listens. */
+/** The digest of the model's folder, worked out while the engine loads it. */
+async function digestOf(config: Config, source: BaseModelSource, log: Log) {
+  const started = performance.now();
+  const files = await digestBase(source.location, baseDigestFolder(config.home), (err) =>
+    log.warn({ err }, 'the digest of the base model could not be remembered'),
+  );
+  const seconds = (performance.now() - started) / 1000;
+  log.info(
+    { model: source.id, digest: files.digest, hashed_bytes: files.hashedBytes, seconds },
+    'model digest',
+  );
+  return files;
+}
+
+/** Loads the model and listens. @throws BaseFilesChanged when the folder was changed meanwhile */
 async function serve(config: Config, source: BaseModelSource, log: Log) {
+  const digesting = digestOf(config, source, log);
+  digesting.catch(() => undefined); // told below; the engine may say first what is wrong with the folder
   const engine = await Engine.start(
     {
       modelDirectory: source.location,
@@ -116,6 +141,8 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
     },
     { stallMilliseconds: STALL_FACTOR * config.stallSeconds * 1000 },
   );
+  const base = await digesting;
+  await base.verify();
   log.info({ model: source.id, ...engine.info }, 'model loaded');
   const adapterFolder = await openProcessFolder(path.join(config.home, 'cache', 'adapters'));
   const adapterFiles = new AdapterFiles({
@@ -134,6 +161,7 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
   const server = new InferenceServer({
     token: config.workerToken,
     baseModel: source.id,
+    baseDigest: base.digest,
     engine,
     prompts,
     grammars,
@@ -154,6 +182,7 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
     server,
     url: config.inferenceUrl ?? `http://${host}:${port}`,
     device: engine.info.device,
+    baseDigest: base.digest,
     close: async () => {
       await Promise.all([engine.close(), prompts.close(), grammars.close(), inspector.close()]);
       await rm(adapterFolder, { recursive: true, force: true });

@@ -1,5 +1,5 @@
 /** Errors that the engine itself answers with, in the wire's terms. */
-import type { WorkerError } from '../../src/inference/protocol.ts';
+import { WORKER_LOST, type WorkerError } from '../../src/inference/protocol.ts';
 
 export function modelUnavailable(model: string, why: string, retryAfterSeconds: number): WorkerError {
   return {
@@ -63,7 +63,7 @@ export function engineLost(): WorkerError {
   return {
     status: 503,
     type: 'service_unavailable_error',
-    code: 'worker_lost',
+    code: WORKER_LOST,
     param: null,
     message: 'The worker that was generating this answer has stopped. Please try again.',
     retry_after_seconds: 1,

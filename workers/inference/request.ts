@@ -66,6 +66,7 @@ const responseFormat = z.discriminatedUnion('type', [
 const request = z.strictObject({
   request_id: name,
   base_model: name,
+  base_digest: sha256.optional(),
   adapter: adapter.nullable(),
   cache_owner: name,
   messages: z.array(message).max(4096),

@@ -23,9 +23,11 @@ import {
   renewOperation,
 } from '../../src/domain/adapters/operations-queue-repository.ts';
 import { CLAIMS_MAX, type OperationRow } from '../../src/domain/adapters/operations-repository.ts';
+import { BASE_MODEL_CHANGED, baseModelChanged } from '../../src/errors.ts';
 import { newId } from '../../src/ids.ts';
 import type { Log } from '../../src/log.ts';
 import type { Storage } from '../../src/storage/storage.ts';
+import { baseDigestFolder, digestBase } from '../base-digest.ts';
 import { openProcessFolder } from '../process-folder.ts';
 import { digestOf } from '../trainer/checkpoint.ts';
 import { fetchObject, StoredObjectDamaged } from '../trainer/inputs.ts';
@@ -50,6 +52,11 @@ const ADAPTER_FILES = /^(adapter_config\.json|adapter_model\.safetensors)$/;
 /** The adapter cannot be used; the message is for whoever sent it. */
 class Refused extends Error {
   override name = 'Refused';
+}
+
+/** The model to export was trained on other files of the base model. */
+class BaseChanged extends Error {
+  override name = 'BaseChanged';
 }
 
 /** The process of the operation ended without a word: the adapter may have been too much for it. */
@@ -127,7 +134,7 @@ async function perform(
 
 /** @returns whether the result was written: false when the hold was lost. */
 async function carryOut(
-  { config, database, storage, baseModel, deadlineMs = DEADLINE_MS }: OperationsParts,
+  { config, database, storage, baseModel, log, deadlineMs = DEADLINE_MS }: OperationsParts,
   row: OperationRow,
   fence: OperationFence,
   folder: string,
@@ -137,6 +144,14 @@ async function carryOut(
   const [adapterDir, outDir] = [path.join(folder, 'adapter'), path.join(folder, 'out')];
   await rm(folder, { recursive: true, force: true });
   await mkdir(adapterDir, { recursive: true });
+  const base = await digestBase(
+    baseModel.location,
+    baseDigestFolder(config.home),
+    (err) => log.warn({ err }, 'the digest of the base model could not be remembered'),
+    signal,
+  );
+  if (row.baseDigest !== null && row.baseDigest !== base.digest)
+    throw new BaseChanged(`${row.modelId} was trained on ${row.baseDigest}, here is ${base.digest}`);
   for (const file of row.inputFiles.filter(({ name }) => ADAPTER_FILES.test(name))) {
     signal.throwIfAborted();
     await fetchObject(storage, `${row.inputPrefix}/${file.name}`, path.join(adapterDir, file.name), file);
@@ -144,11 +159,15 @@ async function carryOut(
   const request = { kind, baseDir: baseModel.location, baseModel: baseModel.id, adapterDir, outDir };
   const threads = kind === 'import' ? 1 : config.threads;
   await inProcess({ ...request, threads }, deadlineMs[kind], signal);
+  await base.verify();
   const area = kind === 'import' ? 'adapters' : 'exports';
   const storagePrefix = `projects/${row.projectId}/${area}/${row.id}/e${fence.epoch}`;
   const files = await putFolder(storage, storagePrefix, outDir, signal);
   return kind === 'import'
-    ? finishImport(database, fence, { storagePrefix, files, digest: digestOf(files) })
+    ? finishImport(database, fence, {
+        ...{ storagePrefix, files, digest: digestOf(files) },
+        baseDigest: base.digest,
+      })
     : finishExport(database.db, fence, { storagePrefix, files }, config.exportSeconds);
 }
 
@@ -221,6 +240,10 @@ async function fail(
     return failOperation(database.db, fence, { code: 'invalid_adapter', message, param: 'file' });
   }
   log.error({ err: error, operation: row.id }, 'an operation failed');
+  if (error instanceof BaseChanged) {
+    const { message } = baseModelChanged(row.modelId, row.baseModel);
+    return failOperation(database.db, fence, { code: BASE_MODEL_CHANGED, message, param: null });
+  }
   const hopeless = error instanceof StoredObjectDamaged || row.epoch >= CLAIMS_MAX;
   if (row.kind === 'import' && (hopeless || error instanceof ChildDied)) {
     const message = 'The adapter could not be read.';

@@ -26,7 +26,7 @@ import { publishResult } from './publish.ts';
 import { unlessAborted } from './retry.ts';
 import { dataOptions, type EffectiveSettings, effectiveSettings, modelName } from './settings.ts';
 import { type JobOutcome, settle } from './settle.ts';
-import { chooseCheckpoint, fetchStart } from './starting-point.ts';
+import { chooseCheckpoint, fetchStart, openBase } from './starting-point.ts';
 import { requireTokenRoom } from './token-quota.ts';
 import { CheckpointUploader, removeRetired } from './uploads.ts';
 
@@ -97,6 +97,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
   attempt.announced = job.job.progress?.step ?? -1;
 
   if (job.job.status === 'validating_files') progress.add(message('info', validatingText(job)));
+  const base = await unlessLeaving(attempt, openBase(attempt, job));
   const files = await unlessLeaving(attempt, fetchDataFiles(attempt, job));
   const child = startChild(attempt);
   const { data, settings } = await readData(attempt, job, child, files);
@@ -130,6 +131,7 @@ async function tell(attempt: Attempt): Promise<JobOutcome> {
     startDir,
   });
   const { type: _, ...started } = await child.until('started');
+  await base.verify(); // what the child has read is what was looked at
   log.info(started, 'training started');
   const finished = await child.until('finished');
   await child.exited;

@@ -1,11 +1,46 @@
 /**
  * Where the training of an attempt starts: the newest checkpoint of its job that can be read back, else the tuned model
- * that the job continues from, else the base model alone.
+ * that the job continues from, else the base model alone; and whether the base model is the one that these belong to.
  */
-import { type ClaimedJob, forgetCheckpoint, listCheckpoints, message } from '../../src/queue/queue.ts';
+import { noteBaseDigest } from '../../src/domain/base-models/repository.ts';
+import { BASE_MODEL_CHANGED } from '../../src/errors.ts';
+import {
+  type ClaimedJob,
+  forgetCheckpoint,
+  listCheckpoints,
+  message,
+  saveBaseDigest,
+} from '../../src/queue/queue.ts';
+import { type BaseFiles, baseDigestFolder, digestBase } from '../base-digest.ts';
 import { type Attempt, retryOf } from './attempt.ts';
 import { fetchNewestCheckpoint, fetchStartWeights, StoredObjectDamaged } from './inputs.ts';
 import { JobFailed } from './outcomes.ts';
+
+/**
+ * Looks which files of the base model lie here and notes them with the job. @throws JobFailed when the job already
+ * trained on other ones, or continues a model that did: going on would end in weights that fit neither.
+ */
+export async function openBase(attempt: Attempt, job: ClaimedJob): Promise<BaseFiles> {
+  const { worker, fence, log, progress, closed } = attempt;
+  const { id } = job.base;
+  const { baseDigest: trainedOn } = job.job;
+  const base = await digestBase(
+    worker.folderOf(job.base),
+    baseDigestFolder(worker.config.home),
+    (err) => log.warn({ err }, 'the digest of the base model could not be remembered'),
+    closed.signal,
+  );
+  log.info({ model: id, digest: base.digest, hashed_bytes: base.hashedBytes }, 'base model looked at');
+  if (trainedOn !== null && trainedOn !== base.digest) {
+    log.error({ model: id, trained_on: trainedOn, here: base.digest }, 'the base model has other files');
+    const of = job.job.startModel === null ? 'this job' : `this job or ${job.job.startModel}`;
+    const text = `The job failed because the files of its base model '${id}' are not the ones that ${of} was trained on.`;
+    throw new JobFailed({ code: BASE_MODEL_CHANGED, message: text, param: 'model' });
+  }
+  if (trainedOn === null) await progress.inTurn(() => saveBaseDigest(worker.database, fence, base.digest));
+  await retryOf(attempt)(() => noteBaseDigest(worker.database.db, id, base.digest));
+  return base;
+}
 
 /** The newest checkpoint that can be read back, told to the user when the job had one. */
 export async function chooseCheckpoint(attempt: Attempt) {

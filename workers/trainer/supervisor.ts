@@ -65,6 +65,7 @@ export async function supervise(options: SupervisorOptions): Promise<void> {
     scratch: await openProcessFolder(config.scratchDir),
     folderOf: await modelFolders(config),
   };
+  registration.baseModels = await modelsHere(worker);
   await registerWorker(database, registration);
   const heartbeat = setInterval(() => {
     heartbeatWorker(database, registration).catch((err) =>
@@ -76,7 +77,7 @@ export async function supervise(options: SupervisorOptions): Promise<void> {
   });
   worker.log.info({ scratch: worker.scratch }, 'trainer ready');
   try {
-    await work(worker, options.once);
+    await work(worker, registration, options.once);
   } finally {
     clearInterval(heartbeat);
     await rm(worker.scratch, { recursive: true, force: true });
@@ -93,7 +94,7 @@ function trainingMemoryBytes(kind: Config['device']): number | null {
 }
 
 /** Claims and runs until told to leave. An idle worker looks at half the poll interval first, then at the whole. */
-async function work(worker: Worker, once: boolean): Promise<void> {
+async function work(worker: Worker, registration: WorkerRegistration, once: boolean): Promise<void> {
   const { config, database, drain, log } = worker;
   let idleRounds = 0;
   let sweptAt = Number.NEGATIVE_INFINITY;
@@ -104,6 +105,7 @@ async function work(worker: Worker, once: boolean): Promise<void> {
         sweptAt = performance.now();
       }
       const models = await modelsHere(worker);
+      registration.baseModels = models; // told with the next heartbeat
       const claimedAt = performance.now();
       const fence = await claim(database, worker.id, models, config.leaseSeconds);
       if (fence) {
@@ -141,8 +143,9 @@ async function modelFolders(config: Config): Promise<Worker['folderOf']> {
   return ({ id, location }) => own.get(id) ?? location;
 }
 
-/** Base models whose folder lies on this machine. */
-async function modelsHere({ database, folderOf }: Worker): Promise<string[]> {
-  const models = await listBaseModels(database);
+/** Base models whose folder lies on this machine; of those only the configured ones, where the configuration names any. */
+async function modelsHere({ database, folderOf, config }: Worker): Promise<string[]> {
+  const configured = config.baseModels?.map(({ id }) => id);
+  const models = (await listBaseModels(database)).filter(({ id }) => configured?.includes(id) ?? true);
   return models.filter((model) => existsSync(path.join(folderOf(model), 'config.json'))).map(({ id }) => id);
 }

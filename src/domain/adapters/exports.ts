@@ -35,7 +35,7 @@ export async function createExport(deps: Deps, projectId: string, model: string)
     }
     const operation = {
       ...{ id: newId('export_'), projectId, kind: 'export', baseModel: tuned.baseModel, modelId: tuned.id },
-      ...{ inputPrefix: tuned.storagePrefix, inputFiles: tuned.files },
+      ...{ inputPrefix: tuned.storagePrefix, inputFiles: tuned.files, baseDigest: tuned.baseDigest },
     };
     if (tuned.kind !== 'full') return insertOperation(tx, operation);
     const whole = { storagePrefix: tuned.storagePrefix, files: tuned.files, finishedAt: new Date() };

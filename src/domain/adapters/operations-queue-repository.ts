@@ -112,10 +112,10 @@ export async function finishExport(
 export function finishImport(
   database: Pick<Database, 'transaction'>,
   fence: OperationFence,
-  result: OperationResult & { digest: string },
+  result: OperationResult & { digest: string; baseDigest: string },
 ): Promise<boolean> {
   return database.transaction(async (tx) => {
-    const { digest, ...stored } = result;
+    const { digest, baseDigest, ...stored } = result;
     const [row] = await tx
       .update(modelOperations)
       .set({ status: 'succeeded', ...stored, finishedAt: sql`clock_timestamp()` })
@@ -124,7 +124,7 @@ export function finishImport(
     if (!row) return false;
     await tx.insert(tunedModels).values({
       ...{ id: row.modelId, projectId: row.projectId, jobId: null, baseModel: row.baseModel },
-      ...{ kind: 'adapter', step: 0, isCheckpoint: false, ...stored, digest },
+      ...{ kind: 'adapter', step: 0, isCheckpoint: false, ...stored, digest, baseDigest },
       ownedBy: await organizationSlug(tx, row.projectId),
     });
     return true;

@@ -1,5 +1,5 @@
 /** The statements about the base models this installation offers. */
-import { asc } from 'drizzle-orm';
+import { asc, eq } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
 import { baseModels } from '../../db/schema.ts';
 import type { BaseModelDescription } from './describe.ts';
@@ -8,6 +8,14 @@ import type { BaseModelDescription } from './describe.ts';
 export async function upsertBaseModel(db: Queryable, model: BaseModelDescription): Promise<void> {
   const { id, ...rest } = model;
   await db.insert(baseModels).values(model).onConflictDoUpdate({ target: baseModels.id, set: rest });
+}
+
+/** Notes which files a worker has opened as this model. @returns what was noted before; null when nothing was */
+export async function noteBaseDigest(db: Queryable, id: string, digest: string): Promise<string | null> {
+  const rows = await db.select({ digest: baseModels.digest }).from(baseModels).where(eq(baseModels.id, id));
+  const before = rows[0]?.digest ?? null;
+  if (before !== digest) await db.update(baseModels).set({ digest }).where(eq(baseModels.id, id));
+  return before;
 }
 
 export async function listBaseModels(db: Queryable) {

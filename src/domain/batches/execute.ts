@@ -8,7 +8,8 @@ import type { AnswerRequest, InnerAnswer } from '../answer-request.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { Identity } from '../keys/lookup.ts';
 import { resolveModel } from '../models/registry.ts';
-import type { Load, Pause, Slots } from './idle-capacity.ts';
+import type { Slots } from '../slots.ts';
+import type { Load, Pause } from './idle-capacity.ts';
 import { type LinePlace, parseLine, readLines } from './input.ts';
 import { addResults, type Hold, type LineResult } from './queue-repository.ts';
 
@@ -91,7 +92,7 @@ async function answerLine(
       pause.refused(answer.retryAfterSeconds);
       continue;
     }
-    if (answer.status >= 500 && ++failures < SERVER_ERRORS_MAX) {
+    if (answer.status >= 500 && !answer.isFinal && ++failures < SERVER_ERRORS_MAX) {
       pause.refused(null);
       continue;
     }
@@ -107,7 +108,8 @@ function streamRefused(): InnerAnswer {
     param: 'stream',
     code: 'unsupported_parameter',
   };
-  return { status: 400, requestId: newId('req_'), text: JSON.stringify({ error }), retryAfterSeconds: null };
+  const text = JSON.stringify({ error });
+  return { status: 400, requestId: newId('req_'), text, retryAfterSeconds: null, isFinal: true };
 }
 
 /** OpenAI's line: the answer, whatever its status; only what was never asked has an `error` of its own. */

@@ -8,9 +8,10 @@ import { ObjectNotFound } from '../../storage/storage.ts';
 import type { AnswerRequest } from '../answer-request.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { Identity } from '../keys/lookup.ts';
+import { Slots } from '../slots.ts';
 import { execute } from './execute.ts';
 import { finish } from './finish.ts';
-import { Load, Pause, Slots } from './idle-capacity.ts';
+import { Load, Pause } from './idle-capacity.ts';
 import { findLines, LINES_MAX } from './input.ts';
 import { cancelWithoutKey } from './key-repository.ts';
 import {

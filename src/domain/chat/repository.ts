@@ -7,6 +7,8 @@ import { workers } from '../../db/schema.ts';
 
 /** A worker silent for longer is not asked. */
 const ALIVE_SECONDS = 15;
+/** One that died is missed for so long: it may be started again. */
+export const REMEMBERED_SECONDS = 60;
 
 /** Addresses of the workers that hold the base model and are ready, in no particular order. */
 export async function liveWorkerUrls(db: Queryable, baseModel: string): Promise<string[]> {
@@ -23,6 +25,34 @@ export async function liveWorkerUrls(db: Queryable, baseModel: string): Promise<
       ),
     );
   return rows.flatMap((row) => (row.url === null ? [] : [row.url]));
+}
+
+/** An inference worker that was heard of lately, in whatever state. */
+export interface InferenceWorker {
+  url: string | null;
+  isReady: boolean;
+  /** Which files of the base model it holds; null when it does not say. */
+  baseDigest: string | null;
+}
+
+/** The workers of a base model: those heard of within ALIVE_SECONDS, and silent ones (never ready) for a while longer. */
+export async function inferenceWorkers(db: Queryable, baseModel: string): Promise<InferenceWorker[]> {
+  const silent = (seconds: number) =>
+    sql<boolean>`${workers.heartbeatAt} <= clock_timestamp() - make_interval(secs => ${seconds})`;
+  return db
+    .select({
+      url: workers.url,
+      baseDigest: workers.baseDigest,
+      isReady: sql<boolean>`${workers.state} = 'ready' and not ${silent(ALIVE_SECONDS)}`,
+    })
+    .from(workers)
+    .where(
+      and(
+        eq(workers.kind, 'inference'),
+        eq(workers.baseModel, baseModel),
+        sql`not ${silent(REMEMBERED_SECONDS)}`,
+      ),
+    );
 }
 
 /** How many workers of each kind are ready and were heard of within `seconds`. */

@@ -10,7 +10,7 @@ import {
   type InspectRequest,
   requestInspection,
 } from '../../inference/inspection.ts';
-import { toApiError } from '../chat/complete.ts';
+import { toApiError } from '../chat/ask-workers.ts';
 import { liveWorkerUrls } from '../chat/repository.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { type CheckedRequest, checkRequest, type JobRequest } from '../jobs/create.ts';

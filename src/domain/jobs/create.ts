@@ -10,6 +10,7 @@ import type { Dependencies } from '../dependencies.ts';
 import { type FileRow, lockFile } from '../files/repository.ts';
 import {
   type BaseModelRow,
+  canBeTrained,
   findBaseModel,
   findTunedModel,
   type TunedModelRow,
@@ -63,12 +64,16 @@ export async function createJob(
     if (made) return made;
     const { base, tuned, from, method } = await checkRequest(tx, shape, projectId, request);
     await requireJobSlot(tx, config, projectId);
-    return insertJob(tx, {
+    const warnings = (await canBeTrained(tx, base.id))
+      ? []
+      : [`No trainer that has the base model '${base.id}' is there: the job waits for one`];
+    const job = {
       id,
       projectId,
       model: base.id,
       startModel: tuned?.id ?? null,
       start: from?.start ?? null,
+      baseDigest: tuned?.baseDigest ?? null,
       trainingFile: request.training_file,
       validationFile: request.validation_file ?? null,
       suffix: request.suffix ?? null,
@@ -78,7 +83,8 @@ export async function createJob(
       method,
       adapter: from?.adapter ?? { peft_type: 'LORA', ...request.adapter },
       trainer: request.trainer ?? {},
-    });
+    };
+    return insertJob(tx, job, warnings);
   });
 }
 

@@ -21,6 +21,7 @@ export type NewJob = Pick<
   | 'model'
   | 'startModel'
   | 'start'
+  | 'baseDigest'
   | 'trainingFile'
   | 'validationFile'
   | 'suffix'
@@ -32,8 +33,12 @@ export type NewJob = Pick<
   | 'trainer'
 >;
 
-/** Inserts the job in its first state with its first event; the caller holds its files in the same transaction. */
-export async function insertJob(tx: Queryable, job: NewJob): Promise<JobRow> {
+/** Inserts the job in its first state with its first events; the caller holds its files in the same transaction. */
+export async function insertJob(
+  tx: Queryable,
+  job: NewJob,
+  warnings: readonly string[] = [],
+): Promise<JobRow> {
   const rows = await tx
     .insert(jobs)
     .values({ ...job, status: 'validating_files' })
@@ -44,6 +49,7 @@ export async function insertJob(tx: Queryable, job: NewJob): Promise<JobRow> {
       message('warn', 'No tracker is configured on this server: the job runs without its integrations'),
     );
   }
+  events.push(...warnings.map((text) => message('warn', text)));
   await insertEvents(tx, { jobId: job.id }, events);
   return rows[0]!;
 }

@@ -9,8 +9,10 @@ import {
   type BaseModelRow,
   findBaseModel,
   findTunedModel,
+  isOffered,
   type ListedTunedModel,
   listBaseModels,
+  listOfferedBaseModels,
   listTunedModels,
   markModelDeleted,
   type TunedModelRow,
@@ -53,10 +55,11 @@ const listedTuned = (row: ListedTunedModel, base: BaseModelRow): ListedModel => 
 /** Tuned models in a list at most: OpenAI's list has no pages. Older ones answer by their names. */
 const LISTED_MAX = 10_000;
 
-/** Base models first, then the tuned ones that the project may use, its own and shared ones, newest first. */
+/** Base models on offer first, then the tuned ones that the project may use, its own and shared ones, newest first. */
 export async function listModels({ database }: Deps, projectId: string): Promise<ListedModel[]> {
-  const [bases, own, shared] = await Promise.all([
+  const [bases, offered, own, shared] = await Promise.all([
     listBaseModels(database.db),
+    listOfferedBaseModels(database.db),
     listTunedModels(database.db, projectId, LISTED_MAX),
     listSharedModels(database.db, projectId, LISTED_MAX),
   ]);
@@ -66,15 +69,17 @@ export async function listModels({ database }: Deps, projectId: string): Promise
     const base = baseOf.get(row.baseModel);
     return base ? [listedTuned(row, base)] : [];
   });
-  return [...bases.map(listedBase), ...listed];
+  const ids = new Set(offered.map(({ id }) => id));
+  return [...bases.filter(({ id }) => ids.has(id)).map(listedBase), ...listed];
 }
 
 const newestFirst = (rows: ListedTunedModel[]) =>
   rows.sort((a, b) => b.createdAt.getTime() - a.createdAt.getTime() || (a.id < b.id ? 1 : -1));
 
-/** The model, or ApiError 404. */
+/** The model, or ApiError 404: also for a base model that nobody has any more. */
 export async function getModel(deps: Deps, projectId: string, id: string): Promise<ListedModel> {
   const { base, tuned } = await resolveModel(deps, projectId, id);
+  if (!tuned && !(await isOffered(deps.database.db, id))) throw modelNotFound(id);
   return tuned ? listedTuned(tuned, base) : listedBase(base);
 }
 

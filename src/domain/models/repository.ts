@@ -4,8 +4,9 @@
  */
 import { and, asc, desc, eq, isNull, sql } from 'drizzle-orm';
 import type { Queryable } from '../../db/client.ts';
-import { baseModels } from '../../db/schema.ts';
+import { baseModels, workers } from '../../db/schema.ts';
 import { tunedModels } from '../../db/schema-jobs.ts';
+import { REMEMBERED_SECONDS } from '../chat/repository.ts';
 
 export type BaseModelRow = typeof baseModels.$inferSelect;
 export type TunedModelRow = typeof tunedModels.$inferSelect;
@@ -13,6 +14,37 @@ export type TunedModelRow = typeof tunedModels.$inferSelect;
 export function listBaseModels(db: Queryable): Promise<BaseModelRow[]> {
   return db.select().from(baseModels).orderBy(asc(baseModels.createdAt), asc(baseModels.id));
 }
+
+/**
+ * The base models that somebody can use: an inference worker holds it, or a trainer can train it, and was heard of lately,
+ * in whatever state. One that is configured nowhere any more keeps its row, for the tuned models that hang on it.
+ */
+export function listOfferedBaseModels(db: Queryable): Promise<BaseModelRow[]> {
+  return db.select().from(baseModels).where(offered).orderBy(asc(baseModels.createdAt), asc(baseModels.id));
+}
+
+export async function isOffered(db: Queryable, id: string): Promise<boolean> {
+  const rows = await db
+    .select({ id: baseModels.id })
+    .from(baseModels)
+    .where(and(eq(baseModels.id, id), offered));
+  return rows.length > 0;
+}
+
+/** Whether a trainer that was heard of lately has this base model. */
+export async function canBeTrained(db: Queryable, id: string): Promise<boolean> {
+  const rows = await db
+    .select({ id: workers.id })
+    .from(workers)
+    .where(and(eq(workers.kind, 'trainer'), sql`${id} = any (${workers.baseModels})`, heardOf))
+    .limit(1);
+  return rows.length > 0;
+}
+
+const heardOf = sql`${workers.heartbeatAt} > clock_timestamp() - make_interval(secs => ${REMEMBERED_SECONDS})`;
+const offered = sql`exists (select 1 from ${workers} w
+  where (w.base_model = ${baseModels.id} or ${baseModels.id} = any (w.base_models))
+    and w.heartbeat_at > clock_timestamp() - make_interval(secs => ${REMEMBERED_SECONDS}))`;
 
 export async function findBaseModel(db: Queryable, id: string): Promise<BaseModelRow | null> {
   const rows = await db.select().from(baseModels).where(eq(baseModels.id, id));

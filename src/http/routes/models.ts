@@ -17,7 +17,7 @@ const list = createRoute({
   tags,
   summary: 'List models',
   description:
-    'Base models, then the tuned models that the project may use, its own and those shared with it: the newest 10,000.',
+    'Base models that some worker serves or can train, then the tuned models that the project may use, its own and those shared with it: the newest 10,000.',
   responses: {
     ...ok(z.object({ object: z.literal('list'), data: z.array(modelSchema) })),
     ...errors(),

@@ -117,6 +117,7 @@ export function toChatRequest(body: CompletionBody): ChatRequest {
   return {
     model: body.model,
     messages: body.messages.map(toWireMessage),
+    whole: !body.stream,
     ...(tools ? { tools: tools.tools, tool_choice: tools.choice } : {}),
     ...(format ? { response_format: format } : {}),
     ...(effort ? { enable_thinking: effort !== 'none' && effort !== 'minimal' } : {}),

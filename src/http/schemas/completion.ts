@@ -91,6 +91,7 @@ export function toGeneration(body: TextCompletionBody, prompt: Prompt): ChatRequ
     model: body.model,
     messages: [],
     prompt,
+    whole: !body.stream,
     ...(showsPrompt ? { prompt_logprobs: alternatives ?? 0 } : {}),
     sampling: {
       max_tokens: body.max_tokens ?? MAX_TOKENS,

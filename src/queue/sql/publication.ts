@@ -33,8 +33,8 @@ export interface PublishedModel {
 export async function insertModel(tx: Queryable, fence: Fence, model: PublishedModel): Promise<void> {
   await tx.execute(sql`
     insert into tuned_models
-      (id, project_id, job_id, base_model, kind, owned_by, step, is_checkpoint, storage_prefix, files, digest)
-    select ${model.name}, j.project_id, j.id, j.model,
+      (id, project_id, job_id, base_model, base_digest, kind, owned_by, step, is_checkpoint, storage_prefix, files, digest)
+    select ${model.name}, j.project_id, j.id, j.model, j.base_digest,
       case when j.adapter->>'peft_type' = 'FULL' then 'full' else 'adapter' end, o.slug, ${model.step}, false,
       ${model.storagePrefix}, ${json(model.files)}, ${model.digest}
     from fine_tuning_jobs j join projects p on p.id = j.project_id join organizations o on o.id = p.organization_id
