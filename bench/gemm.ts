@@ -35,7 +35,15 @@ interface Peer {
 }
 
 export async function run(args: string[]): Promise<Record<string, unknown>> {
-  const o = options(args, { pairs: 5, threads: availableParallelism(), dtype: 'all', weights: 'all' });
+  const o = options(args, {
+    pairs: 5,
+    threads: availableParallelism(),
+    dtype: 'all',
+    weights: 'all',
+    shape: 'all',
+  });
+  const names = shapes.map((dims) => dims.join('x'));
+  const wanted = chosen(names, o.shape, 'shape');
   const device = openDevice({ kind: 'cpu', threads: o.threads });
   const peak = JSON.parse(execFileSync(program(['peak.cc']), [String(o.threads)], { encoding: 'utf8' }));
   const { peers, missing } = await startPeers(o.threads);
@@ -43,7 +51,10 @@ export async function run(args: string[]): Promise<Record<string, unknown>> {
   try {
     for (const dtype of chosen(['bf16', 'f32'] as const, o.dtype, 'dtype')) {
       for (const weights of chosen(['plain', 'packed'] as const, o.weights, 'weights')) {
-        for (const shape of shapes) rows.push(await row(device, peers, dtype, weights, shape, o.pairs, peak));
+        for (const name of wanted) {
+          const dims = shapes[names.indexOf(name)]!;
+          rows.push(await row(device, peers, dtype, weights, dims, o.pairs, peak));
+        }
       }
     }
   } finally {

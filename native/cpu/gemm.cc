@@ -1,6 +1,11 @@
-// The matrix product as an op, and weights packed ahead for it. The work is in gemm_blocks.cc.
+// Which kernel takes a product: tiles (gemm_tiles.cc), rows read in place (gemm_rows.cc) or blocks (gemm_blocks.cc). The
+// product as an op, and weights packed ahead for it.
 #include "gemm.h"
 
+#include "gemm_blocks.h"
+#include "gemm_finish.h"
+#include "gemm_rows.h"
+#include "gemm_tiles.h"
 #include "ops_parts.h"
 #include "packed_weight.h"
 #include "parallel.h"
@@ -10,6 +15,18 @@ namespace {
 
 Operand operand(In t, bool transposed) {
   return transposed ? Operand{FloatRef(t), 1, t.dims[1]} : Operand{FloatRef(t), t.dims[1], 1};
+}
+
+void one_term(const Product& c, const Term& term, int64_t m, int64_t n) {
+  const Operand &a = term.a, &b = term.b;
+  const Product turned = {c.data, c.col, c.row, c.alpha, c.beta};
+  // The chain of each element is the same on every way below, and a product does not care which factor comes first.
+  // Operands as linear layers have them: the larger one stays where it lies, on whichever side.
+  if (in_rows(b) && (m <= n || !in_rows(a))) return multiply_rows(turned, b, a, n, m, term.k);
+  if (in_rows(a) && in_rows(b)) return multiply_rows(c, a, b, m, n, term.k);
+  // A thin right operand would fill its 32-wide panel with padding: let it be the left one.
+  if (n <= 16 && m > n) return multiply_blocks(turned, b, a, false, n, m, term.k);
+  multiply_blocks(c, a, b, false, m, n, term.k);
 }
 
 void gemm(Out c, In a, In b, bool trans_a, bool trans_b, float alpha, float beta) {
@@ -39,6 +56,36 @@ void gemmPacked(Out c, In a, In packed, float alpha, float beta) {
 }
 
 }  // namespace
+
+void multiply_sum(const Product& c, const Term* terms, int count, int64_t m, int64_t n) {
+  // Decided by the right operand's type alone: a row's result must not depend on how many there are.
+  if constexpr (kHasTiles) {
+    if (terms[0].b.data.half) return multiply_on_tiles(c, terms, count, nullptr, m, n);
+  }
+  // Several terms meet in f32 and are rounded once.
+  const bool aside = count > 1 && c.data.half;
+  const Scratch room(aside ? m * n * 4 : 0);
+  const Product sums = aside ? Product{{room.bytes(), false}, n, 1, 1.0f, 0.0f} : c;
+  for (int t = 0; t < count; t++) {
+    one_term({sums.data, sums.row, sums.col, sums.alpha * terms[t].scale, t > 0 ? 1.0f : sums.beta}, terms[t], m, n);
+  }
+  for (int64_t i = 0; aside && i < m; i++) {
+    for (int64_t j = 0; j < n; j += kPanelWidth) {
+      write_tile(c, room.floats() + i * n + j, i, 1, j, min(kPanelWidth, n - j));
+    }
+  }
+}
+
+void multiply_packed(const Product& c, const Operand& a, const char* panels, bool panels_half, int64_t m, int64_t n,
+                     int64_t k) {
+  if constexpr (kHasTiles) {
+    if (panels_half) {
+      const Term term = {a, a, k};
+      return multiply_on_tiles(c, &term, 1, panels, m, n);
+    }
+  }
+  multiply_blocks(c, a, {FloatRef(const_cast<char*>(panels), panels_half), 0, 0}, true, m, n, k);
+}
 
 void add_gemm(Ops& t) {
   t.gemm = gemm;

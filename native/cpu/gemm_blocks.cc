@@ -1,17 +1,15 @@
 // The work of a matrix product: blocks of C are tasks. B is packed ahead when several tasks read a panel, A where it
 // is used. k is never split between tasks, so the order of summation is the same for every shape and path.
-#include "gemm.h"
+#include "gemm_blocks.h"
 
 #include "gemm_finish.h"
 #include "gemm_kernel.h"
-#include "gemm_tiles.h"
 #include "parallel.h"
 
 namespace lathe::LATHE_ISA {
 namespace {
 
 constexpr int64_t kSlabBytes = 32 << 20;  // most of B that is packed ahead
-constexpr int64_t kBlockK = 256;          // k of a B panel that stay in L1 (32 KB) while a chunk of rows passes
 constexpr int64_t kSumTiles = 340;        // tiles of a task that wait between blocks: 512 KB of an L2
 constexpr int64_t kChunkPanels = 24;      // most panels of A that a task keeps in L2: 288 KB of a block
 constexpr int64_t kPackPanels = 4;        // panels that a task packs ahead in one pass over k
@@ -198,53 +196,14 @@ void Slab::run() const {
   }
 }
 
-void multiply_slabs(const Product& c, const Operand& a, const Operand& b, const float* packed_b, int64_t m,
-                    int64_t n, const Depth& d) {
-  if (m == 0) return;
-  const int64_t slab = packed_b ? max(1, n) : max(1, kSlabBytes / max(1, d.b_panel() * 4)) * kPanel;
-  for (int64_t j = 0; j < n; j += slab) Slab{c, a, b, packed_b, d, m, j, min(slab, n - j)}.run();
-}
-
-void one_term(const Product& c, const Term& term, int64_t m, int64_t n) {
-  const Operand &a = term.a, &b = term.b;
-  // A thin right operand would fill its 32-wide panel with padding: let it be the left one. The chain of each
-  // element is the same, and a product does not care which factor comes first.
-  if (n <= 16 && m > n) {
-    const Product transposed = {c.data, c.col, c.row, c.alpha, c.beta};
-    multiply_slabs(transposed, b, a, nullptr, n, m, Depth(b.data.half, a.data.half, false, term.k));
-    return;
-  }
-  multiply_slabs(c, a, b, nullptr, m, n, Depth(a.data.half, b.data.half, false, term.k));
-}
-
 }  // namespace
 
-void multiply_sum(const Product& c, const Term* terms, int count, int64_t m, int64_t n) {
-  // Decided by the right operand's type alone: a row's result must not depend on how many there are.
-  if constexpr (kHasTiles) {
-    if (terms[0].b.data.half) return multiply_on_tiles(c, terms, count, nullptr, m, n);
-  }
-  // Several terms meet in f32 and are rounded once.
-  const bool aside = count > 1 && c.data.half;
-  const Scratch room(aside ? m * n * 4 : 0);
-  const Product sums = aside ? Product{{room.bytes(), false}, n, 1, 1.0f, 0.0f} : c;
-  for (int t = 0; t < count; t++) {
-    one_term({sums.data, sums.row, sums.col, sums.alpha * terms[t].scale, t > 0 ? 1.0f : sums.beta}, terms[t], m, n);
-  }
-  for (int64_t i = 0; aside && i < m; i++) {
-    for (int64_t j = 0; j < n; j += kPanel) write_tile(c, room.floats() + i * n + j, i, 1, j, min(kPanel, n - j));
-  }
-}
-
-void multiply_packed(const Product& c, const Operand& a, const char* panels, bool panels_half, int64_t m, int64_t n,
-                     int64_t k) {
-  if constexpr (kHasTiles) {
-    if (panels_half) {
-      const Term term = {a, a, k};
-      return multiply_on_tiles(c, &term, 1, panels, m, n);
-    }
-  }
-  multiply_slabs(c, a, a, reinterpret_cast<const float*>(panels), m, n, Depth(a.data.half, panels_half, true, k));
+void multiply_blocks(const Product& c, const Operand& a, const Operand& b, bool panels, int64_t m, int64_t n, int64_t k) {
+  if (m == 0) return;
+  const Depth d(a.data.half, b.data.half, panels, k);
+  const float* packed_b = panels ? reinterpret_cast<const float*>(b.data.data) : nullptr;
+  const int64_t slab = panels ? max(1, n) : max(1, kSlabBytes / max(1, d.b_panel() * 4)) * kPanel;
+  for (int64_t j = 0; j < n; j += slab) Slab{c, a, b, packed_b, d, m, j, min(slab, n - j)}.run();
 }
 
 }  // namespace lathe::LATHE_ISA

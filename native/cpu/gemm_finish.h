@@ -19,14 +19,18 @@ static inline __attribute__((always_inline)) void write_sums(const Product& c, F
   store(to, at, result, n);
 }
 
-/// The same for W rows of sums by W columns, C lying by columns.
-static inline void write_turned(const Product& c, const float* sums, int64_t i0, int64_t j0) {
+/// The same for up to W rows of sums by up to W columns, C lying by columns.
+static inline void write_turned(const Product& c, const float* sums, int64_t i0, int rows, int64_t j0, int columns) {
   VU block[W];
 #pragma GCC unroll 16
-  for (int r = 0; r < W; r++) block[r] = (VU)vload(sums + r * kPanelWidth);
+  for (int r = 0; r < W; r++) block[r] = r < rows ? (VU)vload(sums + r * kPanelWidth) : VU{};
   transpose(block);
+  if (rows == W && columns == W) {
 #pragma GCC unroll 16
-  for (int j = 0; j < W; j++) write_sums(c, c.data.at(i0 + (j0 + j) * c.col), 0, (VF)block[j], W);
+    for (int j = 0; j < W; j++) write_sums(c, c.data.at(i0 + (j0 + j) * c.col), 0, (VF)block[j], W);
+  } else {
+    for (int j = 0; j < columns; j++) write_sums(c, c.data.at(i0 + (j0 + j) * c.col), 0, (VF)block[j], rows);
+  }
 }
 
 /// C[i0…, j0…] = alpha·sums + beta·C for a block of rows × columns ≤ kPanelWidth; sums: rows of kPanelWidth floats.
@@ -37,16 +41,16 @@ static inline void write_tile(const Product& c, const float* sums, int64_t i0, i
     each_vector(columns, [&](int64_t j, int n) { write_sums(c, to, j, vload_n(sums + r * kPanelWidth + j, n), n); });
   }
   if (c.col == 1) return;
-  // Lying by columns: squares are turned in registers, what they leave over goes one by one.
   for (int64_t r = 0; r < rows; r += W) {
     for (int64_t j = 0; j < columns; j += W) {
       const float* from = sums + r * kPanelWidth + j;
-      if (c.row == 1 && rows - r >= W && columns - j >= W) {
-        write_turned(c, from, i0 + r, j0 + j);
+      const int rows_here = static_cast<int>(min(W, rows - r)), columns_here = static_cast<int>(min(W, columns - j));
+      if (c.row == 1) {
+        write_turned(c, from, i0 + r, rows_here, j0 + j, columns_here);
         continue;
       }
-      for (int64_t y = 0; y < min(W, rows - r); y++) {
-        for (int64_t x = 0; x < min(W, columns - j); x++) {
+      for (int y = 0; y < rows_here; y++) {
+        for (int x = 0; x < columns_here; x++) {
           const FloatRef to = c.data.at((i0 + r + y) * c.row + (j0 + j + x) * c.col);
           write_sums(c, to, 0, vset(from[y * kPanelWidth + x]), 1);
         }

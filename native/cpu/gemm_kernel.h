@@ -16,6 +16,7 @@ constexpr int kTileRows = 6;  // 12 of 16
 constexpr int kTileRows = 4;
 #endif
 constexpr int kPanel = kPanelWidth;
+constexpr int64_t kBlockK = 256;         // k of a chain: 32 KB of a panel, which stay in L1 while rows pass
 constexpr int64_t kStepsAhead = 16;  // prefetch distance
 
 /// How a step multiplies. `single`: one k, f32·f32. `half_rows`: the same with B as rows of bf16. `pairs`: two k,

@@ -112,6 +112,39 @@ describe('rows stand alone', () => {
     }
   });
 
+  it.each(initial.isas)(
+    '%s: an element depends on its row and its column alone, on whichever side a product packs',
+    (isa) => {
+      native.configure({ isa });
+      const [m, n, k] = [150, 133, 600]; // two panels of 64 columns and a rest, blocks of 256 k and a rest
+      for (const dt of ['f32', 'bf16'] as const) {
+        const size = dt === 'f32' ? 4 : 2;
+        const [a, w] = [seededTensor(dt, [m, k], 1), seededTensor(dt, [n, k], 2)];
+        const whole = product(a, w, m, n);
+        for (const threads of [1, 3]) {
+          native.configure({ threads });
+          for (const [row, rows, column, columns] of [
+            [0, 150, 0, 133],
+            [149, 1, 0, 133],
+            [3, 16, 5, 128],
+            [20, 17, 70, 63],
+            [7, 64, 1, 49],
+            [50, 100, 90, 11],
+            [1, 130, 132, 1],
+          ] as const) {
+            const x = native.tensorView(a, row * k * size, [rows, k]);
+            const part = product(x, native.tensorView(w, column * k * size, [columns, k]), rows, columns);
+            const expected = Array.from({ length: rows }, (_, i) => {
+              const from = ((row + i) * n + column) * 4;
+              return whole.subarray(from, from + columns * 4);
+            });
+            expect(part.equals(Buffer.concat(expected)), `${dt} ${rows}×${columns}`).toBe(true);
+          }
+        }
+      }
+    },
+  );
+
   it.each(initial.isas)('%s: paged attention gives the training forward bit for bit', (isa) => {
     native.configure({ isa });
     for (const window of [0, 20]) expect(pagedEqualsPacked(window)).toBe(true);

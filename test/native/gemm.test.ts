@@ -104,5 +104,8 @@ describe.each(native.info().isas)('%s', (isa) => {
     check(70, 45, 3000, 'bf16', 'bf16', 'bf16', false, true);
     check(290, 40, 1500, 'f32', 'bf16', 'f32', false, false);
     check(65, 66, 5000, 'f32', 'f32', 'f32', true, false);
+    check(33, 130, 1100, 'f32', 'f32', 'bf16', false, true); // fewer rows than columns and the reverse: either side is packed
+    check(131, 18, 2600, 'f32', 'f32', 'f32', false, true);
+    check(66, 48, 300, 'bf16', 'f32', 'f32', false, true);
   });
 });
