@@ -114,8 +114,11 @@ export interface Native extends NativeOps {
   deferredReady(deferred: DeferredHandle): boolean;
   /** Waits for the copy; once per deferred read. */
   deferredTake(deferred: DeferredHandle, dst: ArrayBufferView): void;
-  /** From here to captureEnd() ops on CUDA tensors are recorded and not run; tensors cannot be read or written then. */
-  captureBegin(): void;
+  /**
+   * From here to captureEnd() this thread's ops on tensors of the device (CUDA unless said) are recorded and not run; its
+   * tensors cannot be read or written then.
+   */
+  captureBegin(device?: NativeDevice): void;
   /** Must follow captureBegin() also when an op threw. The tensors that the ops used live as long as the graph. */
   captureEnd(): GraphHandle;
   /** Runs the recorded ops on what their tensors hold now. */

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../core/error.h"
+#include "../core/recording.h"
 #include "../core/tensor.h"
 #include "handle.h"
 
@@ -46,6 +47,13 @@ inline uint64_t unsigned_word(Napi::Value v, const char* name) {
 inline std::string text(Napi::Value v, const char* name) {
   if (!v.IsString()) invalid(name, "expected a string");
   return v.As<Napi::String>().Utf8Value();
+}
+
+inline Device parse_device(Napi::Value v, const char* name) {
+  const std::string s = text(v, name);
+  if (s == "cpu") return Device::cpu;
+  if (s == "cuda") return Device::cuda;
+  invalid(name, "'" + s + "' is not one of cpu, cuda");
 }
 
 /// Bytes of a typed array or DataView. A detached buffer has length 0.
@@ -146,6 +154,11 @@ struct Argument<bool> {
   }
   bool get() const { return value; }
 };
+
+/// What the host would read or write now is not what a recorded op will see.
+inline void refuse_while_recording(const Tensor& view, const char* name) {
+  if (view.device == Device::cpu && cpu_recording()) invalid(name, "cannot be read or written while ops are recorded");
+}
 
 /// "c a b" → {"c", "a", "b"}.
 inline std::vector<std::string> split_names(const std::string& names) {

@@ -1,7 +1,9 @@
-// The CUDA device as JavaScript sees it: opening, facts, deferred reads, recorded graphs.
+// Devices as JavaScript sees them: opening CUDA, its facts, deferred reads, recorded graphs.
+#include <algorithm>
 #include <vector>
 
 #include "../core/backend.h"
+#include "../core/recording.h"
 #include "args.h"
 #include "export.h"
 
@@ -26,8 +28,8 @@ struct RecordedGraph {
 };
 
 Storages& recorded_storages() {
-  static auto* storages = new Storages();
-  return *storages;
+  static thread_local Storages storages;
+  return storages;
 }
 
 template <class T>
@@ -123,6 +125,7 @@ Napi::Value synchronize(const Napi::CallbackInfo& call) {
 
 Napi::Value read_later(const Napi::CallbackInfo& info) {
   const Tensor& view = handle_object(info[0], "h").view;
+  refuse_while_recording(view, "h");
   auto deferred = std::make_unique<Deferred>();
   const int64_t bytes = byte_count(view);
   if (view.device == Device::cpu) {
@@ -164,7 +167,9 @@ Napi::Value deferred_take(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value capture_begin(const Napi::CallbackInfo& info) {
-  backend_for(Device::cuda).begin_capture();
+  const Device device = absent(info[0]) ? Device::cuda : parse_device(info[0], "device");
+  if (recording()) throw Error(ErrorCode::invalid_argument, "ops are being recorded already");
+  device == Device::cpu ? begin_cpu_recording() : backend_for(device).begin_capture();
   recorded_storages().clear();
   recording() = &recorded_storages();
   return info.Env().Undefined();
@@ -174,8 +179,11 @@ Napi::Value capture_begin(const Napi::CallbackInfo& info) {
 Napi::Value capture_end(const Napi::CallbackInfo& info) {
   recording() = nullptr;
   auto recorded = std::make_unique<RecordedGraph>();
-  recorded->storages.swap(recorded_storages());
-  recorded->graph = backend_for(Device::cuda).end_capture();
+  Storages& storages = recorded->storages;
+  storages.swap(recorded_storages());
+  std::sort(storages.begin(), storages.end());
+  storages.erase(std::unique(storages.begin(), storages.end()), storages.end());
+  recorded->graph = cpu_recording() ? end_cpu_recording() : backend_for(Device::cuda).end_capture();
   return make_object(info.Env(), std::move(recorded), kGraphTag);
 }
 
@@ -207,7 +215,7 @@ void export_device(Napi::Env, Napi::Object exports) {
     {"readLater", 1, 1, read_later},
     {"deferredReady", 1, 1, deferred_ready},
     {"deferredTake", 2, 2, deferred_take},
-    {"captureBegin", 0, 0, capture_begin},
+    {"captureBegin", 0, 1, capture_begin},
     {"captureEnd", 0, 0, capture_end},
     {"graphLaunch", 1, 1, graph_launch},
     {"graphFree", 1, 1, graph_free},

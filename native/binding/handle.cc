@@ -11,7 +11,7 @@ void collect(Napi::Env, TensorObject* object) { delete object; }
 }  // namespace
 
 std::vector<std::shared_ptr<Storage>>*& recording() {
-  static std::vector<std::shared_ptr<Storage>>* storages = nullptr;
+  static thread_local std::vector<std::shared_ptr<Storage>>* storages = nullptr;
   return storages;
 }
 

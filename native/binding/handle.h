@@ -17,7 +17,7 @@ struct TensorObject {
   Tensor view = {};
 };
 
-/// Storages that the graph being recorded refers to; null outside a recording.
+/// Storages that the graph being recorded by this thread refers to; null outside a recording.
 std::vector<std::shared_ptr<Storage>>*& recording();
 
 /// New external that owns the object. Its bytes are not reported to the garbage collector: lifetimes are explicit,

@@ -16,13 +16,6 @@ DType parse_dtype(Napi::Value v, const char* name) {
   invalid(name, "'" + s + "' is not one of f32, bf16, i32, u8");
 }
 
-Device parse_device(Napi::Value v, const char* name) {
-  const std::string s = text(v, name);
-  if (s == "cpu") return Device::cpu;
-  if (s == "cuda") return Device::cuda;
-  invalid(name, "'" + s + "' is not one of cpu, cuda");
-}
-
 /// Fills dims and rank; returns the size in bytes, checked.
 int64_t parse_dims(Napi::Value v, Tensor& view) {
   if (!v.IsArray()) invalid("dims", "expected an array");
@@ -98,6 +91,7 @@ char* checked_range(const Tensor& view, Napi::Value offset_value, size_t length,
 
 Napi::Value tensor_write(const Napi::CallbackInfo& info) {
   const Tensor& view = handle_object(info[0], "h").view;
+  refuse_while_recording(view, "h");
   if (!view.writable) invalid("h", "is a read-only file mapping");
   const Bytes source(info[1], "src");
   char* to = checked_range(view, info[2], source.length, "src");
@@ -118,6 +112,7 @@ Napi::Value tensor_write(const Napi::CallbackInfo& info) {
 
 Napi::Value tensor_read(const Napi::CallbackInfo& info) {
   const Tensor& view = handle_object(info[0], "h").view;
+  refuse_while_recording(view, "h");
   const Bytes target(info[1], "dst");
   const char* from = checked_range(view, info[2], target.length, "dst");
   if (!target.length) return info.Env().Undefined();

@@ -6,6 +6,7 @@
 
 #include "args.h"
 #include "export.h"
+#include "recorded_call.h"
 
 namespace lathe::binding {
 namespace {
@@ -31,19 +32,36 @@ struct SharedDevice {
   void add(const T&, const std::string&) {}
 };
 
+/// What a function is called, for errors: the addon's own text.
+struct Signature {
+  const char* name;
+  std::vector<std::string> arguments;
+  bool may_cross;  // between the CPU and a device
+};
+
 template <class R, class... P, size_t... I>
-Napi::Value invoke(const Napi::CallbackInfo& info, R (*op)(P...), const std::vector<std::string>& names,
-                   bool may_cross, std::index_sequence<I...>) {
+Napi::Value invoke(const Napi::CallbackInfo& info, R (*op)(P...), const Signature& signature,
+                   std::index_sequence<I...>) {
+  const std::vector<std::string>& names = signature.arguments;
   // Braces: arguments are converted left to right, so the first bad one is reported.
   const std::tuple<Argument<P>...> arguments{Argument<P>(info[I], names[I].c_str())...};
-  if (!may_cross) {
+  const bool recorded = cpu_recording();
+  if (!signature.may_cross || recorded) {
     SharedDevice device;
     (device.add(std::get<I>(arguments).get(), names[I]), ...);
+    if (recorded && device.first && device.first->device != Device::cpu) {
+      throw Error(ErrorCode::invalid_argument, "ops on the CPU are being recorded; this one is on another device");
+    }
   }
   if constexpr (std::is_void_v<R>) {
-    op(std::get<I>(arguments).get()...);
+    if (recorded) {
+      keep_call<P...>(signature.name, op, std::get<I>(arguments).get()...);
+    } else {
+      op(std::get<I>(arguments).get()...);
+    }
     return info.Env().Undefined();
   } else {
+    if (recorded) throw Error(ErrorCode::invalid_argument, "its result goes to the host: it cannot be recorded");
     return to_js(info.Env(), op(std::get<I>(arguments).get()...));
   }
 }
@@ -51,11 +69,12 @@ Napi::Value invoke(const Napi::CallbackInfo& info, R (*op)(P...), const std::vec
 /// exports[name] = op, which checks its arguments; `names` are the arguments, separated by spaces.
 template <class R, class... P>
 void bind(Napi::Object exports, const char* name, R (*op)(P...), const char* names) {
-  const std::vector<std::string> list = split_names(names);
-  if (list.size() != sizeof...(P)) throw Napi::Error::New(exports.Env(), std::string(name) + ": argument names");
-  const bool may_cross = std::string(name) == "copy";  // between the CPU and a device
-  export_function(exports, name, sizeof...(P), sizeof...(P), [op, list, may_cross](const Napi::CallbackInfo& info) {
-    return invoke(info, op, list, may_cross, std::index_sequence_for<P...>{});
+  const Signature signature = {name, split_names(names), std::string(name) == "copy"};
+  if (signature.arguments.size() != sizeof...(P)) {
+    throw Napi::Error::New(exports.Env(), std::string(name) + ": argument names");
+  }
+  export_function(exports, name, sizeof...(P), sizeof...(P), [op, signature](const Napi::CallbackInfo& info) {
+    return invoke(info, op, signature, std::index_sequence_for<P...>{});
   });
 }
 
@@ -68,6 +87,7 @@ void bind(Napi::Object exports, const char* name, R (*Ops::*entry)(P...), const 
 template <int64_t (*kBytes)(In), void (*Ops::*kOp)(Out, In)>
 Napi::Value pack_weight(const Napi::CallbackInfo& info) {
   const Tensor& w = handle_object(info[0], "w").view;
+  refuse_while_recording(w, "w");
   if (w.rank != 2 || (w.dtype != DType::f32 && w.dtype != DType::bf16)) invalid("w", "expected f32|bf16 [N,K]");
   const int64_t bytes = kBytes(w);
   auto storage = Storage::allocate(bytes, w.device);

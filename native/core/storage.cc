@@ -12,11 +12,18 @@
 #include "allocator.h"
 #include "backend.h"
 #include "error.h"
+#include "recording.h"
 
 namespace lathe {
 
 std::shared_ptr<Storage> Storage::allocate(int64_t bytes, Device device) {
-  if (device == Device::cpu) return std::shared_ptr<Storage>(new Storage(pool_allocate(bytes), bytes, false, device));
+  if (device == Device::cpu) {
+    std::shared_ptr<RecordedMemory> recorded = recorded_memory();
+    void* block = recorded ? recorded->take(bytes) : pool_allocate(bytes);
+    std::shared_ptr<Storage> made(new Storage(block, bytes, false, device, recorded != nullptr));
+    made->recorded_ = std::move(recorded);
+    return made;
+  }
   Backend& backend = backend_for(device);
   void* data = backend.allocate(bytes);  // opens the device where that has not been done
   return std::shared_ptr<Storage>(new Storage(data, bytes, false, device, backend.capturing()));
@@ -49,6 +56,8 @@ std::shared_ptr<Storage> Storage::map_file(const std::string& path) {
 Storage::~Storage() {
   if (device_ != Device::cpu) {
     backend_for(device_).release(data_, bytes_);
+  } else if (recorded_) {
+    recorded_->give_back(data_);
   } else if (!mapped_) {
     pool_release(data_, bytes_);
   } else if (data_) {

@@ -9,6 +9,8 @@
 
 namespace lathe {
 
+class RecordedMemory;
+
 class Storage {
  public:
   /// Uninitialised pooled memory of the device. Throws Error(out_of_memory).
@@ -41,6 +43,7 @@ class Storage {
   bool mapped_;
   Device device_;
   bool made_in_recording_;
+  std::shared_ptr<RecordedMemory> recorded_;  // on the CPU: whose block this is
   HostCopy host_;
 };
 

@@ -198,6 +198,25 @@ describe('forwardPaged', () => {
     expect(run(adapter)).toEqual(run(null));
   });
 
+  it('gives the bytes of the op-by-op forward in recorded decode steps', async () => {
+    for (const dtype of ['f32', 'bf16'] as const) {
+      const model = await serving(own(tinyModel(device, { trainable: false, dtype })));
+      const adapters = [adapterFor(model, 3), null, adapterFor(model, 4, 8)];
+      const [recorded, plain] = [0, 1].map(() => ({
+        cache: own(new KvCache(model, { blocks: BLOCKS_EACH * 3, blockSize: BLOCK_SIZE })),
+        sequences: adapters.map((adapter, n) => sequence(n, 3, randomIds(9, 20 + n), adapter)),
+      })) as [{ cache: KvCache; sequences: Sequence[] }, { cache: KvCache; sequences: Sequence[] }];
+      for (let step = 0; step < 9; step++) {
+        // Rows of logits in another order are no decode step, so nothing is recorded of it.
+        const batch = batchOf(plain.sequences, () => 1);
+        const turned = model.forwardPaged({ ...batch, logitRows: batch.logitRows.toReversed() }, plain.cache);
+        for (const s of plain.sequences) s.cached++;
+        const expected = adapters.map((_, n) => turned.slice((2 - n) * VOCABULARY, (3 - n) * VOCABULARY));
+        expect(feed(model, recorded.cache, recorded.sequences, () => 1)).toEqual(expected);
+      }
+    }
+  });
+
   it('refuses adapter ranges that do not cover the rows in order', () => {
     const model = own(tinyModel(device, { trainable: false }));
     const cache = own(new KvCache(model, { blocks: BLOCKS_EACH, blockSize: BLOCK_SIZE }));

@@ -1,5 +1,5 @@
 /**
- * Recording ops once and running them again: on a device where asking for an op costs more than a small op itself. The
+ * Recording ops once and running them again: asking for an op costs more than a small op itself. The
  * recorded ops read and write the same tensors every time, so inputs and results must live outside; memory of tensors
  * made inside is shared by all recordings of a device. Knows no model.
  */
@@ -21,12 +21,11 @@ export interface Recorder {
   record(work: () => void): Replay;
 }
 
-/** The device's recorder; null where ops run when they are called. */
-export function recorderOf({ kind, native }: Device): Recorder | null {
-  if (kind === 'cpu') return null;
+/** The device's recorder. */
+export function recorderOf({ kind, native }: Device): Recorder {
   return {
     record(work) {
-      native.captureBegin();
+      native.captureBegin(kind);
       try {
         work();
       } catch (error) {

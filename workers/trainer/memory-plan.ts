@@ -47,7 +47,7 @@ export function planMemory(method: PlannedMethod, model: Model, largestPack: num
 /** A matter of model, method and data alone, so that every attempt of a job computes the same numbers. */
 function paddedTokensOf(method: PlannedMethod, model: Model, largestPack: number): number {
   const hasDropout = (model.adapter?.config.lora_dropout ?? 0) > 0;
-  if (recorderOf(model.device) === null || method.type !== 'supervised' || hasDropout) return 0;
+  if (!model.device.worksAhead || method.type !== 'supervised' || hasDropout) return 0;
   return Math.min(tokensWorthRecording(model), paddedSize(largestPack));
 }
 

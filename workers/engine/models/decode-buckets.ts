@@ -39,6 +39,8 @@ export interface DecodeBucketsOptions {
   contextLength: number;
   /** Sizes to pad to; false runs each step at its own size. */
   padded?: boolean;
+  /** Rows of a step at most. */
+  rowsMax?: number;
   /** The device's own unless given. */
   recorder?: Recorder | null;
 }
@@ -47,6 +49,7 @@ export class DecodeBuckets {
   readonly #step: GroupedStep;
   readonly #padded: boolean;
   readonly #positions: number;
+  readonly #rowsMax: number;
   readonly #numbers: Int32Array;
   /** All index tensors of a step end to end, so that one write fills them. */
   readonly #buffer: Tensor;
@@ -55,11 +58,13 @@ export class DecodeBuckets {
   #generation = 0;
 
   /** @throws code LATHE_OUT_OF_MEMORY */
-  constructor(step: GroupedStep, { contextLength, padded = true, recorder }: DecodeBucketsOptions) {
+  constructor(step: GroupedStep, options: DecodeBucketsOptions) {
+    const { contextLength, padded = true, rowsMax = DECODE_ROWS_MAX, recorder } = options;
     const { model, cache } = step;
     this.#step = step;
     this.#padded = padded;
     this.#positions = contextLength;
+    this.#rowsMax = rowsMax;
     this.#shapes = new RecordedShapes(
       recorder === undefined ? recorderOf(model.device) : recorder,
       SHAPES_MAX,
@@ -67,10 +72,10 @@ export class DecodeBuckets {
     if (cache.keys[0]!.dim(0) < cache.scratchRow + (padded ? SCRATCH_ROWS : 0))
       throw new Error('decode buckets: the cache has no rows for padding');
     const columns = columnsFor(Math.ceil(contextLength / cache.blockSize));
-    this.#numbers = new Int32Array(bufferLayout(DECODE_ROWS_MAX, columns).end);
+    this.#numbers = new Int32Array(bufferLayout(rowsMax, columns).end);
     this.#buffer = keep(Tensor.fromInt32(model.device, this.#numbers));
     try {
-      this.#logits = keep(Tensor.empty(model.device, [DECODE_ROWS_MAX, model.config.vocabSize], 'f32'));
+      this.#logits = keep(Tensor.empty(model.device, [rowsMax, model.config.vocabSize], 'f32'));
     } catch (error) {
       this.#buffer.dispose();
       throw error;
@@ -84,14 +89,14 @@ export class DecodeBuckets {
 
   /**
    * Runs one new token of each sequence and extends the cache; logits f32 [rows, V], the caller's to change, until the
-   * next call. @throws Error for more than DECODE_ROWS_MAX rows or indices out of range
+   * next call. @throws Error for more than rowsMax rows or indices out of range
    */
   run(rows: GroupedRows): Tensor {
     const count = rows.ids.length;
     const { model, cache, pool } = this.#step;
     checkRows(rows, model, cache, this.#positions);
     const size = this.#padded ? DECODE_BUCKETS.find((bucket) => bucket >= count) : count;
-    if (size === undefined || size > DECODE_ROWS_MAX || count === 0)
+    if (size === undefined || size > this.#rowsMax || count === 0)
       throw new Error(`a decode step of ${count} rows`);
     if (pool.generation !== this.#generation) {
       this.#shapes.forget();

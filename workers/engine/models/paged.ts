@@ -12,6 +12,7 @@ import { decoderForward, type Strategy } from './decoder.ts';
 import { linearGroup } from './grouped.ts';
 import type { KvCache } from './kv-cache.ts';
 import type { Model } from './model.ts';
+import { isDecodeStep, PagedDecoder } from './paged-decode.ts';
 import { positionCount } from './rope-table.ts';
 
 export { KvCache } from './kv-cache.ts';
@@ -56,9 +57,13 @@ interface PagedInputs {
 /** Runs the new tokens, extends the cache, and returns logits [logitRows.length, V] in f32. */
 export function pagedLogits(model: Model, batch: PagedBatch, cache: KvCache): Float32Array {
   checkRanges(batch);
+  const adapters = [...new Set(batch.adapters.flatMap(({ adapter }) => (adapter ? [adapter] : [])))];
+  const isDecode = isDecodeStep(batch);
+  const beside = isDecode || adapters.length > 0 ? besideCache(model, cache, adapters.length) : null;
+  const adapterSlots = beside && slotsOfRows(batch, adapters, beside.pool);
+  if (beside !== null && isDecode) return beside.decoder.logits(batch, adapterSlots);
   return scope(() => {
     const { device, config } = model;
-    const linears = pooledLinears(model, batch, cache);
     const inputs: PagedInputs = {
       ids: Tensor.fromInt32(device, batch.ids),
       positions: Tensor.fromInt32(device, batch.positions),
@@ -69,23 +74,36 @@ export function pagedLogits(model: Model, batch: PagedBatch, cache: KvCache): Fl
       logitRows: Tensor.fromInt32(device, batch.logitRows),
     };
     const logits = Tensor.empty(device, [batch.logitRows.length, config.vocabSize], 'f32');
+    const linears = pooledLinears(model, batch, beside?.pool ?? null, adapterSlots);
     runPaged(model, inputs, cache, positionCount(batch.positions), logits, linears);
     return logits.toFloat32();
   });
 }
 
+/** What batches over one cache share: the pool of adapters that they read, and recorded steps, which read it too. */
+interface BesideCache {
+  pool: AdapterPool;
+  decoder: PagedDecoder;
+  dispose(): void;
+}
+
 /** Fewest adapters that the pool beside a cache holds; a batch with more of them doubles it. */
 const POOL_SLOTS_MIN = 16;
-const pools = new WeakMap<KvCache, AdapterPool>();
+const besideCaches = new WeakMap<KvCache, BesideCache>();
 
-/** The pool of adapters that batches over this cache read. */
-function poolOf(model: Model, cache: KvCache, adapters: number): AdapterPool {
-  const known = pools.get(cache);
-  if (known !== undefined && adapters <= known.slots) return known;
-  let slots = known?.slots ?? POOL_SLOTS_MIN;
+function besideCache(model: Model, cache: KvCache, adapters: number): BesideCache {
+  const known = besideCaches.get(cache);
+  if (known !== undefined && adapters <= known.pool.slots) return known;
+  let slots = known?.pool.slots ?? POOL_SLOTS_MIN;
   while (slots < adapters) slots *= 2;
   // Adapters are rounded as the weights beside them: every row reads its own, which costs as much as it has bytes.
-  const made = new AdapterPool(model, { slots, maxBytes: Number.POSITIVE_INFINITY, dtype: model.dtype });
+  const pool = new AdapterPool(model, { slots, maxBytes: Number.POSITIVE_INFINITY, dtype: model.dtype });
+  const decoder = new PagedDecoder(model, cache, pool);
+  const dispose = () => {
+    decoder.dispose();
+    pool.dispose();
+  };
+  const made = { pool, decoder, dispose };
   known?.dispose();
   cache.companions.splice(
     0,
@@ -93,23 +111,34 @@ function poolOf(model: Model, cache: KvCache, adapters: number): AdapterPool {
     ...cache.companions.filter((other) => other !== known),
     made,
   );
-  pools.set(cache, made);
+  besideCaches.set(cache, made);
   return made;
 }
 
 /**
- * Linears in groups, every row with its range's adapter from the pool. Where only some rows are run (the last block's,
- * of which logits are wanted), those are the batch's logitRows.
+ * The pool slot of each row's adapter, −1 for the base model; null when all rows are the base model's.
  * @throws code LATHE_OUT_OF_MEMORY when the pool cannot hold the batch's adapters
  */
-function pooledLinears(model: Model, batch: PagedBatch, cache: KvCache): Strategy['linears'] {
-  const adapters = [...new Set(batch.adapters.flatMap(({ adapter }) => (adapter ? [adapter] : [])))];
-  if (adapters.length === 0) return (_tape, x, layers) => linearGroup(x, layers, null, null);
-  const pool = poolOf(model, cache, adapters.length);
+function slotsOfRows(batch: PagedBatch, adapters: LoraAdapter[], pool: AdapterPool): Int32Array | null {
+  if (adapters.length === 0) return null;
   const slotOf = new Map(pool.slotsOf(adapters).map((slot, i) => [adapters[i]!, slot]));
   const slots = new Int32Array(batch.ids.length);
   for (const { adapter, start, end } of batch.adapters)
     slots.fill(adapter ? slotOf.get(adapter)! : -1, start, end);
+  return slots;
+}
+
+/**
+ * Linears in groups, every row with its adapter from the pool. Where only some rows are run (the last block's, of which
+ * logits are wanted), those are the batch's logitRows.
+ */
+function pooledLinears(
+  model: Model,
+  batch: PagedBatch,
+  pool: AdapterPool | null,
+  slots: Int32Array | null,
+): Strategy['linears'] {
+  if (slots === null) return (_tape, x, layers) => linearGroup(x, layers, null, null);
   const all = Tensor.fromInt32(model.device, slots);
   const wanted = Tensor.fromInt32(
     model.device,
