@@ -4,7 +4,6 @@
  */
 import { createHash } from 'node:crypto';
 import type { Device } from '../../workers/engine/device.ts';
-import { recorderOf } from '../../workers/engine/graphs.ts';
 import type { PackedBatch } from '../../workers/engine/models/index.ts';
 import { median, round } from '../options.ts';
 import { shape } from '../shapes.ts';
@@ -40,10 +39,10 @@ interface Run {
 }
 
 export function checkRecorded(device: Device, { report, deadline }: Context): void {
-  if (recorderOf(device) === null) {
+  if (!device.worksAhead) {
     report.measure(
       'training with recorded micro-batches',
-      'not on this device: ops run when they are called',
+      'not on this device: its trainings ask for ops one by one',
     );
     return;
   }

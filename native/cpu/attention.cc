@@ -1,23 +1,13 @@
-// Attention forward, for packed sequences and for a paged cache: online softmax over key blocks.
+// Attention forward, for packed sequences and for a paged cache: online softmax over key blocks. Which kernels compute it is
+// a matter of the instruction set and of the types of keys and values alone.
 #include "attention_narrow.h"
+#include "attention_tile_tasks.h"
 #include "ops_parts.h"
 
 namespace lathe::LATHE_ISA {
 namespace {
 
 constexpr int64_t kPanelsPerTask = 8;  // lanes that share one packing of the keys
-
-struct Inputs {
-  FloatRef out, q, k, v;
-  float* lse;  // [Hq, rows] or null
-  int64_t rows;
-};
-
-/// Softmax state and output of one panel.
-struct PanelState {
-  alignas(64) float maximum[kPanel], sum[kPanel];
-  alignas(64) int32_t position[kPanel];
-};
 
 /// Turns scores [keys, 32] into weights e^(s−max), rescaling sum and output to the new maximum.
 void online_softmax(float* scores, PanelState& state, float* output, int64_t first_key, int64_t keys,
@@ -61,27 +51,11 @@ void online_softmax(float* scores, PanelState& state, float* output, int64_t fir
   }
 }
 
-void write_panel(const Inputs& in, const PanelState& state, const float* output, const Lanes& lanes,
-                 int64_t key_head) {
-  const AttentionShape& a = lanes.shape;
-  alignas(64) float inverse[kPanel], lse[kPanel];
-  for (int v = 0; v < kPanel; v += W) {
-    const VF sum = vload(state.sum + v);
-    vstore(inverse + v, vset(1.0f) / sum);
-    vstore(lse + v, vload(state.maximum + v) + vlog(sum));
-  }
-  each_lane(lanes, key_head, [&](int64_t i, int64_t offset, int64_t row, int64_t head) {
-    const FloatRef to = in.out.at(offset);
-    const float* from = output + i * a.padded_d;
-    each_vector(a.d, [&](int64_t c, int n) { store(to, c, vload(from + c) * inverse[i], n); });
-    if (in.lse) in.lse[head * in.rows + row] = lse[i];
-  });
-}
-
-/// Floats of scratch that one worker needs.
-int64_t worker_floats(const AttentionShape& a) {
-  return kPanelsPerTask * kPanel * (a.padded_d + a.d) + kKeyBlock * (2 * a.padded_d + a.d + kPanel) +
-         kPanel * a.padded_d;
+/// Floats of scratch that one worker needs; heads: of a task of few lanes.
+int64_t worker_floats(const AttentionShape& a, int64_t heads) {
+  const int64_t wide = kPanelsPerTask * kPanel * (a.padded_d + a.d) + kKeyBlock * (2 * a.padded_d + a.d + kPanel) +
+                       kPanel * a.padded_d;
+  return max(wide, Narrow::floats(a, heads));
 }
 
 /// A few lanes of each of the key heads [first_head, end_head): see attention_narrow.h.
@@ -152,6 +126,38 @@ void attend(const Inputs& in, const AttentionShape& a, const Sequence& s, int64_
   }
 }
 
+/// The same work on tiles, where the instruction set has them and keys and values are of bf16.
+#if defined(__AMX_BF16__)
+constexpr bool kTiles = true;
+
+int64_t tile_worker_floats(const Inputs& in, const AttentionShape& a, int64_t heads) {
+  const TileShape t(a, in);
+  return max(TileRoom::bytes(t, 1, kPanelsPerTask), TileRoom::bytes(t, heads, heads)) / 4;
+}
+
+void attend_few_on_tiles(const Inputs& in, const Lanes& lanes, int64_t first_head, int64_t end_head, float* scratch) {
+  const TileShape t(lanes.shape, in);
+  const int64_t heads = end_head - first_head;
+  const TileScope tiles;
+  PanelState state[kNarrowHeads];
+  attend_tiles_few(in, lanes, first_head, end_head, TileRoom(reinterpret_cast<char*>(scratch), t, heads, heads), state);
+}
+
+void attend_on_tiles(const Inputs& in, const AttentionShape& a, const Sequence& s, int64_t key_head, int64_t first,
+                     int64_t count, float* scratch) {
+  const TileShape t(a, in);
+  const TileScope tiles;
+  PanelState state[kPanelsPerTask];
+  const TileRoom room(reinterpret_cast<char*>(scratch), t, 1, kPanelsPerTask);
+  attend_tiles(in, a, s, key_head, first, count, room, state);
+}
+#else
+constexpr bool kTiles = false;
+int64_t tile_worker_floats(const Inputs&, const AttentionShape&, int64_t) { return 0; }
+constexpr auto attend_few_on_tiles = attend_few;
+constexpr auto attend_on_tiles = attend;
+#endif
+
 /// Splits sequences into tasks of up to eight panels of a key head, or of a few lanes of several, and runs them.
 template <class SequenceAt>
 void run(const Inputs& in, const AttentionShape& a, int64_t sequences, const SequenceAt& sequence_at) {
@@ -166,7 +172,8 @@ void run(const Inputs& in, const AttentionShape& a, int64_t sequences, const Seq
     start[s + 1] = start[s] + (is_narrow(lanes) ? (a.key_heads + heads - 1) / heads
                                                 : (lanes + lanes_per_task - 1) / lanes_per_task * a.key_heads);
   }
-  const int64_t floats = round_up(max(worker_floats(a), Narrow::floats(a, heads)), 64);
+  const bool tiles = kTiles && in.k.half && in.v.half;
+  const int64_t floats = round_up(tiles ? tile_worker_floats(in, a, heads) : worker_floats(a, heads), 64);
   const Scratch scratch(floats * 4 * thread_count());
   parallel_tasks(start[sequences], [&](int64_t task, int worker) {
     int64_t low = 0, high = sequences - 1;  // the sequence with start[s] ≤ task < start[s+1]
@@ -182,11 +189,12 @@ void run(const Inputs& in, const AttentionShape& a, int64_t sequences, const Seq
     const int64_t index = task - start[low], lanes = s.queries * a.group;
     float* room = scratch.floats() + worker * floats;
     if (is_narrow(lanes)) {
-      attend_few(in, Lanes{s, a, 0, lanes}, index * heads, min(a.key_heads, (index + 1) * heads), room);
+      (tiles ? attend_few_on_tiles : attend_few)(in, Lanes{s, a, 0, lanes}, index * heads,
+                                                 min(a.key_heads, (index + 1) * heads), room);
       return;
     }
     const int64_t first = index / a.key_heads * lanes_per_task;
-    attend(in, a, s, index % a.key_heads, first, min(lanes_per_task, lanes - first), room);
+    (tiles ? attend_on_tiles : attend)(in, a, s, index % a.key_heads, first, min(lanes_per_task, lanes - first), room);
   });
 }
 

@@ -1,7 +1,7 @@
 // Attention of a few queries, as decoding has them: keys in the lanes of vectors instead of queries, read where they lie.
 // Every score, sum and output is the same chain as in attention.cc, so both give the same bits.
 #pragma once
-#include "attention_block.h"
+#include "attention_panel.h"
 #include "transpose.h"
 
 namespace lathe::LATHE_ISA {

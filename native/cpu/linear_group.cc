@@ -43,6 +43,7 @@ struct Group {
 
   void find_ranks();
   void shrink_rows(int layer, int64_t begin, int64_t end) const;
+  void fetch_branch(int layer, int64_t row, int64_t first, int64_t columns) const;
   void finish(int layer, int64_t row, int64_t first, int64_t columns, float* sums) const;
 };
 
@@ -69,6 +70,14 @@ void Group::shrink_rows(int layer, int64_t begin, int64_t end) const {
   }
 }
 
+/// Asks for the B that finish() reads: at the start of a run of columns nobody has yet, and rows wait together, not in turn.
+void Group::fetch_branch(int layer, int64_t row, int64_t first, int64_t columns) const {
+  const Entry* found = entry(layer, row);
+  if (!found) return;
+  const char* b = pool.at(static_cast<int64_t>(found->b) * 8 + first * found->rank).data;
+  for (int64_t line = 0; line < columns * found->rank * (pool.half ? 2 : 4); line += 64) __builtin_prefetch(b + line);
+}
+
 /// Columns [first, first + columns) of one row of one layer: sums (+ bias) (+ its adapter's branch), rounded into y.
 void Group::finish(int layer, int64_t row, int64_t first, int64_t columns, float* sums) const {
   if (bias[layer]) {
@@ -88,6 +97,7 @@ void Group::finish(int layer, int64_t row, int64_t first, int64_t columns, float
 bool run_by_blocks(const Group& g, const PackedWeight* weights) {
   const auto finish = [](void* context, int layer, const SumsBlock& block, float* sums) {
     const auto* group = static_cast<const Group*>(context);
+    for (int64_t t = 0; t < block.rows; t++) group->fetch_branch(layer, block.row + t, block.first, block.columns);
     for (int64_t t = 0; t < block.rows; t++) {
       group->finish(layer, block.row + t, block.first, block.columns, sums + t * kPanelWidth);
     }

@@ -147,7 +147,8 @@ describe('rows stand alone', () => {
 
   it.each(initial.isas)('%s: paged attention gives the training forward bit for bit', (isa) => {
     native.configure({ isa });
-    for (const window of [0, 20]) expect(pagedEqualsPacked(window)).toBe(true);
+    for (const stored of ['f32', 'bf16'] as const)
+      for (const window of [0, 20]) expect(pagedEqualsPacked(window, stored)).toBe(true);
   });
 });
 
@@ -163,12 +164,15 @@ function packedProduct(a: Handle, packed: Handle, m: number, n: number): Buffer 
   return bytes(c);
 }
 
-/** One sequence of 130 tokens: whole, then its last token and its last 40 from a cache in shuffled blocks. */
-function pagedEqualsPacked(window: number): boolean {
+/**
+ * One sequence of 130 tokens, keys and values `stored` in one type: whole, then its last token and its last 40 from a cache
+ * in shuffled blocks.
+ */
+function pagedEqualsPacked(window: number, stored: 'f32' | 'bf16'): boolean {
   const [T, heads, kvHeads, d, block] = [130, 4, 2, 24, 16];
   const q = seededTensor('f32', [T, heads * d], 1, 3);
-  const k = seededTensor('f32', [T, kvHeads * d], 2, 3);
-  const v = seededTensor('f32', [T, kvHeads * d], 3);
+  const k = seededTensor(stored, [T, kvHeads * d], 2, 3);
+  const v = seededTensor(stored, [T, kvHeads * d], 3);
   const out = tensor('f32', [T, heads * d]);
   native.attentionForward(
     out,
@@ -183,7 +187,7 @@ function pagedEqualsPacked(window: number): boolean {
   );
   const table = Array.from({ length: 9 }, (_, i) => (i * 4 + 3) % 9);
   const cache = () =>
-    tensor('f32', [9 * block, kvHeads * d], new Array(9 * block * kvHeads * d).fill(Number.NaN));
+    tensor(stored, [9 * block, kvHeads * d], new Array(9 * block * kvHeads * d).fill(Number.NaN));
   const kCache = cache();
   const vCache = cache();
   const slots = Array.from({ length: T }, (_, i) => table[Math.floor(i / block)]! * block + (i % block));
