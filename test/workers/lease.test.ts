@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sql } from 'drizzle-orm';
 import { pino } from 'pino';
-import { afterEach, beforeAll, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Database } from '../../src/db/client.ts';
 import type { Fence } from '../../src/queue/queue.ts';
 import { holdLease, type Lease } from '../../workers/trainer/lease.ts';
@@ -12,11 +12,13 @@ const holder = useDatabase();
 const log = pino({ level: 'silent' });
 const TIMES = { leaseSeconds: 2.4, heartbeatSeconds: 0.1 };
 let tenant: Awaited<ReturnType<typeof createTenant>>;
-let lease: Lease | undefined;
+const leases: Lease[] = [];
 beforeAll(async () => {
   tenant = await createTenant(holder.database);
 });
-afterEach(() => lease?.stop());
+afterAll(() => {
+  for (const lease of leases) lease.stop();
+});
 
 async function held(): Promise<Fence> {
   const jobId = await createJob(holder.database, tenant, {
@@ -27,73 +29,76 @@ async function held(): Promise<Fence> {
 }
 const hold = (database: Database, fence: Fence) => {
   const events = { onLost: vi.fn(), onCancel: vi.fn(), onPause: vi.fn() };
-  lease = holdLease(database, fence, performance.now(), TIMES, log, events);
+  leases.push(holdLease(database, fence, performance.now(), TIMES, log, events));
   return events;
 };
 
-it('keeps the job for many lease lengths', async () => {
-  const fence = await held();
-  const events = hold(holder.database, fence);
-  await sleep(1.5 * 1000 * TIMES.leaseSeconds);
-  expect(events.onLost).not.toHaveBeenCalled();
-  expect((await jobRow(holder.database, fence.jobId)).leaseUntil!.getTime()).toBeGreaterThan(Date.now());
-});
+// All at once: each waits for a lease of its own, and none needs the processor for it.
+describe.concurrent('a lease', () => {
+  it('keeps the job for many lease lengths', async () => {
+    const fence = await held();
+    const events = hold(holder.database, fence);
+    await sleep(1.5 * 1000 * TIMES.leaseSeconds);
+    expect(events.onLost).not.toHaveBeenCalled();
+    expect((await jobRow(holder.database, fence.jobId)).leaseUntil!.getTime()).toBeGreaterThan(Date.now());
+  });
 
-it('tells of a cancel once and keeps renewing', async () => {
-  const fence = await held();
-  const events = hold(holder.database, fence);
-  await holder.database.db.execute(
-    sql`update fine_tuning_jobs set cancel_requested_at = now() where id = ${fence.jobId}`,
-  );
-  await vi.waitFor(() => expect(events.onCancel).toHaveBeenCalledTimes(1), 1000);
-  await sleep(1000 * TIMES.leaseSeconds * 1.5);
-  expect(events.onCancel).toHaveBeenCalledTimes(1);
-  expect(events.onLost).not.toHaveBeenCalled();
-  expect((await jobRow(holder.database, fence.jobId)).leaseUntil!.getTime()).toBeGreaterThan(Date.now());
-});
+  it('tells of a cancel once and keeps renewing', async () => {
+    const fence = await held();
+    const events = hold(holder.database, fence);
+    await holder.database.db.execute(
+      sql`update fine_tuning_jobs set cancel_requested_at = now() where id = ${fence.jobId}`,
+    );
+    await vi.waitFor(() => expect(events.onCancel).toHaveBeenCalledTimes(1), 1000);
+    await sleep(1000 * TIMES.leaseSeconds * 1.5);
+    expect(events.onCancel).toHaveBeenCalledTimes(1);
+    expect(events.onLost).not.toHaveBeenCalled();
+    expect((await jobRow(holder.database, fence.jobId)).leaseUntil!.getTime()).toBeGreaterThan(Date.now());
+  });
 
-it('notices that another worker has the job', async () => {
-  const fence = await held();
-  const events = hold(holder.database, fence);
-  await holder.database.db.execute(
-    sql`update fine_tuning_jobs set epoch = 2, worker_id = 'other' where id = ${fence.jobId}`,
-  );
-  await vi.waitFor(() => expect(events.onLost).toHaveBeenCalledTimes(1), 1000);
-  expect(events.onLost.mock.calls[0]![0]).toMatchObject({ name: 'LeaseLost' });
-});
+  it('notices that another worker has the job', async () => {
+    const fence = await held();
+    const events = hold(holder.database, fence);
+    await holder.database.db.execute(
+      sql`update fine_tuning_jobs set epoch = 2, worker_id = 'other' where id = ${fence.jobId}`,
+    );
+    await vi.waitFor(() => expect(events.onLost).toHaveBeenCalledTimes(1), 1000);
+    expect(events.onLost.mock.calls[0]![0]).toMatchObject({ name: 'LeaseLost' });
+  });
 
-it.each([
-  ['never answers', () => new Promise<never>(() => {})],
-  ['refuses', () => Promise.reject(Object.assign(new Error('refused'), { code: 'ECONNREFUSED' }))],
-])('lets go before the lease ends when the database %s', async (_, execute) => {
-  const fence = await held();
-  const away = { leases: { execute } } as unknown as Database;
-  const startedAt = performance.now();
-  const events = hold(away, fence);
-  await vi.waitFor(() => expect(events.onLost).toHaveBeenCalledTimes(1), { timeout: 5000, interval: 5 });
-  const seconds = (performance.now() - startedAt) / 1000;
-  expect(seconds).toBeGreaterThan(TIMES.leaseSeconds * 0.75);
-  expect(seconds).toBeLessThan(TIMES.leaseSeconds);
-});
+  it.each([
+    ['never answers', () => new Promise<never>(() => {})],
+    ['refuses', () => Promise.reject(Object.assign(new Error('refused'), { code: 'ECONNREFUSED' }))],
+  ])('lets go before the lease ends when the database %s', async (_, execute) => {
+    const fence = await held();
+    const away = { leases: { execute } } as unknown as Database;
+    const startedAt = performance.now();
+    const events = hold(away, fence);
+    await vi.waitFor(() => expect(events.onLost).toHaveBeenCalledTimes(1), { timeout: 5000, interval: 5 });
+    const seconds = (performance.now() - startedAt) / 1000;
+    expect(seconds).toBeGreaterThan(TIMES.leaseSeconds * 0.75);
+    expect(seconds).toBeLessThan(TIMES.leaseSeconds);
+  });
 
-it('a renewal that is answered late does not extend trust beyond what it was worth when sent', async () => {
-  const fence = await held();
-  const answeredAt: number[] = [];
-  const slow = {
-    leases: {
-      execute: async () => {
-        await sleep(1000 * TIMES.leaseSeconds * 0.6);
-        answeredAt.push(performance.now());
-        if (answeredAt.length === 1) return { rows: [{ cancel: false }] };
-        return new Promise<never>(() => {});
+  it('a renewal that is answered late does not extend trust beyond what it was worth when sent', async () => {
+    const fence = await held();
+    const answeredAt: number[] = [];
+    const slow = {
+      leases: {
+        execute: async () => {
+          await sleep(1000 * TIMES.leaseSeconds * 0.6);
+          answeredAt.push(performance.now());
+          if (answeredAt.length === 1) return { rows: [{ cancel: false }] };
+          return new Promise<never>(() => {});
+        },
       },
-    },
-  } as unknown as Database;
-  const startedAt = performance.now();
-  const events = hold(slow, fence);
-  await vi.waitFor(() => expect(events.onLost).toHaveBeenCalledTimes(1), { timeout: 6000, interval: 5 });
-  // Sent after one tick (0.1 s): trust ends 5/6 of a lease after that, not after the answer.
-  const seconds = (performance.now() - startedAt) / 1000;
-  expect(seconds).toBeGreaterThan(TIMES.leaseSeconds * 0.8);
-  expect(seconds).toBeLessThan(0.1 + TIMES.leaseSeconds * 0.83 + 0.35);
+    } as unknown as Database;
+    const startedAt = performance.now();
+    const events = hold(slow, fence);
+    await vi.waitFor(() => expect(events.onLost).toHaveBeenCalledTimes(1), { timeout: 6000, interval: 5 });
+    // Sent after one tick (0.1 s): trust ends 5/6 of a lease after that, not after the answer.
+    const seconds = (performance.now() - startedAt) / 1000;
+    expect(seconds).toBeGreaterThan(TIMES.leaseSeconds * 0.8);
+    expect(seconds).toBeLessThan(0.1 + TIMES.leaseSeconds * 0.83 + 0.35);
+  });
 });
