@@ -1,10 +1,17 @@
-/** Test runner settings: one embedded Postgres for the run (started when a test first asks), one process per test file. */
+/**
+ * Test runner settings: one embedded Postgres for the run (started when a test first asks). Files that start processes,
+ * use the addon or change their own process have one to themselves; the others share two, which load the service once.
+ */
 import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
+/** Tests of the service called in process: each makes a database schema and a folder of its own, and nothing global. */
+const SHARED = ['http', 'domain', 'contract', 'bad-input', 'queue'].map(
+  (folder) => `test/${folder}/**/*.test.ts`,
+);
+
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
     globalSetup: ['test/helpers/postgres.ts'],
     pool: 'forks',
     execArgv: ['--import', new URL('src/fast-imports.ts', import.meta.url).href],
@@ -14,5 +21,10 @@ export default defineConfig({
     hookTimeout: 60_000,
     // A test that leaves a promise unhandled has failed, whatever it asserted.
     dangerouslyIgnoreUnhandledErrors: false,
+    // The runner takes them by name, and in each the longest first: the long ones are in the first.
+    projects: [
+      { extends: true, test: { name: 'alone', include: ['test/**/*.test.ts'], exclude: SHARED } },
+      { extends: true, test: { name: 'shared', include: SHARED, isolate: false } },
+    ],
   },
 });
