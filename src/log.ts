@@ -30,7 +30,7 @@ const SECRET_TEXT: [RegExp, string][] = [
 const SUSPECT = new RegExp([...SECRET_FIELDS, 'sk-', 'whsec_', 'bearer', 'postgres'].join('|'), 'i');
 
 /** Replaces everything in `text` that looks like a key, a bearer token, a signing secret or a database password. */
-export function redactSecrets(text: string): string {
+function redactSecrets(text: string): string {
   let clean = text;
   for (const [pattern, replacement] of SECRET_TEXT) clean = clean.replace(pattern, replacement);
   return clean;

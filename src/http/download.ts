@@ -86,7 +86,7 @@ function wantedRange(
 }
 
 /** `attachment` with an ASCII name for old clients (RFC 6266) and the exact one percent-encoded (RFC 8187) beside it. */
-export function contentDisposition(filename: string): string {
+function contentDisposition(filename: string): string {
   const ascii = filename.replace(/[^\x20-\x7e]/g, '_').replace(/["\\]/g, '\\$&');
   const plain = `attachment; filename="${ascii}"`;
   if (/^[\x20-\x7e]*$/.test(filename) && !/["\\%]/.test(filename)) return plain;

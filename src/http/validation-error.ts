@@ -144,7 +144,7 @@ function outsideBound(
 }
 
 /** "messages[0].content"; keys that are no names are quoted: metadata["a b"]. */
-export function formatPath(path: Path): string {
+function formatPath(path: Path): string {
   let text = '';
   for (const part of path) {
     const name = String(part).slice(0, 80).toWellFormed();

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { validateFile } from '../../workers/engine/data/validate.ts';
+import { loadDataset } from '../../workers/engine/data/validate.ts';
 import { alternating, chatRow, dataFile, plain, tiny } from '../engine/data/fixture.ts';
 
 interface Case {
@@ -63,7 +63,7 @@ describe('bad training data', () => {
   it.each(cases.map((each) => [each.name, each] as const))('%s', async (_, each) => {
     const file = dataFile(linesOf(each).join('\n'));
     const started = performance.now();
-    const report = await validateFile(file, TOKENIZERS[each.model ?? 'tiny'], {
+    const { report } = await loadDataset(file, TOKENIZERS[each.model ?? 'tiny'], {
       ...{ maxLength: 512, overlong: each.overlong ?? 'truncate', minExamples: GOOD, what: 'Training file' },
       ...(each.method ? { method: each.method } : {}),
     });

@@ -110,7 +110,7 @@ const linear: OpCase = {
   },
 };
 
-const packed: OpCase = {
+export const packed: OpCase = {
   name: 'gemmPacked',
   covers: ['packWeight', 'gemmPacked'],
   why: 'the same sums as gemm from another layout of W',
@@ -141,7 +141,7 @@ interface LossSizes {
   probes: number;
 }
 
-const crossEntropy = (name: string, sizes: LossSizes): OpCase => ({
+export const crossEntropy = (name: string, sizes: LossSizes): OpCase => ({
   name: `linearCrossEntropy, ${name}`,
   covers: ['linearCrossEntropy'],
   why: 'log-sum-exp over V ≤ 8,291 in f32; the backward multiplies softmax − onehot (bf16 once in the bf16 kernel)',

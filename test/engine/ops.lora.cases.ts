@@ -25,7 +25,7 @@ function product(a: F64, stride: number, from: number, b: F64, n: number, m: num
   return out;
 }
 
-function loraLinear(name: string, sizes: Sizes, withDropped: boolean): OpCase {
+export function loraLinear(name: string, sizes: Sizes, withDropped: boolean): OpCase {
   return {
     name: `loraLinear, ${name}${withDropped ? ', with dropout' : ''}`,
     covers: ['loraLinearForward', 'loraLinearBackward'],

@@ -76,10 +76,11 @@ const DEFAULTS = {
   bf16: { value: TOLERANCE.opBf16, gradient: TOLERANCE.opBf16 },
 };
 
-/** Bounds on the relative errors of values and gradients. */
+/** Bounds on the relative errors of values and gradients; `gradients` names the inputs that have one of their own. */
 export function limits(row: OpCase, type: FloatType) {
   const t = row.tolerance ?? {};
+  const gradients = t.gradients ?? {};
   return type === 'f32'
-    ? { value: t.f32 ?? DEFAULTS.f32.value, gradient: t.gradientF32 ?? DEFAULTS.f32.gradient }
-    : { value: t.bf16 ?? DEFAULTS.bf16.value, gradient: t.gradientBf16 ?? DEFAULTS.bf16.gradient };
+    ? { value: t.f32 ?? DEFAULTS.f32.value, gradient: t.gradientF32 ?? DEFAULTS.f32.gradient, gradients }
+    : { value: t.bf16 ?? DEFAULTS.bf16.value, gradient: t.gradientBf16 ?? DEFAULTS.bf16.gradient, gradients };
 }

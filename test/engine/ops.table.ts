@@ -8,11 +8,14 @@ export type Values = Record<string, F64>;
 export type Handles = Record<string, Handle>;
 export type FloatType = 'f32' | 'bf16';
 
-/** One argument of an op. `compute` inputs take the type under test (rounded to it first); the others keep theirs. */
+/**
+ * One argument of an op. `compute` inputs take the type under test (rounded to it first); the others keep theirs, and
+ * values of a bf16 one are drawn as such.
+ */
 export interface Input {
   values: F64;
   dims: number[];
-  dtype?: 'compute' | 'f32' | 'i32';
+  dtype?: 'compute' | FloatType | 'i32';
   /** The backward returns a gradient for it. */
   grad?: boolean;
 }
@@ -41,7 +44,14 @@ export interface OpCase {
   /** Why these tolerances hold. */
   why: string;
   types?: FloatType[];
-  tolerance?: { f32?: number; bf16?: number; gradientF32?: number; gradientBf16?: number };
+  tolerance?: {
+    f32?: number;
+    bf16?: number;
+    gradientF32?: number;
+    gradientBf16?: number;
+    /** Of the inputs that have a bound of their own. */
+    gradients?: Record<string, number>;
+  };
   /** `device` decides only where the devices promise different results; the drawn inputs are the same. */
   make(random: Random, device: NativeDevice): Problem;
 }

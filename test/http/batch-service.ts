@@ -1,7 +1,7 @@
 // The service with a scripted worker, a batch runner when a test starts one, and the SDK's client: what the tests of
 // batches start from.
 import OpenAI from 'openai';
-import { afterAll, afterEach, beforeAll, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, vi } from 'vitest';
 import { type BatchRunner, startBatchRunner } from '../../src/domain/batches/runner.ts';
 import { innerRequests } from '../../src/http/inner-requests.ts';
 import { BASE_MODEL, useApp } from '../helpers/app.ts';
@@ -53,6 +53,12 @@ export function useBatches() {
       completion_window: '24h',
       ...fields,
     });
+  /** Waits until a runner has begun with the batch. */
+  const begun = (id: string) =>
+    vi.waitFor(
+      async () => expect((await there.client.batches.retrieve(id)).status).toBe('in_progress'),
+      10_000,
+    );
   /** Waits for the batch to end. */
   const ended = (id: string) =>
     vi.waitFor(
@@ -71,5 +77,5 @@ export function useBatches() {
           .split('\n')
           .map((line) => JSON.parse(line))
       : [];
-  return { t, there, startRunner, upload, createBatch, ended, linesOf };
+  return { t, there, startRunner, upload, createBatch, begun, ended, linesOf };
 }

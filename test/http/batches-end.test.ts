@@ -5,7 +5,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { batches } from '../../src/db/schema-batches.ts';
 import { echo, request, useBatches } from './batch-service.ts';
 
-const { t, there, startRunner, createBatch, ended, linesOf } = useBatches();
+const { t, there, startRunner, createBatch, begun, ended, linesOf } = useBatches();
 
 describe('the end', () => {
   it('by cancel: what is there stays, the rest is named in the error file', async () => {
@@ -42,10 +42,7 @@ describe('the end', () => {
     there.worker.health.waiting = 1;
     const batch = await createBatch([request('late', 'x')]);
     startRunner();
-    await vi.waitFor(
-      async () => expect((await there.client.batches.retrieve(batch.id)).status).toBe('in_progress'),
-      10_000,
-    );
+    await begun(batch.id);
     await t.database.db
       .update(batches)
       .set({ expiresAt: sql`clock_timestamp()` })

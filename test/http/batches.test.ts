@@ -6,7 +6,7 @@ import { BASE_MODEL } from '../helpers/app.ts';
 import { ENDPOINT, echo, request, useBatches } from './batch-service.ts';
 import { answerOf } from './scripted-worker.ts';
 
-const { t, there, startRunner, upload, createBatch, ended, linesOf } = useBatches();
+const { t, there, startRunner, upload, createBatch, begun, ended, linesOf } = useBatches();
 
 describe('a batch', () => {
   it('is created as validating, run, and ends with an output and an error file', async () => {
@@ -113,10 +113,7 @@ describe('a batch', () => {
     there.worker.script = (body) => [1_500, ...echo(body)];
     const batch = await createBatch([request('only', 'slow')]);
     startRunner();
-    await vi.waitFor(
-      async () => expect((await there.client.batches.retrieve(batch.id)).status).toBe('in_progress'),
-      10_000,
-    );
+    await begun(batch.id);
     // As if another runner had claimed it.
     await t.database.db
       .update(batches)
@@ -192,10 +189,7 @@ describe('a busy worker', () => {
     const before = there.worker.requests.length;
     const batch = await createBatch([request('a', 'x')]);
     startRunner();
-    await vi.waitFor(
-      async () => expect((await there.client.batches.retrieve(batch.id)).status).toBe('in_progress'),
-      10_000,
-    );
+    await begun(batch.id);
     await new Promise((resolve) => setTimeout(resolve, 600));
     expect(there.worker.requests.length).toBe(before);
     there.worker.health.waiting = 0;

@@ -1,14 +1,6 @@
 /** Requests → events over the arithmetic model of fake-model.ts: batching must not change what anybody reads. */
 import { describe, expect, it } from 'vitest';
-import { adapterNumber, createLoop, naiveText } from './fake-model.ts';
-
-const prompts = [
-  [1, 2, 3],
-  Array.from({ length: 29 }, (_, i) => i % 7),
-  [9],
-  Array.from({ length: 50 }, (_, i) => (i * i) % 11),
-  [1, 2, 3, 4],
-];
+import { adapterNumber, createLoop, naiveText, PROMPTS } from './fake-model.ts';
 
 describe('engine loop', () => {
   for (const options of [
@@ -20,11 +12,11 @@ describe('engine loop', () => {
   ]) {
     it(`gives every request the text of a lonely one: ${options.name}`, () => {
       const { run, submit, textOf, blocks, loop } = createLoop(options.o);
-      const ids = prompts.map((prompt, i) =>
+      const ids = PROMPTS.map((prompt, i) =>
         submit(prompt, { max_tokens: 40, temperature: i % 2 }, { seed: i }),
       );
       run();
-      prompts.forEach((prompt, i) => {
+      PROMPTS.forEach((prompt, i) => {
         expect(textOf(ids[i]!)).toBe(naiveText(prompt, { max_tokens: 40, temperature: i % 2 }, 0, i));
       });
       expect(blocks.free).toBe(blocks.total);

@@ -126,6 +126,15 @@ function bytesOf(token: number): Uint8Array {
   return Uint8Array.of(0x30 + token);
 }
 
+/** Prompts of one token, of a few, and of several blocks; the last begins as the first does. */
+export const PROMPTS = [
+  [1, 2, 3],
+  Array.from({ length: 29 }, (_, i) => i % 7),
+  [9],
+  Array.from({ length: 50 }, (_, i) => (i * i) % 11),
+  [1, 2, 3, 4],
+];
+
 export const plainSampling: WireSampling = { ...PLAIN_SAMPLING, max_tokens: 12, temperature: 0 };
 
 export interface FakeLoopOptions {

@@ -2,12 +2,12 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { encodeExample } from '../../workers/engine/data/encode.ts';
 import { readExample } from '../../workers/engine/data/formats.ts';
 import { openDevice } from '../../workers/engine/device.ts';
 import { KvCache, type Model, openModel } from '../../workers/engine/models/index.ts';
 import { LORA_DEFAULTS, LoraAdapter } from '../../workers/engine/peft/lora.ts';
 import { loadTokenizer } from '../../workers/engine/tokenizer/load.ts';
+import { encodeExample } from '../engine/data/encoded.ts';
 import { disposeAfterAll } from '../helpers/owned.ts';
 
 const FOLDER = path.join(import.meta.dirname, '../../models/lathe-tiny');

@@ -1,10 +1,20 @@
 /** HTTP of the worker over a scripted engine: token, validation, queue bound, back-pressure, disconnect, drain. */
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import type { WorkerError } from '../../src/inference/protocol.ts';
 import { Admission } from '../../workers/inference/admission.ts';
 import { body, delta, doneEvent, errorOf, eventsOf, start, startEvent, TOKEN } from './scripted-server.ts';
+
+/** A client that sends a whole request and takes nothing of the answer. */
+function askAndNeverRead(port: number): Socket {
+  const text = JSON.stringify(body());
+  const head = `host: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-length: ${text.length}`;
+  const socket = connect(port, '127.0.0.1');
+  socket.pause();
+  socket.write(`POST /generate HTTP/1.1\r\n${head}\r\n\r\n${text}`);
+  return socket;
+}
 
 describe('inference server', () => {
   it('streams the events of a generation as lines of JSON', async () => {
@@ -188,12 +198,7 @@ describe('inference server', () => {
     const { port, asked, post } = await start({
       admission: new Admission({ maxRunning: 4, maxWaiting: 4, maxWaitingTokens: 1000 }),
     });
-    const text = JSON.stringify(body());
-    const socket = connect(port, '127.0.0.1');
-    socket.pause();
-    socket.write(
-      `POST /generate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-length: ${text.length}\r\n\r\n${text}`,
-    );
+    const socket = askAndNeverRead(port);
     const slow = await asked(1);
     const answer = post(body());
     const fast = await asked(2);
@@ -217,12 +222,7 @@ describe('inference server', () => {
     const { port, asked } = await start({
       stream: { maxBufferedBytes: 100_000_000, stallMilliseconds: 50 },
     });
-    const text = JSON.stringify(body());
-    const socket = connect(port, '127.0.0.1');
-    socket.pause();
-    socket.write(
-      `POST /generate HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-length: ${text.length}\r\n\r\n${text}`,
-    );
+    const socket = askAndNeverRead(port);
     const slow = await asked(1);
     slow.emit(startEvent);
     slow.emit(delta('x'.repeat(20_000_000)));

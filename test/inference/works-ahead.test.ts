@@ -5,22 +5,14 @@
 import { describe, expect, it } from 'vitest';
 import { Sampler } from '../../workers/inference/sampling.ts';
 import { deviceRunner } from './device-steps.ts';
-import { adapterNumber, createLoop, naiveText, plainSampling } from './fake-model.ts';
-
-const prompts = [
-  [1, 2, 3],
-  Array.from({ length: 29 }, (_, i) => i % 7),
-  [9],
-  Array.from({ length: 50 }, (_, i) => (i * i) % 11),
-  [1, 2, 3, 4],
-];
+import { adapterNumber, createLoop, naiveText, PROMPTS, plainSampling } from './fake-model.ts';
 
 describe('on a device that works ahead', () => {
   const whole = (options = {}) => {
     const made = createLoop({ blocks: 30, ...options });
     const stop = naiveText([5, 6], { max_tokens: 30 }).slice(4, 7);
     const ids = [
-      ...prompts.map((prompt, i) => made.submit(prompt, { max_tokens: 40, temperature: i % 2 }, { seed: i })),
+      ...PROMPTS.map((prompt, i) => made.submit(prompt, { max_tokens: 40, temperature: i % 2 }, { seed: i })),
       made.submit([5, 6], { max_tokens: 30, stop: [stop], logprobs: true }),
       made.submit([1, 2], { n: 3, temperature: 1, logprobs: true, top_logprobs: 2 }),
       made.submit([1], { logit_bias: { 63: 100 } }),

@@ -180,9 +180,13 @@ describe('a supervisor that is gone', () => {
       trainer: { ...LONG.trainer, max_steps: 20, save_steps: 5 },
     });
     // Frozen after step 11, it does not renew its lease; its child trains on, unheard. Another worker ends the job.
-    // The child rests until its supervisor is frozen: else that may hold a row's lock, which Postgres ends after 30 s.
+    // The child rests and all it made is stored before that: a supervisor frozen inside a transaction would hold a row's
+    // lock until Postgres ends it after 30 s.
     const zombie = service.startTrainer(['--failpoint', 'child.step.12@1=stop']);
-    await service.waitFor(id, ({ row }) => row.progress?.step === 11);
+    await service.waitForView(
+      id,
+      ({ row, checkpoints }) => row.progress?.step === 11 && checkpoints.some(({ step }) => step === 10),
+    );
     zombie.child.kill('SIGSTOP');
     process.kill((await zombie.logged('child started')).child_pid as number, 'SIGCONT');
     await service.runQueue({ once: false, drain: await whenDone(id) });

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { type EncodedExample, encodeExample, ignoredTarget } from '../../../workers/engine/data/encode.ts';
+import { ignoredTarget } from '../../../workers/engine/data/encode.ts';
 import { readExample, type SupervisedExample } from '../../../workers/engine/data/formats.ts';
 import { loadTokenizer, type Tokenizer } from '../../../workers/engine/tokenizer/load.ts';
 import { byteTokenizer, modelFolder, thinkingTemplate } from '../tokenizer/fixture.ts';
+import { type EncodedExample, encodeExample } from './encoded.ts';
 import { plain, tiny } from './fixture.ts';
 
 const options = { maxLength: 512, overlong: 'truncate' } as const;

@@ -1,7 +1,7 @@
 // Preference rows: what is learned, every fault with its line and field, and files of the wrong format for the method.
 import { describe, expect, test } from 'vitest';
 import type { DataReport } from '../../../workers/engine/data/validate.ts';
-import { loadDataset, validateFile } from '../../../workers/engine/data/validate.ts';
+import { loadDataset } from '../../../workers/engine/data/validate.ts';
 import { chatRow, dataFile, tiny } from './fixture.ts';
 
 const options = { maxLength: 512, overlong: 'truncate', minExamples: 1, method: 'dpo' } as const;
@@ -16,8 +16,8 @@ const pair = (change: Record<string, unknown> = {}) => ({
   ...change,
 });
 
-const validate = (rows: readonly unknown[], more: object = {}): Promise<DataReport> =>
-  validateFile(dataFile(rows), tiny, { ...options, ...more });
+const validate = async (rows: readonly unknown[], more: object = {}): Promise<DataReport> =>
+  (await loadDataset(dataFile(rows), tiny, { ...options, ...more })).report;
 
 describe('a preference row', () => {
   test('becomes two sequences with the same prompt, the answers learned with their end', async () => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { encodeExample } from '../../../workers/engine/data/encode.ts';
 import { detectFormat, type Row, readExample } from '../../../workers/engine/data/formats.ts';
 import type { SupervisedExample } from '../../../workers/engine/data/row-fields.ts';
+import { encodeExample } from './encoded.ts';
 import { tiny } from './fixture.ts';
 
 const options = { maxLength: 512, overlong: 'truncate' } as const;

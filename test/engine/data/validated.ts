@@ -1,17 +1,17 @@
 // Short ways to a report on data, and the pieces that rows are made of.
 import { expect } from 'vitest';
-import { type DataReport, validateFile } from '../../../workers/engine/data/validate.ts';
+import { type DataReport, loadDataset } from '../../../workers/engine/data/validate.ts';
 import type { Tokenizer } from '../../../workers/engine/tokenizer/load.ts';
 import { chatRow, dataFile, tiny } from './fixture.ts';
 
 export const options = { maxLength: 512, overlong: 'truncate', minExamples: 1 } as const;
 
-export function validate(
+export async function validate(
   content: string | Uint8Array | readonly unknown[],
   more = {},
   tokenizer: Tokenizer = tiny,
 ): Promise<DataReport> {
-  return validateFile(dataFile(content), tokenizer, { ...options, ...more });
+  return (await loadDataset(dataFile(content), tokenizer, { ...options, ...more })).report;
 }
 
 /** A good row, then this one on line 2. */

@@ -42,14 +42,6 @@ export interface Sequence {
   specialsInText: number;
 }
 
-export interface EncodedExample {
-  /** Int32 [n-1]: the positions the model reads. */
-  ids: Int32Array;
-  /** Int32 [n-1]: the next token where it is learned, else -100. */
-  targets: Int32Array;
-  truncated: boolean;
-}
-
 interface Piece {
   text: string;
   learn: boolean;
@@ -219,19 +211,4 @@ export function shift(
     targets[i] = learn[i + 1] ? tokens[i + 1]! : ignoredTarget;
   }
   return { ids, targets };
-}
-
-/**
- * Encodes one example; null when it is over-long and the policy is 'drop'.
- * @throws EncodeError see encodeSequence.
- */
-export function encodeExample(
-  example: SupervisedExample,
-  tokenizer: Tokenizer,
-  options: EncodeOptions,
-): EncodedExample | null {
-  const sequence = encodeSequence(example, tokenizer, options);
-  return sequence === null
-    ? null
-    : { ...shift(sequence.tokens, sequence.learn), truncated: sequence.truncated };
 }

@@ -3,7 +3,7 @@
 /** One row's text, or why it cannot be read. `line` is the 1-based line on which the row starts. */
 export type RawRow = { line: number; text: string } | { line: number; code: string; message: string };
 
-export const maxRowBytes = 4 * 1024 * 1024;
+const maxRowBytes = 4 * 1024 * 1024;
 
 /** Collects the bytes of one row, up to the limit, and decodes them strictly. */
 export class RowBytes {

@@ -24,7 +24,7 @@ export class JsonError extends Error {
   }
 }
 
-export const jsonLimits = { depth: 32, nodes: 100_000 } as const;
+const jsonLimits = { depth: 32, nodes: 100_000 } as const;
 
 const numberPattern = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 const escapePattern = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;

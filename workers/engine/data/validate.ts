@@ -20,26 +20,11 @@ export async function loadDataset(
   options: DataOptions,
 ): Promise<{ report: DataReport; dataset: Dataset }> {
   const dataset = new Dataset(options.method === 'dpo' ? 2 : 1);
-  const report = await readFile(path, tokenizer, options, dataset);
-  return { report, dataset };
-}
-
-/** The report alone. Memory: one row. */
-export function validateFile(path: string, tokenizer: Tokenizer, options: DataOptions): Promise<DataReport> {
-  return readFile(path, tokenizer, options, null);
-}
-
-async function readFile(
-  path: string,
-  tokenizer: Tokenizer,
-  options: DataOptions,
-  dataset: Dataset | null,
-): Promise<DataReport> {
   const check = new FileCheck(tokenizer, options);
   const rows = readRows(path);
   let next = await rows.next();
   for (; !next.done; next = await rows.next()) {
-    for (const { tokens, learn } of check.row(next.value) ?? []) dataset?.add(tokens, learn);
+    for (const { tokens, learn } of check.row(next.value) ?? []) dataset.add(tokens, learn);
   }
-  return check.report(next.value.blankLines);
+  return { report: check.report(next.value.blankLines), dataset };
 }

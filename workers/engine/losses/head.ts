@@ -9,7 +9,7 @@ import { linearCrossEntropy, type RowLosses } from '../ops/cross-entropy.ts';
 import { Tensor } from '../tensor.ts';
 
 /** The target of tokens that carry no label. */
-export const IGNORED = -100;
+const IGNORED = -100;
 
 /** The tokens of a batch that predict something, in order, and what they predict. */
 export interface LabelledRows {

@@ -47,7 +47,7 @@ interface SequenceScores {
   correct: Int32Array;
 }
 
-export function emptyPreferenceSums(): PreferenceSums {
+function emptyPreferenceSums(): PreferenceSums {
   return {
     ...{ pairs: 0, lossSum: 0, rewardChosen: 0, rewardRejected: 0, accurate: 0 },
     ...{ logpChosen: 0, logpRejected: 0, chosenTokens: 0, chosenCorrect: 0 },

@@ -14,7 +14,7 @@ import {
   groupedLogits,
 } from './grouped.ts';
 
-export const DECODE_BUCKETS = [1, 2, 4, 8, 16, 24, 32, 48, 64] as const;
+const DECODE_BUCKETS = [1, 2, 4, 8, 16, 24, 32, 48, 64] as const;
 /** More rows than this are not padded or recorded. */
 export const DECODE_ROWS_MAX = DECODE_BUCKETS.at(-1)!;
 /** Rows of the cache that padded rows may write: as many as the largest gap between two sizes. */

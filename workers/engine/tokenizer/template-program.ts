@@ -16,7 +16,7 @@ export class TemplateError extends Error {
 }
 
 /** Far above what real templates use, and about a second of work. */
-export const templateLimits = {
+const templateLimits = {
   fuel: 3_000_000,
   stringChars: 8 * 1024 * 1024,
   listItems: 100_000,

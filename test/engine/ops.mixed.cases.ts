@@ -1,0 +1,47 @@
+// Rows of the op table for f32 rows beside bf16 weights, as the CPU trains a bf16 model; other devices hold both in one
+// type. Drawn and checked as the plain rows of these ops are, on weights that are bf16.
+import { roundBf16 } from '../helpers/tolerance.ts';
+import { crossEntropy, packed } from './ops.linear.cases.ts';
+import { loraLinear } from './ops.lora.cases.ts';
+import type { OpCase } from './ops.table.ts';
+
+/**
+ * ∂L/∂x = Σ dy·W: where the product goes through bf16 tiles, dy counts as one bf16. Each element is off by up to
+ * 2⁻⁹ = 2e-3 and by about half of that in the mean, independently, so their sums are off by 1e-3 of their norm; 24 probed
+ * ones and more stray little around that. Everything else keeps the bounds of f32.
+ */
+const ONE_PART = { gradients: { x: 3e-3 } };
+
+function mixed(row: OpCase, bounds: OpCase['tolerance'] = {}): OpCase {
+  return {
+    ...row,
+    name: `${row.name}, bf16 weights`,
+    why: `${row.why}; products of f32 and bf16 count f32 with 17 bits or all (2e-6 of the norm)`,
+    types: ['f32'],
+    tolerance: bounds,
+    make(random, device) {
+      const problem = row.make(random, device);
+      const inputs = Object.entries(problem.inputs).map(([name, input]) => [
+        name,
+        /^w\d?$/.test(name) ? { ...input, values: roundBf16(input.values), dtype: 'bf16' } : input,
+      ]);
+      return { ...problem, inputs: Object.fromEntries(inputs) };
+    },
+  };
+}
+
+// No gradient of one or two elements, whose terms may cancel; tokens on both sides of what is a thin product.
+const sizes = { tokens: [9, 17, 33, 48], depths: [31, 48, 65], widths: [5, 33, 64], probes: 24 };
+const large = { tokens: [66], depths: [300], widths: [130, 33], probes: 24 };
+const loss = { rows: [17, 33], channels: [33, 64], vocabulary: [97, 130], probes: 24 };
+const wide = { rows: [6], channels: [18], vocabulary: [8291], probes: 24 };
+
+export const MIXED_CASES: OpCase[] = [
+  mixed(packed),
+  mixed(loraLinear('one layer', { ...sizes, ranks: [8] }, false), ONE_PART),
+  mixed(loraLinear('two layers', { ...sizes, ranks: [16, 5] }, true), ONE_PART),
+  mixed(loraLinear('three layers, one without a branch', { ...sizes, ranks: [4, 0, 11] }, false), ONE_PART),
+  mixed(loraLinear('larger than its blocks', { ...large, ranks: [8, 8, 40] }, false), ONE_PART),
+  mixed(crossEntropy('rows of a batch', loss), ONE_PART),
+  mixed(crossEntropy('more rows of w than a slab', wide), ONE_PART),
+];
