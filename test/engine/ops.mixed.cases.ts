@@ -6,11 +6,12 @@ import { loraLinear } from './ops.lora.cases.ts';
 import type { OpCase } from './ops.table.ts';
 
 /**
- * ∂L/∂x = Σ dy·W: where the product goes through bf16 tiles, dy counts as one bf16. Each element is off by up to
- * 2⁻⁹ = 2e-3 and by about half of that in the mean, independently, so their sums are off by 1e-3 of their norm; 24 probed
- * ones and more stray little around that. Everything else keeps the bounds of f32.
+ * ∂L/∂x = Σ dy·W: where the product goes through bf16 tiles, dy counts as one bf16. Rounding normal numbers so costs
+ * 1.7e-3 of the norm of such sums; over 64 probed elements that strays by 3e-4, so this is six deviations off.
+ * Everything else keeps the bounds of f32.
  */
-const ONE_PART = { gradients: { x: 3e-3 } };
+const ONE_PART = { gradients: { x: 3.5e-3 } };
+const X_PROBES = 64;
 
 function mixed(row: OpCase, bounds: OpCase['tolerance'] = {}): OpCase {
   return {
@@ -21,11 +22,12 @@ function mixed(row: OpCase, bounds: OpCase['tolerance'] = {}): OpCase {
     tolerance: bounds,
     make(random, device) {
       const problem = row.make(random, device);
-      const inputs = Object.entries(problem.inputs).map(([name, input]) => [
-        name,
-        /^w\d?$/.test(name) ? { ...input, values: roundBf16(input.values), dtype: 'bf16' } : input,
-      ]);
-      return { ...problem, inputs: Object.fromEntries(inputs) };
+      const inputs = { ...problem.inputs };
+      for (const [name, input] of Object.entries(inputs)) {
+        if (/^w\d?$/.test(name)) inputs[name] = { ...input, values: roundBf16(input.values), dtype: 'bf16' };
+        if (name === 'x') inputs[name] = { ...input, probes: X_PROBES };
+      }
+      return { ...problem, inputs };
     },
   };
 }

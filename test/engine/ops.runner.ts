@@ -43,7 +43,7 @@ export function prepare(row: OpCase, type: FloatType, device: NativeDevice): Pre
   const gradients: Prepared['gradients'] = {};
   for (const [name, input] of Object.entries(problem.inputs)) {
     if (!input.grad) continue;
-    const elements = random.permutation(x[name]!.length).slice(0, problem.probes ?? 128);
+    const elements = random.permutation(x[name]!.length).slice(0, input.probes ?? problem.probes ?? 128);
     gradients[name] = { elements, values: finiteDifference(scalar, x[name]!, elements) };
   }
   return { problem, x, expected, upstream, gradients };

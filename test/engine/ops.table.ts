@@ -18,6 +18,8 @@ export interface Input {
   dtype?: 'compute' | FloatType | 'i32';
   /** The backward returns a gradient for it. */
   grad?: boolean;
+  /** Elements whose gradient is probed, where they are not the problem's. */
+  probes?: number;
 }
 
 /** One drawn problem: inputs, the float64 answer, and the calls that should give the same. */
