@@ -150,43 +150,60 @@ describe('recorded micro-batches', () => {
     let fails = true;
     const recorder = {
       record: (work: () => void) => {
-        if (fails) throw new Error('out of memory');
+        if (fails) throw new Error('broken');
         return device.recorder.record(work);
       },
     };
     const recorded = own(recordedGradients(model, { ...options, recorder }));
     const batch = randomBatch(40, 3);
     const first = gradientsOf(model, batch, recorded);
-    expect(() => gradientsOf(model, batch, recorded)).toThrow('out of memory');
+    expect(() => gradientsOf(model, batch, recorded)).toThrow('broken');
     fails = false;
     for (let i = 0; i < 3; i++) expect(gradientsOf(model, batch, recorded)).toEqual(first);
     expect(recorded.recorded).toBe(1);
   });
 
-  it('go on op by op, with a warning, where the device refuses to record', async () => {
-    const model = own(tinyModel(device.device));
-    let calls = 0;
-    const recorder = {
-      record: (work: () => void) => {
-        calls += 1;
-        const replay = device.recorder.record(work);
-        if (calls === 1) return replay;
-        replay.dispose();
-        throw Object.assign(new Error('captureEnd: not permitted'), { code: 'LATHE_CUDA_ERROR' });
-      },
-    };
-    const recorded = own(recordedGradients(model, { ...options, recorder }));
-    const [one, other] = [randomBatch(40, 3), randomBatch(130, 3)];
-    const found = [one, other].map((batch) => gradientsOf(model, batch, recorded));
-    const warned = once(process, 'warning');
-    for (const [i, batch] of [one, other, other, one].entries())
-      expect(gradientsOf(model, batch, recorded)).toEqual(found[i % 3 === 0 ? 0 : 1]);
-    expect([calls, recorded.recorded]).toEqual([2, 0]);
-    const [warning] = await warned;
-    expect((warning as Error).message).toBe(
-      'ops are no longer recorded, which is slower: captureEnd: not permitted',
-    );
+  it('outlive a rotary table that has grown', () => {
+    const recording = recordingDevice(cpu.native);
+    const model = own(tinyModel(recording.device, { config: { max_position_embeddings: 2048 } }));
+    const at = { recompute: false, tokensMax: 1024, recorder: recording.recorder };
+    const recorded = own(recordedGradients(model, at));
+    const [short, long] = [randomBatch(60, 3), packSequences([randomIds(600, 4)])];
+    const first = gradientsOf(model, short, recorded);
+    gradientsOf(model, short, recorded);
+    const { cos } = model.rope.covering(1);
+    gradientsOf(model, long, recorded);
+    expect(cos.disposed).toBe(true);
+    expect(gradientsOf(model, short, recorded)).toEqual(first);
+    expect(recording.counts).toEqual({ recorded: 1, live: 1, runs: 2 });
   });
+
+  it.each(['LATHE_CUDA_ERROR', 'LATHE_OUT_OF_MEMORY'])(
+    'go on op by op, with a warning, where the device refuses to record: %s',
+    async (code) => {
+      const recording = recordingDevice(cpu.native);
+      const model = own(tinyModel(recording.device));
+      let calls = 0;
+      const recorder = {
+        record: (work: () => void) => {
+          calls += 1;
+          const replay = recording.recorder.record(work);
+          if (calls === 1) return replay;
+          replay.dispose();
+          throw Object.assign(new Error('captureEnd: refused'), { code });
+        },
+      };
+      const recorded = own(recordedGradients(model, { ...options, recorder }));
+      const [one, other] = [randomBatch(40, 3), randomBatch(130, 3)];
+      const found = [one, other].map((batch) => gradientsOf(model, batch, recorded));
+      const warned = once(process, 'warning');
+      for (const [i, batch] of [one, other, other, one].entries())
+        expect(gradientsOf(model, batch, recorded)).toEqual(found[i % 3 === 0 ? 0 : 1]);
+      expect([calls, recorded.recorded, recording.counts.live]).toEqual([2, 0, 0]);
+      const [warning] = (await warned) as [Error];
+      expect(warning.message).toBe('ops are no longer recorded, which is slower: captureEnd: refused');
+    },
+  );
 
   it('pay in small models: fewer tokens the larger the model', () => {
     const tokens = [1e6, 6e8, 4e9, 7.6e9, 1e12].map((total) =>

@@ -42,6 +42,9 @@ export function recorderOf({ kind, native }: Device): Recorder {
   };
 }
 
+/** What a device says when it will not record: not permitted, or no room beside what runs op by op. */
+const REFUSALS: ReadonlySet<string> = new Set(['LATHE_CUDA_ERROR', 'LATHE_OUT_OF_MEMORY']);
+
 interface Entry<S> {
   /** The tensors outside: inputs and results. */
   shape: S;
@@ -51,7 +54,7 @@ interface Entry<S> {
 /**
  * The same work in a few shapes: op by op the first time a shape comes, recorded the second time, replayed from then on.
  * So a shape that does not come again is never recorded. Without a recorder always op by op, and from then on where the
- * device refuses to record, with a warning: the results are the same.
+ * device refuses to record, with a warning: the results are the same, and the recordings' memory is free.
  */
 export class RecordedShapes<S extends { dispose(): void }> {
   #recorder: Recorder | null;
@@ -99,7 +102,7 @@ export class RecordedShapes<S extends { dispose(): void }> {
       entry.replay.run();
       return true;
     } catch (error) {
-      if ((error as { code?: unknown }).code !== 'LATHE_CUDA_ERROR') throw error;
+      if (!REFUSALS.has((error as { code?: string }).code ?? '')) throw error;
       process.emitWarning(`ops are no longer recorded, which is slower: ${(error as Error).message}`);
     }
     this.#recorder = null;
