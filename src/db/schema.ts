@@ -91,6 +91,7 @@ export const workers = pgTable('workers', {
   baseModel: text('base_model'), // inference only
   baseDigest: text('base_digest'), // inference only: which files it holds
   baseModels: text('base_models').array().notNull().default(sql`'{}'`), // trainer only: what it can train
+  quantization: text('quantization'), // inference only: int8; null where weights are held as they are
   device: text('device').notNull(),
   host: text('host').notNull(),
   pid: integer('pid').notNull(),

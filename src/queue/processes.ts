@@ -20,6 +20,8 @@ export interface WorkerRegistration {
   baseDigest?: string | null;
   /** What a trainer can train. */
   baseModels?: string[];
+  /** How it holds the weights, where not as they are. */
+  quantization?: 'int8' | null;
   /** Memory of the device that trains; null where it is not known. */
   memoryBytes?: number | null;
 }
@@ -32,6 +34,7 @@ export async function registerWorker(database: Database, worker: WorkerRegistrat
     baseModel: worker.baseModel ?? null,
     baseDigest: worker.baseDigest ?? null,
     baseModels: worker.baseModels ?? [],
+    quantization: worker.quantization ?? null,
     memoryBytes: worker.memoryBytes ?? null,
     host: hostname(),
     pid: process.pid,

@@ -59,6 +59,7 @@ async function main(config: Config, log: Log): Promise<void> {
     device: config.device,
     state: 'starting',
     baseModel: source.id,
+    quantization: quantizationOf(config),
   });
   await registration.announce({});
   try {
@@ -102,6 +103,8 @@ async function pickModel(config: Config): Promise<BaseModelSource> {
   );
 }
 
+const quantizationOf = ({ quantization }: Config) => (quantization === 'none' ? null : quantization);
+
 /** The digest of the model's folder, worked out while the engine loads it. */
 async function digestOf(config: Config, source: BaseModelSource, log: Log) {
   const started = performance.now();
@@ -131,7 +134,7 @@ async function serve(config: Config, source: BaseModelSource, log: Log) {
       maxRunning: config.maxRunning,
       maxAdapters: config.maxAdapters,
       tokenBudget: TOKEN_BUDGET,
-      quantization: config.quantization === 'none' ? null : config.quantization,
+      quantization: quantizationOf(config),
     },
     (error) => {
       log.fatal({ err: error }, `the engine died: ${error.message}`);

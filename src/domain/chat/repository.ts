@@ -55,6 +55,26 @@ export async function inferenceWorkers(db: Queryable, baseModel: string): Promis
     );
 }
 
+/** Base models that a ready worker holds with rounded weights, and how. */
+export async function liveQuantizations(db: Queryable): Promise<Map<string, string>> {
+  const rows = await db
+    .selectDistinct({ baseModel: workers.baseModel, quantization: workers.quantization })
+    .from(workers)
+    .where(
+      and(
+        eq(workers.kind, 'inference'),
+        eq(workers.state, 'ready'),
+        isNotNull(workers.quantization),
+        sql`${workers.heartbeatAt} > clock_timestamp() - make_interval(secs => ${ALIVE_SECONDS})`,
+      ),
+    );
+  return new Map(
+    rows.flatMap(({ baseModel, quantization }) =>
+      baseModel === null || quantization === null ? [] : [[baseModel, quantization] as const],
+    ),
+  );
+}
+
 /** How many workers of each kind are ready and were heard of within `seconds`. */
 export async function countLiveWorkers(
   db: Queryable,

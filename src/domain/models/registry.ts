@@ -3,6 +3,7 @@
  * one and the same.
  */
 import { ApiError, modelNotFound, permissionDenied } from '../../errors.ts';
+import { liveQuantizations } from '../chat/repository.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { findSharedModel, listSharedModels } from '../jobs/permission-repository.ts';
 import {
@@ -29,11 +30,13 @@ export interface ListedModel {
   family: string;
   contextLength: number;
   parameterCount: number;
+  /** How a ready worker that answers for it holds the base model's weights, where not as they are. */
+  quantization: string | null;
   /** Where a tuned model comes from. */
   tuned: { baseModel: string; jobId: string | null; step: number; isCheckpoint: boolean } | null;
 }
 
-const listedBase = (row: BaseModelRow): ListedModel => ({
+const listedBase = (row: BaseModelRow, quantizations: ReadonlyMap<string, string>): ListedModel => ({
   id: row.id,
   created: row.createdAt,
   ownedBy: 'lathe',
@@ -41,10 +44,11 @@ const listedBase = (row: BaseModelRow): ListedModel => ({
   family: row.family,
   contextLength: row.contextLength,
   parameterCount: row.parameterCount,
+  quantization: quantizations.get(row.id) ?? null,
   tuned: null,
 });
-const listedTuned = (row: ListedTunedModel, base: BaseModelRow): ListedModel => ({
-  ...listedBase(base),
+const listedTuned = (row: ListedTunedModel, base: ListedModel): ListedModel => ({
+  ...base,
   id: row.id,
   created: row.createdAt,
   ownedBy: row.ownedBy,
@@ -57,20 +61,22 @@ const LISTED_MAX = 10_000;
 
 /** Base models on offer first, then the tuned ones that the project may use, its own and shared ones, newest first. */
 export async function listModels({ database }: Deps, projectId: string): Promise<ListedModel[]> {
-  const [bases, offered, own, shared] = await Promise.all([
+  const [rows, offered, quantizations, own, shared] = await Promise.all([
     listBaseModels(database.db),
     listOfferedBaseModels(database.db),
+    liveQuantizations(database.db),
     listTunedModels(database.db, projectId, LISTED_MAX),
     listSharedModels(database.db, projectId, LISTED_MAX),
   ]);
   const tuned = shared.length === 0 ? own : newestFirst([...own, ...shared]).slice(0, LISTED_MAX);
+  const bases = rows.map((row) => listedBase(row, quantizations));
   const baseOf = new Map(bases.map((base) => [base.id, base]));
   const listed = tuned.flatMap((row) => {
     const base = baseOf.get(row.baseModel);
     return base ? [listedTuned(row, base)] : [];
   });
   const ids = new Set(offered.map(({ id }) => id));
-  return [...bases.filter(({ id }) => ids.has(id)).map(listedBase), ...listed];
+  return [...bases.filter(({ id }) => ids.has(id)), ...listed];
 }
 
 const newestFirst = (rows: ListedTunedModel[]) =>
@@ -80,7 +86,8 @@ const newestFirst = (rows: ListedTunedModel[]) =>
 export async function getModel(deps: Deps, projectId: string, id: string): Promise<ListedModel> {
   const { base, tuned } = await resolveModel(deps, projectId, id);
   if (!tuned && !(await isOffered(deps.database.db, id))) throw modelNotFound(id);
-  return tuned ? listedTuned(tuned, base) : listedBase(base);
+  const listed = listedBase(base, await liveQuantizations(deps.database.db));
+  return tuned ? listedTuned(tuned, listed) : listed;
 }
 
 /** Deletes a tuned model for its users at once; base models are the operator's. */

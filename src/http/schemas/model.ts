@@ -16,6 +16,11 @@ export const modelSchema = z
     family: z.string().openapi({ example: 'qwen3' }),
     context_length: z.int().openapi({ description: 'Tokens of prompt and answer together.' }),
     parameter_count: z.int().openapi({ description: 'Of the base model.' }),
+    quantization: z.string().optional().openapi({
+      description:
+        'How a worker that answers for it now holds the weights of the base model: `int8`. Absent where all hold them as they are.',
+      example: 'int8',
+    }),
     base_model: z.string().optional().openapi({ description: 'Tuned models only, as are the next three.' }),
     fine_tuning_job_id: z.string().optional(),
     step_number: z.int().optional(),
@@ -39,6 +44,7 @@ export function presentModel(model: ListedModel): z.infer<typeof modelSchema> {
     family: model.family,
     context_length: model.contextLength,
     parameter_count: model.parameterCount,
+    ...(model.quantization === null ? {} : { quantization: model.quantization }),
     ...(tuned && {
       base_model: tuned.baseModel,
       ...(tuned.jobId === null ? {} : { fine_tuning_job_id: tuned.jobId }),
