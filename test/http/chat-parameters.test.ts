@@ -208,13 +208,13 @@ describe('response_format', () => {
       [format({ type: 'object', properties: { a: {} } }, true), "'additionalProperties' is required"],
       [format({ ...parameters, required: [] }, true), 'Missing "city"'],
       [format({ type: 'int' }), "'type' must be one of"],
-      [format({ $ref: 'https://example.com/schema.json' }), "'$ref' must be a local reference"],
+      [format({ $ref: 'https://example.com/schema.json' }, true), "'$ref' must be a local reference"],
       [format({ $ref: '#' }), "'$ref' refers to itself"],
-      [format({ type: 'object', patternProperties: {} }), "'patternProperties' is not supported"],
-      [format({ type: 'array', items: { not: {} } }), "In context=('items'), 'not' is not supported"],
-      [format({ type: 'string', pattern: '(?!a)b' }), "'pattern' has a look-around"],
-      [format({ type: 'string', format: 'iri' }), '\'format\' "iri" is not supported'],
-      [format({ type: 'string', maxLength: 1e9 }), "'maxLength' must not be more than"],
+      [format({ type: 'object', patternProperties: {} }, true), "'patternProperties' is not supported"],
+      [format({ type: 'array', items: { not: {} } }, true), "In context=('items'), 'not' is not supported"],
+      [format({ type: 'string', pattern: '(?!a)b' }, true), "'pattern' has a look-around"],
+      [format({ type: 'string', format: 'iri' }, true), '\'format\' "iri" is not supported'],
+      [format({ type: 'string', maxLength: 1e9 }, true), "'maxLength' must not be more than"],
       [format({ enum: Array.from({ length: 1001 }, (_, i) => i) }), "'enum'"],
       [format(nested(9)), ''],
     ];
@@ -229,6 +229,28 @@ describe('response_format', () => {
     }
     expect(worker.requests).toEqual([]);
     expect((await chat(bad.at(-1)![0])).status).toBe(200);
+  });
+
+  it('binds as far as it can where it is not strict, and refuses only what is no schema', async () => {
+    const loose = {
+      type: 'object',
+      properties: { tags: { type: 'array', items: { type: 'string', format: 'iri' }, uniqueItems: true } },
+      patternProperties: { '^x-': {} },
+      if: { required: ['tags'] },
+      allOf: [{ minProperties: 1 }, { not: {} }],
+    };
+    for (const strict of [null, false]) {
+      expect((await chat(format(loose, strict))).status).toBe(200);
+      expect(worker.requests.at(-1)?.response_format).toEqual({
+        ...{ type: 'json_schema', schema: loose, strict: false },
+      });
+    }
+    const { status, json } = await chat(format(loose, true));
+    expect([status, json.error.code, json.error.param]).toEqual([
+      400,
+      'invalid_json_schema',
+      'response_format',
+    ]);
   });
 
   it('is bounded together with the schemas of all tools, and so are they', async () => {

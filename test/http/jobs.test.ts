@@ -196,6 +196,8 @@ describe('GET /v1/fine_tuning/jobs', () => {
     const second = await t.call('GET', `/v1/fine_tuning/jobs?limit=2&after=${ids[1]}&${filter}`);
     expect([idsOf(second), second.json.has_more]).toEqual([[ids[0]], false]);
     expect((await t.call('GET', '/v1/fine_tuning/jobs?limit=1000000')).status).toBe(200);
+    const empty = await t.call('GET', `/v1/fine_tuning/jobs?limit=2&after=&${filter}`); // no cursor yet
+    expect(idsOf(empty)).toEqual(idsOf(first));
     expect((await t.call('GET', '/v1/fine_tuning/jobs?after=ftjob-none')).json.error).toMatchObject({
       code: 'invalid_value',
       param: 'after',

@@ -54,6 +54,31 @@ describe('answers under a schema', { timeout: 60_000 }, () => {
     );
   });
 
+  it('keep what can be kept of a schema that is not strict', async () => {
+    const schema = {
+      type: 'object',
+      properties: {
+        kind: { enum: ['cup', 'boat'] },
+        count: { type: 'integer', minimum: 1, maximum: 9, format: 'int32' },
+        parts: { type: 'array', items: { type: 'boolean' }, minItems: 2, maxItems: 2, uniqueItems: true },
+      },
+      allOf: [{ required: ['kind', 'count'] }, { required: ['parts'] }],
+      not: { properties: { count: { const: 1 } } },
+    };
+    const { not: _, ...kept } = structuredClone(schema);
+    const { uniqueItems: __, ...parts } = kept.properties.parts;
+    const valid = new Ajv2020({ strict: false, logger: false }).compile({
+      ...{ ...kept, properties: { ...kept.properties, parts } },
+    });
+    for (let seed = 0; seed < 8; seed++) {
+      const answer = await worker.ask({ content: 'Say something.', temperature: 1, seed, ...format(schema) });
+      expect([answer.error, answer.reasons]).toEqual([null, ['stop']]);
+      expect([valid(JSON.parse(answer.text[0]!)), answer.text[0]]).toEqual([true, answer.text[0]]);
+    }
+    const strict = await worker.ask({ content: 'Say something.', ...format(schema, true) });
+    expect([strict.status, strict.error?.code]).toEqual([400, 'invalid_json_schema']);
+  });
+
   it('are some JSON object with json_object, beside free answers in the same batch', async () => {
     const sampling = { temperature: 1, seed: 5, n: 2, max_tokens: 400 };
     const [json, free] = await Promise.all([
@@ -94,7 +119,7 @@ describe('answers under a schema', { timeout: 60_000 }, () => {
   });
 
   it('refuse by the name of the keyword', async () => {
-    const answer = await worker.ask({ content: 'Hi', ...format({ type: 'array', uniqueItems: true }) });
+    const answer = await worker.ask({ content: 'Hi', ...format({ type: 'array', uniqueItems: true }, true) });
     expect(answer.error).toMatchObject({
       status: 400,
       param: 'response_format',

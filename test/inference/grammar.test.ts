@@ -3,50 +3,12 @@
  * the texts one would expect are accepted. No model takes part.
  */
 import { Ajv2020 } from 'ajv/dist/2020.js';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { randomSchema } from '../../bench/random-schema.ts';
-import { type SchemaOptions, schemaGrammar } from '../../src/inference/grammar/json-schema.ts';
-import { loadTokenizer, type Tokenizer } from '../../workers/engine/tokenizer/load.ts';
-import {
-  createTokenizerInfo,
-  loadMatcherLibrary,
-  type MatcherLibrary,
-} from '../../workers/inference/grammar/matcher-library.ts';
 import { constraintOf } from '../../workers/inference/tools/constraint.ts';
+import { useMatcher } from './matcher.ts';
 
-const SHIPPED = `${import.meta.dirname}/../../models/lathe-tiny`;
-let library: MatcherLibrary;
-let tokenizer: Tokenizer;
-let compiler: Awaited<ReturnType<MatcherLibrary['GrammarCompiler']['createGrammarCompiler']>>;
-
-beforeAll(async () => {
-  library = loadMatcherLibrary();
-  tokenizer = loadTokenizer(SHIPPED);
-  compiler = await library.GrammarCompiler.createGrammarCompiler(
-    await createTokenizerInfo(library, tokenizer),
-    false,
-  );
-});
-
-/** Says of texts whether the schema's grammar lets them be the whole answer, token by token as the engine asks. */
-async function accepts(
-  schema: unknown,
-  options: SchemaOptions = {},
-): Promise<(text: string) => Promise<boolean>> {
-  const grammar = await compiler.compileGrammar(schemaGrammar(schema, options), 'root');
-  const allowed = (mask: Int32Array, token: number) => ((mask[token >> 5]! >>> (token & 31)) & 1) === 1;
-  return async (text) => {
-    const matcher = await library.GrammarMatcher.createGrammarMatcher(grammar);
-    try {
-      for (const token of tokenizer.encode(text)) {
-        if (!allowed(await matcher.getNextTokenBitmask(), token) || !matcher.acceptToken(token)) return false;
-      }
-      return allowed(await matcher.getNextTokenBitmask(), tokenizer.eosIds[0]!);
-    } finally {
-      matcher.dispose();
-    }
-  };
-}
+const { accepts, there } = useMatcher();
 
 const VALUES = [
   0,
@@ -241,7 +203,7 @@ describe('free text with tagged calls', { timeout: 60_000 }, () => {
       format: null,
     });
     expect(source?.kind).toBe('tags');
-    const grammar = await compiler.compileStructuralTag(JSON.parse(source!.text));
+    const grammar = await there.compiler.compileStructuralTag(JSON.parse(source!.text));
     const call = (args: string) => `<tool_call>\n{"name": "f", "arguments": ${args}}\n</tool_call>`;
     for (const [text, good] of [
       ['Hello < you', true],
@@ -250,8 +212,8 @@ describe('free text with tagged calls', { timeout: 60_000 }, () => {
       [call('{"a":3}'), false],
       ['<tool_call>nonsense', false],
     ] as const) {
-      const matcher = await library.GrammarMatcher.createGrammarMatcher(grammar);
-      const read = tokenizer.encode(text).every((token) => matcher.acceptToken(token));
+      const matcher = await there.library.GrammarMatcher.createGrammarMatcher(grammar);
+      const read = there.tokenizer.encode(text).every((token) => matcher.acceptToken(token));
       expect([text, read]).toEqual([text, good]);
       matcher.dispose();
     }
@@ -265,14 +227,14 @@ describe('free text with tagged calls', { timeout: 60_000 }, () => {
       choice: { mode: 'auto', names: null, parallel: true },
       format: null,
     });
-    const grammar = await compiler.compileGrammar(source!.text, 'root');
+    const grammar = await there.compiler.compileGrammar(source!.text, 'root');
     for (const [text, good] of [
       ['Hello {"name": 1}', true],
       ['{"name": "f", "parameters": {}}', true],
       ['{"name": "g", "parameters": {}}', false],
     ] as const) {
-      const matcher = await library.GrammarMatcher.createGrammarMatcher(grammar);
-      expect([text, tokenizer.encode(text).every((token) => matcher.acceptToken(token))]).toEqual([
+      const matcher = await there.library.GrammarMatcher.createGrammarMatcher(grammar);
+      expect([text, there.tokenizer.encode(text).every((token) => matcher.acceptToken(token))]).toEqual([
         text,
         good,
       ]);

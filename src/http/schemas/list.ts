@@ -27,12 +27,13 @@ export const pageSize = (max: number, fallback: number) =>
       description: `Items per page; more than ${max} means ${max}.`,
     });
 
+/** An empty one, as clients send that have none yet, is none. */
 export const cursor = z
   .string()
-  .min(1)
   .max(200)
+  .transform((id) => (id === '' ? undefined : id))
   .optional()
-  .openapi({ description: 'Id of the last item of the page before.' });
+  .openapi({ type: 'string', maxLength: 200, description: 'Id of the last item of the page before.' });
 
 /** `{object:"list", data, has_more}`, with first_id and last_id where OpenAI sends them. */
 export function listOf<S extends z.ZodType>(item: S) {

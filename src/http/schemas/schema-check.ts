@@ -10,7 +10,7 @@ type Check = CheckRequest['schemas'][number] & {
   param: string;
 };
 
-/** @throws ApiError 400 for a schema outside the supported subset or too large, 503 when too many wait */
+/** @throws ApiError 400 for a strict schema outside the supported subset, what is no schema or too large, 503 when too many wait */
 export async function checkSchemas(body: CompletionBody): Promise<void> {
   const checks = [...schemasOf(body)];
   if (checks.length === 0) return;
@@ -26,7 +26,7 @@ export async function checkSchemas(body: CompletionBody): Promise<void> {
   throw new ApiError({ status: 400, message, param, code: 'invalid_json_schema' });
 }
 
-/** Strict functions get exactly their schema; the others at least valid JSON, so only what is no schema is refused. */
+/** Strict functions and formats get exactly their schema; the others as much of it as can be kept, so only what is no schema is refused. */
 function* schemasOf({ functions, tools, response_format: format }: CompletionBody): Generator<Check> {
   const offered = functions ?? (tools ?? []).map((tool) => (tool as { function: FunctionShape }).function);
   for (const [index, { name, parameters, strict }] of (offered as FunctionShape[]).entries()) {
@@ -42,7 +42,7 @@ function* schemasOf({ functions, tools, response_format: format }: CompletionBod
   const { name, schema, strict } = format.json_schema;
   yield {
     schema,
-    options: { strict: strict ?? false },
+    options: strict ? { strict } : { lenient: true },
     what: `response_format '${name}'`,
     param: 'response_format',
   };

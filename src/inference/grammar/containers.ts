@@ -30,8 +30,9 @@ export function objectNode(context: Context, schema: Schema, path: Path): Node {
     throw new SchemaRefusal(path, 'properties', 'must be an object.');
   const required = requiredNames(schema, path);
   if (context.options.strict) checkStrict(schema, Object.keys(listed), required, path);
-  const further = furtherSchema(schema, Object.keys(listed).length > 0);
-  const names = Object.keys(listed);
+  const { lenient } = context.options;
+  const further = furtherSchema(schema, Object.keys(listed).length > 0, lenient ?? false);
+  const names = Object.keys(listed).filter((name) => !(lenient && listed[name] === false));
   context.budget.properties -= names.length;
   if (context.budget.properties < 0) throw new SchemaRefusal(path, 'properties', 'has too many properties.');
   const properties: Property[] = names.map((name) => ({
@@ -76,7 +77,9 @@ function checkStrict(schema: Schema, names: string[], required: Set<string>, pat
 /**
  * Unsaid, an object with listed properties is closed: fewer texts than the schema allows, but the ones that are meant.
  */
-function furtherSchema({ additionalProperties }: Schema, listed: boolean): unknown {
+function furtherSchema(schema: Schema, listed: boolean, lenient: boolean): unknown {
+  const { additionalProperties } = schema;
+  if (lenient && 'patternProperties' in schema) return true; // some names are allowed, and which is not told
   return additionalProperties === undefined ? !listed : additionalProperties;
 }
 
@@ -141,7 +144,8 @@ function members({ rules, prefix }: Context, properties: readonly Property[], fu
 
 export function arrayNode(context: Context, schema: Schema, path: Path): Node {
   const { rules, options } = context;
-  const min = count(schema, 'minItems', path) ?? 0;
+  const asked = count(schema, 'minItems', path) ?? 0;
+  const min = asked > ITEMS_MAX && options.lenient ? 0 : asked;
   const given = count(schema, 'maxItems', path);
   const max = given !== null && given > ITEMS_MAX && options.lenient ? null : given;
   if (max !== null && max < min) throw new SchemaRefusal(path, 'maxItems', "is less than 'minItems'.");
@@ -152,8 +156,9 @@ export function arrayNode(context: Context, schema: Schema, path: Path): Node {
       `must not be more than ${ITEMS_MAX}.`,
     );
   const fixed = fixedItems(context, schema, path);
-  const open = schema.items !== false && (max === null || max > fixed.length);
-  const item = open ? named(context, node(context, schema.items ?? true, [...path, 'items'])) : null;
+  const items = Array.isArray(schema.items) ? true : (schema.items ?? true); // a list: see fixedItems
+  const open = items !== false && (max === null || max > fixed.length);
+  const item = open ? named(context, node(context, items, [...path, 'items'])) : null;
   if (item === null && fixed.length < min)
     throw new SchemaRefusal(path, 'minItems', 'asks for more items than the others allow.');
   const taken = max === null ? fixed : fixed.slice(0, max);
@@ -166,7 +171,9 @@ function named({ rules, prefix }: Context, item: Node): Node {
 }
 
 function fixedItems(context: Context, schema: Schema, path: Path): Node[] {
-  const { prefixItems } = schema;
+  const { items } = schema;
+  const prefixItems =
+    schema.prefixItems ?? (context.options.lenient && Array.isArray(items) ? items : undefined);
   if (prefixItems === undefined) {
     if (!Array.isArray(schema.items)) return [];
     throw new SchemaRefusal(path, 'items', "must be one schema; tuples are 'prefixItems'.");

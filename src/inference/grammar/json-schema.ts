@@ -1,13 +1,14 @@
 /**
  * JSON Schema → grammar: every text the grammar accepts is JSON that is valid under the schema. What cannot be
  * promised is refused by the keyword's name; with `lenient`, it is left out of the promise instead (as OpenAI treats
- * functions that are not strict). Objects and arrays are in containers.ts, strings and numbers in scalars.ts.
+ * functions and formats that are not strict). Objects and arrays are in containers.ts, strings and numbers in scalars.ts.
  */
 import { alternatives, anyTextOf, combination } from './alternatives.ts';
 import { arrayNode, objectNode } from './containers.ts';
 import { toEbnf } from './ebnf.ts';
 import { anyBoolean, anyValue } from './json-text.ts';
 import { type Budget, LIMITS, LONG_ENUM, literalLength, schemaBudget, weigh } from './limits.ts';
+import { merged } from './merge.ts';
 import { type Node, Rules, text } from './nodes.ts';
 import { reference } from './references.ts';
 import { SchemaRefusal } from './refusal.ts';
@@ -135,18 +136,23 @@ function build(context: Context, schema: unknown, path: Path): Node {
   if (path.length > 2 * LIMITS.depth) throw new SchemaRefusal(path, 'schema', 'nests too deeply.');
   if (--context.budget.schemas < 0) throw new SchemaRefusal(path, 'schema', 'has too many parts.');
   const plain = schema as Schema;
-  checkKeywords(context, plain, path);
+  const beside = checkKeywords(context, plain, path);
   if ('$ref' in plain) return reference(context, plain.$ref, path);
   if ('const' in plain) return values(context, [plain.const], plain, path);
   if ('enum' in plain) return values(context, plain.enum, plain, path);
   for (const keyword of ['anyOf', 'oneOf', 'allOf'] as const) {
-    if (keyword in plain) return combination(context, keyword, plain[keyword], path);
+    if (!(keyword in plain)) continue;
+    const list = context.options.lenient ? merged(context, keyword, plain, beside, path) : null;
+    return combination(context, keyword, list ?? plain[keyword], path);
   }
   return typed(context, plain, path);
 }
 
-/** Refuses keywords outside the subset, and combinations that would need an intersection. */
-function checkKeywords({ options }: Context, schema: Schema, path: Path): void {
+/**
+ * Refuses keywords outside the subset, and combinations that would need an intersection.
+ * @returns what binds beside the keyword that leads
+ */
+function checkKeywords({ options }: Context, schema: Schema, path: Path): string[] {
   const found: string[] = [];
   for (const keyword of Object.keys(schema)) {
     if (ANNOTATIONS.has(keyword) || keyword.startsWith('x-')) continue;
@@ -154,12 +160,12 @@ function checkKeywords({ options }: Context, schema: Schema, path: Path): void {
     else if (!options.lenient) throw new SchemaRefusal(path, keyword, 'is not supported.');
   }
   const leading = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'].find((keyword) => keyword in schema);
-  if (leading === undefined || options.lenient) return;
-  const beside = leading === 'const' || leading === 'enum' ? ['type'] : [];
-  for (const keyword of found) {
-    if (keyword === leading || beside.includes(keyword)) continue;
-    throw new SchemaRefusal(path, keyword, `beside '${leading}' is not supported.`);
-  }
+  const others = found.filter((keyword) => keyword !== leading);
+  if (leading === undefined || options.lenient) return others;
+  const allowed = leading === 'const' || leading === 'enum' ? ['type'] : [];
+  const refused = others.find((keyword) => !allowed.includes(keyword));
+  if (refused === undefined) return others;
+  throw new SchemaRefusal(path, refused, `beside '${leading}' is not supported.`);
 }
 
 /** `const` and `enum`, and of them only what the type beside them allows. */

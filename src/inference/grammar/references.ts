@@ -1,11 +1,14 @@
 /** `$ref` of a JSON Schema: places in the same document only, each a rule of its own, so schemas may be recursive. */
 import { type Context, node, type Path } from './json-schema.ts';
+import { anyValue } from './json-text.ts';
 import { LIMITS } from './limits.ts';
 import { type Node, rule } from './nodes.ts';
 import { SchemaRefusal } from './refusal.ts';
 
 /** Local references become rules of their own, so schemas may be recursive. */
 export function reference(context: Context, target: unknown, path: Path): Node {
+  if (typeof target === 'string' && !target.startsWith('#') && context.options.lenient)
+    return anyValue(context.rules);
   if (typeof target !== 'string' || !target.startsWith('#'))
     throw new SchemaRefusal(
       path,
@@ -41,7 +44,8 @@ function decodePart(part: string): string {
   }
 }
 
-function resolve({ root }: Context, target: string, path: Path): unknown {
+/** The schema at a place in the document. @throws SchemaRefusal when there is none */
+export function resolve({ root }: Context, target: string, path: Path): unknown {
   let value: unknown = root;
   if (target !== '#' && !target.startsWith('#/'))
     throw new SchemaRefusal(path, '$ref', 'must be a JSON pointer ("#/…").');

@@ -46,12 +46,13 @@ function expressionOf(context: Context, schema: Schema, path: Path): Node | null
   const lenient = context.options.lenient ?? false;
   const known = typeof format === 'string' && Object.hasOwn(FORMATS, format) ? FORMATS[format]! : null;
   if (pattern !== undefined) {
+    if (lenient && typeof pattern === 'string' && pattern.length > PATTERN_MAX) return null;
     if (typeof pattern !== 'string' || pattern.length > PATTERN_MAX)
       throw new SchemaRefusal(path, 'pattern', `must be a string of at most ${PATTERN_MAX} characters.`);
     try {
       return exact(context, quoted(regexNode(pattern)), path);
     } catch (error) {
-      if (!(error instanceof RegexRefusal)) throw error;
+      if (!(error instanceof RegexRefusal || (lenient && error instanceof SchemaRefusal))) throw error;
       if (known === null && lenient) return null;
       if (known === null) throw new SchemaRefusal(path, 'pattern', error.message);
     }
@@ -85,7 +86,8 @@ export function numberNode(context: Context, type: 'number' | 'integer', schema:
   if (schema.format !== undefined && !options.lenient)
     throw new SchemaRefusal(path, 'format', `of a ${type} is not supported.`);
   const bounds = boundsOf(schema, path);
-  if (schema.multipleOf !== undefined) return multiples(context, bounds, schema.multipleOf, path);
+  if (schema.multipleOf !== undefined && !(options.lenient && !areListed(bounds, schema.multipleOf)))
+    return multiples(context, bounds, schema.multipleOf, path);
   if (bounds.min === null && bounds.max === null)
     return type === 'integer' ? anyInteger(rules) : anyNumber(rules);
   const found = type === 'integer' ? integersWithin(bounds) : decimalsWithin(bounds);
@@ -110,6 +112,12 @@ function boundsOf(schema: Schema, path: Path): Bounds {
   const minExcluded = above !== null && (min === null || above >= min);
   const maxExcluded = below !== null && (max === null || below <= max);
   return { min: minExcluded ? above : min, max: maxExcluded ? below : max, minExcluded, maxExcluded };
+}
+
+/** Whether `multiples` can tell them. */
+function areListed(bounds: Bounds, step: unknown): boolean {
+  if (typeof step !== 'number' || !Number.isInteger(step) || step < 1) return false;
+  return step === 1 || multiplesWithin(bounds, step, MULTIPLES_MAX) !== null;
 }
 
 /** Multiples are listed one by one, so they need bounds unless the step is 1. */

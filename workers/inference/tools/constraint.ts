@@ -51,7 +51,7 @@ function formatGrammar(format: WireFormat): string {
 function formatNode(rules: Rules, format: WireFormat): Node {
   return format.type === 'json_object'
     ? anyObject(rules)
-    : schemaNode(rules, format.schema, { strict: format.strict }, 'f');
+    : schemaNode(rules, format.schema, format.strict ? { strict: true } : { lenient: true }, 'f');
 }
 
 function ebnf(param: string, root: (rules: Rules) => Node): GrammarSource {
