@@ -15,7 +15,7 @@ export async function pullCommand(
 ): Promise<string> {
   const model = await describeBaseModel(await pullModel(config, id, revision, say));
   await withDatabase(config, 'lathe models', (database) => upsertBaseModel(database.db, model));
-  return `${model.id} is in ${model.location}. A running service serves it after a restart.`;
+  return `${model.id} is in ${model.location}. A running service trains and serves it after a restart.`;
 }
 
 /** One line per registered base model. */
