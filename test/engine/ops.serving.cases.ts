@@ -35,9 +35,11 @@ function throughIntegers(rows: F64, depth: number, largest: number): F64 {
     const rest = x - floor;
     return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
   };
+  const peaks = Array.from({ length: rows.length / depth }, (_, row) =>
+    rows.subarray(row * depth, (row + 1) * depth).reduce((most, value) => Math.max(most, Math.abs(value)), 0),
+  );
   return rows.map((value, i) => {
-    const row = rows.subarray(i - (i % depth), i - (i % depth) + depth);
-    const peak = row.reduce((most, other) => Math.max(most, Math.abs(other)), 0);
+    const peak = peaks[Math.floor(i / depth)]!;
     return nearest(Math.fround(value * Math.fround(largest / peak))) * Math.fround(peak / largest);
   });
 }
