@@ -9,6 +9,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
@@ -97,6 +98,15 @@ describe('setup', () => {
     lock('1.0.1');
     setup(['program.ts']);
     expect(installs()).toBe(2);
+  });
+
+  it('has Node keep what it compiles beside the packages, unless told where', () => {
+    writeFileSync(path.join(clone, 'program.ts'), 'console.log(process.env.NODE_COMPILE_CACHE as string);');
+    const kept = path.join(clone, 'node_modules/.cache/compiled');
+    expect(setup(['program.ts']).stdout).toBe(`${kept}\n`);
+    expect(readdirSync(kept, { recursive: true, withFileTypes: true }).some((e) => e.isFile())).toBe(true);
+    const told = path.join(clone, 'elsewhere');
+    expect(setup(['program.ts'], { NODE_COMPILE_CACHE: told }).stdout).toBe(`${told}\n`);
   });
 
   it('leaves the native build out when told to', () => {
