@@ -59,6 +59,13 @@ it('the device pool keeps blocks apart and joins them again; host copies know wh
   expect(lines.length).toBe(33);
 }, 120_000);
 
+it('uploads, deferred reads and recordings keep their order on a stream that falls behind', async () => {
+  const sources = ['stream_check.cc', ...['memory', 'staging', 'graph'].map((name) => `cuda/${name}.cc`)];
+  const lines = await check('stream', [{ flags: ['-O1'], sources }], { seed });
+  expect(failed(lines), `LATHE_TEST_SEED=${seed}`).toEqual([]);
+  expect(lines.length).toBe(20);
+}, 120_000);
+
 it('cuBLASLt is looked for where the python3 on PATH has its packages', async () => {
   const sources = ['paths_check.cc', 'cuda/cublaslt_paths.cc'];
   const lines = await check('paths', [{ flags: ['-O1'], sources }], { seed });
