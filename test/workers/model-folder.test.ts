@@ -2,7 +2,8 @@
 import path from 'node:path';
 import { eq } from 'drizzle-orm';
 import { expect, it, vi } from 'vitest';
-import { baseModels } from '../../src/db/schema.ts';
+import type { Config } from '../../src/config.ts';
+import { baseModels, workers } from '../../src/db/schema.ts';
 import { BASE_MODEL, useTestService } from './service.ts';
 import { chatLines } from './training-lines.ts';
 
@@ -25,4 +26,29 @@ it('a trainer uses its own folder of a base model that another machine registere
   expect((await service.view(id)).row).toMatchObject({ status: 'validating_files', attempts: 0 });
   await service.runQueue({ config: { baseModels: [{ id: BASE_MODEL, location: service.modelDir }] } });
   expect((await service.view(id)).row).toMatchObject({ status: 'succeeded', attempts: 1 });
+});
+
+it('a trainer says what it can train, and trains only what is configured where anything is', async () => {
+  await service.database.db
+    .update(baseModels)
+    .set({ location: service.modelDir })
+    .where(eq(baseModels.id, BASE_MODEL));
+  const saidBy = async (config: Partial<Config>) => {
+    const leave = new AbortController();
+    const running = service.runQueue({ config, drain: leave.signal, once: false });
+    const rows = await vi.waitFor(async () => {
+      const found = await service.database.db.select().from(workers);
+      if (found.length === 0) throw new Error('no trainer is there');
+      return found;
+    });
+    leave.abort();
+    await running;
+    return rows.map((row) => row.baseModels);
+  };
+  expect(await saidBy({})).toEqual([[BASE_MODEL]]);
+  const id = await service.createJob({ training: chatLines(12) });
+  const other = { baseModels: [{ id: 'another', location: service.modelDir }] };
+  expect(await saidBy(other)).toEqual([[]]); // nobody has registered it, and the registered one is not configured
+  await service.runQueue({ config: other });
+  expect((await service.view(id)).row).toMatchObject({ status: 'validating_files', attempts: 0 });
 });
