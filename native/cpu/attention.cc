@@ -104,7 +104,7 @@ void attend(const Inputs& in, const AttentionShape& a, const Sequence& s, int64_
       state[p].sum[i] = 0;
     }
   }
-  for (int64_t i = 0; i < panels * kPanel * a.padded_d; i++) output[i] = 0;
+  __builtin_memset(output, 0, panels * kPanel * a.padded_d * 4);
   const int64_t end = lanes_of(panels - 1).last_position() + 1;
   for (int64_t b = a.first_key(lanes_of(0).position(0)) / kKeyBlock * kKeyBlock; b < end; b += kKeyBlock) {
     const int64_t block_keys = min(kKeyBlock, end - b);

@@ -70,7 +70,7 @@ void load_panel(const Gradients& g, const Buffers& b, const Lanes& lanes, int64_
   each_lane(lanes, key_head, [&](int64_t i, int64_t, int64_t row, int64_t head) {
     state.lse[i] = g.lse[head * g.rows + row];
   });
-  for (int64_t i = 0; i < kPanel * a.padded_d; i++) b.dqueries[i] = 0;
+  __builtin_memset(b.dqueries, 0, kPanel * a.padded_d * 4);
 }
 
 // Forward: p = softmax(scale·q·k), out = Σ p·v. With dp = dout·v: ds = p·(dp − δ)·scale.
@@ -119,7 +119,8 @@ void load_sequence(const Gradients& g, const AttentionShape& a, const Sequence& 
     load_keys(rows, g.k, s, a, key_head, block, count);
     transpose_rows(b.keys_t + block * a.d, rows, count, kKeyBlock, a);
   }
-  for (int64_t i = 0; i < round_up(s.keys, kKeyBlock) * a.padded_d; i++) b.dkeys[i] = b.dvalues[i] = 0;
+  __builtin_memset(b.dkeys, 0, round_up(s.keys, kKeyBlock) * a.padded_d * 4);
+  __builtin_memset(b.dvalues, 0, round_up(s.keys, kKeyBlock) * a.padded_d * 4);
 }
 
 void write_row(FloatRef to, const float* from, int64_t d) {

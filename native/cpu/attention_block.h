@@ -82,7 +82,7 @@ static inline void load_lanes(float* dst, FloatRef source, const Lanes& lanes, i
   each_lane(lanes, key_head, [&](int64_t i, int64_t offset, int64_t, int64_t) {
     load_row(dst + i * a.padded_d, source.at(offset), kRowsAhead * a.query_heads * a.d, a);
   });
-  for (int64_t c = lanes.count * a.padded_d; c < kPanel * a.padded_d; c++) dst[c] = 0;
+  __builtin_memset(dst + lanes.count * a.padded_d, 0, (kPanel - lanes.count) * a.padded_d * 4);
 }
 
 /// dst[count, padded_d] f32: rows of k or v for keys first…first+count, zero beyond d.

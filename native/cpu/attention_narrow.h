@@ -23,7 +23,7 @@ struct Narrow {
   Narrow(float* room, const AttentionShape& a, int64_t heads)
       : queries(room), outputs(queries + heads * kNarrowLanes * a.padded_d),
         scores(outputs + heads * kNarrowLanes * a.padded_d) {
-    for (int64_t i = 0; i < 2 * heads * kNarrowLanes * a.padded_d; i++) room[i] = 0;
+    __builtin_memset(room, 0, 2 * heads * kNarrowLanes * a.padded_d * 4);
     for (int64_t i = 0; i < heads * kNarrowLanes; i++) {
       maximum[i] = -__builtin_inff();
       sum[i] = 0;

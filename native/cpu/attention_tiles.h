@@ -156,7 +156,7 @@ static inline void start_panel(float* output, PanelState& state, char* queries, 
     state.maximum[i] = -__builtin_inff();
     state.sum[i] = 0;
   }
-  for (int64_t i = 0; i < t.rows * kPanel; i++) output[i] = 0;
+  __builtin_memset(output, 0, t.output_bytes());
 }
 
 /// A finished panel, turned to one row for each lane, into the tensors.
