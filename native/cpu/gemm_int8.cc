@@ -5,12 +5,11 @@
 #include "int8_dot.h"
 #include "int8_tiles.h"
 #include "int8_words.h"
-#include "parallel.h"
+#include "weight_stream.h"
 
 namespace lathe::LATHE_ISA {
 namespace {
 
-constexpr int64_t kTasksPerThread = 4;       // few long runs: a stream that breaks off has to start again
 constexpr int64_t kAhead = 8 * kInt8StepBytes;  // prefetch distance where a panel is read once
 constexpr int64_t kRowBytes = 1 << 20;       // of A that meets a panel before the next one comes: half of an L2
 constexpr int64_t kSerialWork = 1 << 18;     // products below which waking a thread costs more
@@ -84,26 +83,22 @@ void int8_products(const Operand& a, const PackedWeight* weights, int count, int
   const Scratch room(row_bytes + threads * word_bytes + round_up(at_once * 4, 64));
   char* words = room.bytes() + row_bytes;
   auto* scales = reinterpret_cast<float*>(words + threads * word_bytes);
-  const auto each_task = [&](int64_t tasks, const auto& task) {
-    if (threads > 1) return parallel_tasks(tasks, task);
-    for (int64_t t = 0; t < tasks; t++) task(t, 0);
-  };
+  const WeightStream stream(weights, count, 1, threads);
   for (int64_t row = 0; row < m; row += at_once) {
     const Chunks chunks = {row, min(at_once, m - row), each, depth, room.bytes(), scales};
-    each_task(chunks.count(), [&](int64_t c, int worker) {
+    const auto fill = [&](int64_t c, int worker) {
       chunks.fill(c, a, weights[0].k, reinterpret_cast<int16_t*>(words + worker * word_bytes));
-    });
-    const int64_t tasks = min(panels, threads * kTasksPerThread);
-    each_task(tasks, [&](int64_t t, int) {
+    };
+    if (threads > 1) {
+      parallel_tasks(chunks.count(), fill);
+    } else {
+      for (int64_t c = 0; c < chunks.count(); c++) fill(c, 0);
+    }
+    run_stream(stream, threads, [&](int64_t t, int) {
 #if defined(__AMX_INT8__)
       const ThinTiles tiles(each);
 #endif
-      const int64_t end = panels * (t + 1) / tasks;  // as even as they get: nobody waits at the end
-      int i = 0;
-      for (int64_t p = panels * t / tasks, passed = 0; p < end; p++) {
-        while (p - passed >= weights[i].panel_count()) passed += weights[i++].panel_count();
-        multiply_panel(chunks, weights, i, p - passed, finish);
-      }
+      stream.each(t, [&](int i, int64_t panel, bool) { multiply_panel(chunks, weights, i, panel, finish); });
     });
   }
 }

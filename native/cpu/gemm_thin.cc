@@ -5,8 +5,8 @@
 #include "gemm_thin.h"
 
 #include "gemm_tiles_pack.h"
-#include "parallel.h"
 #include "thin_tiles.h"
+#include "weight_stream.h"
 
 namespace lathe::LATHE_ISA {
 
@@ -20,7 +20,6 @@ void thin_products(const Operand&, const PackedWeight*, int, int64_t, const Fini
 namespace {
 
 constexpr int64_t kStepsAhead = 4;        // prefetch distance within each stream
-constexpr int64_t kTasksPerThread = 4;    // few long runs: a stream that breaks off has to start again
 constexpr int64_t kPanel = kPanelWidth, kStepUnits = kStepK / 2;
 constexpr int64_t kPairedTile = 2048;     // a step of a panel: 16 pairs of k by 32 columns
 constexpr int64_t kSerialWork = 1 << 18;  // weights below which waking a thread costs more
@@ -105,19 +104,6 @@ void pack_rows(char* dst, const Operand& a, int64_t m, int64_t k) {
   }
 }
 
-/// Runs of two-panel strides over all weights, numbered through.
-struct Strides {
-  const PackedWeight* weights;
-  int count;
-
-  static int64_t of(const PackedWeight& w) { return (w.panel_count() + 1) / 2; }
-  int64_t total() const {
-    int64_t sum = 0;
-    for (int i = 0; i < count; i++) sum += of(weights[i]);
-    return sum;
-  }
-};
-
 struct Job {
   const PackedWeight* weights;
   int64_t m;
@@ -142,15 +128,6 @@ struct Job {
       finish.call(finish.context, i, {0, m, column, min(kPanel, w.n - column)}, sums + p * m * kPanel);
     }
   }
-
-  /// Strides [begin, end) of all weights in a row.
-  void run(int64_t begin, int64_t end) const {
-    int i = 0;
-    for (int64_t s = begin, passed = 0; s < end; s++) {
-      while (s - passed >= Strides::of(weights[i])) passed += Strides::of(weights[i++]);
-      compute(i, s - passed, s + 1 < end && s + 1 - passed < Strides::of(weights[i]));
-    }
-  }
 };
 
 }  // namespace
@@ -164,18 +141,14 @@ void thin_products(const Operand& a, const PackedWeight* weights, int count, int
   const Scratch room(steps * (two_parts ? 2 : 1) * m * 64);
   two_parts ? pack_rows<Form::floats, 2>(room.bytes(), a, m, k) : pack_rows<Form::halves, 1>(room.bytes(), a, m, k);
   const Job job = {weights, m, {room.bytes(), m * 64}, two_parts, finish};
-  const int64_t strides = Strides{weights, count}.total();
-  const int64_t threads = strides * 2 * kPanel * k < kSerialWork ? 1 : thread_count();
-  const int64_t tasks = min(strides, threads * kTasksPerThread);
-  const auto task = [&](int64_t t, int) {
+  int64_t columns = 0;
+  for (int i = 0; i < count; i++) columns += weights[i].panel_count() * kPanel;
+  const int64_t threads = columns * k < kSerialWork ? 1 : thread_count();
+  const WeightStream stream(weights, count, 2, threads);
+  run_stream(stream, threads, [&](int64_t t, int) {
     const ThinTiles tiles(m);
-    job.run(strides * t / tasks, strides * (t + 1) / tasks);  // as even as they get: nobody waits at the end
-  };
-  if (threads == 1) {
-    for (int64_t t = 0; t < tasks; t++) task(t, 0);
-  } else {
-    parallel_tasks(tasks, task);
-  }
+    stream.each(t, [&](int i, int64_t stride, bool more) { job.compute(i, stride, more); });
+  });
 }
 
 #endif
