@@ -15,7 +15,7 @@ function modelOn(
   dropout = 0,
 ): Model {
   return {
-    device: { kind, capacity: () => capacity },
+    device: { kind, worksAhead: kind === 'cuda', capacity: () => capacity },
     config: shape(name),
     dtype: 'bf16',
     activationDtype: 'bf16',

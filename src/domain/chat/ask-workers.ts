@@ -130,7 +130,8 @@ const isSame = (held: string | null, wanted: string | undefined): boolean =>
 
 /** Why no worker has answered, as its caller is told. */
 function refusalOf({ model, wire }: Question, known: InferenceWorker[], refused: ApiError | null): ApiError {
-  if (refused && refused.code !== 'server_error') return refused;
+  // One without a code is a fault of the worker, which says nothing to users.
+  if (refused && refused.code !== null && refused.code !== 'server_error') return refused;
   const base = `its base model '${wire.base_model}'`;
   const what = wire.adapter === null ? 'it' : base;
   if (known.length === 0) return modelUnavailable(model, `no inference worker holds ${what}.`, null);
