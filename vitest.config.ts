@@ -9,6 +9,8 @@ import { defineConfig } from 'vitest/config';
 const SHARED = ['http', 'domain', 'contract', 'bad-input', 'queue'].map(
   (folder) => `test/${folder}/**/*.test.ts`,
 );
+/** Among them, but of several worker processes under load. */
+const APART = ['test/http/killed-worker.test.ts'];
 
 export default defineConfig({
   test: {
@@ -21,10 +23,11 @@ export default defineConfig({
     hookTimeout: 60_000,
     // A test that leaves a promise unhandled has failed, whatever it asserted.
     dangerouslyIgnoreUnhandledErrors: false,
-    // The runner takes them by name, and in each the longest first: the long ones are in the first.
+    // The runner takes the projects by name, and in each the longest file first: the long ones are in the first.
     projects: [
       { extends: true, test: { name: 'alone', include: ['test/**/*.test.ts'], exclude: SHARED } },
-      { extends: true, test: { name: 'shared', include: SHARED, isolate: false } },
+      { extends: true, test: { name: 'apart', include: APART } },
+      { extends: true, test: { name: 'shared', include: SHARED, exclude: APART, isolate: false } },
     ],
   },
 });

@@ -34,7 +34,7 @@ function mixed(row: OpCase, bounds: OpCase['tolerance'] = {}): OpCase {
 
 // No gradient of one or two elements, whose terms may cancel; tokens on both sides of what is a thin product.
 const sizes = { tokens: [9, 17, 33, 48], depths: [31, 48, 65], widths: [5, 33, 64], probes: 24 };
-const large = { tokens: [66], depths: [300], widths: [130, 33], probes: 24 };
+const large = { tokens: [40], depths: [300], widths: [70, 33], probes: 3 };
 const loss = { rows: [17, 33], channels: [33, 64], vocabulary: [97, 130], probes: 24 };
 const wide = { rows: [6], channels: [18], vocabulary: [8291], probes: 24 };
 
