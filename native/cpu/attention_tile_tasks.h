@@ -12,11 +12,11 @@ constexpr int64_t kDecodeKeysAhead = 8;  // rows of keys asked for ahead, into L
 struct TileRoom {
   const TileShape& t;
   char *queries, *keys, *values, *weights;
-  float *outputs, *scores, *rows;  // rows: kKeyBlock of padded_d floats, or a panel's
+  float *outputs, *scores, *rows;  // rows: a panel's
 
   static int64_t bytes(const TileShape& t, int64_t heads, int64_t panels) {
     return panels * (t.query_bytes() + t.output_bytes()) + heads * t.key_bytes() + t.value_bytes() + t.weight_bytes() +
-           kKeyBlock * (kPanel + t.rows) * 4;
+           (kKeyBlock + t.rows) * kPanel * 4;
   }
   TileRoom(char* at, const TileShape& shape, int64_t heads, int64_t panels) : t(shape) {
     const auto take = [&at](int64_t count) {
@@ -30,7 +30,7 @@ struct TileRoom {
     values = take(t.value_bytes());
     weights = take(t.weight_bytes());
     scores = reinterpret_cast<float*>(take(kKeyBlock * kPanel * 4));
-    rows = reinterpret_cast<float*>(take(kKeyBlock * t.rows * 4));
+    rows = reinterpret_cast<float*>(take(kPanel * t.rows * 4));
   }
   char* queries_of(int64_t panel) const { return queries + panel * t.query_bytes(); }
   float* output_of(int64_t panel) const { return outputs + panel * t.output_bytes() / 4; }
@@ -50,13 +50,13 @@ static inline void attend_tiles(const Inputs& in, const AttentionShape& a, const
   const int64_t end = lanes_of(panels - 1).last_position() + 1;
   for (int64_t b = a.first_key(lanes_of(0).position(0)) / kKeyBlock * kKeyBlock; b < end; b += kKeyBlock) {
     const int64_t block_keys = min(kKeyBlock, end - b);
+    int64_t row_at[kKeyBlock];
     for (int64_t j = 0; j < block_keys; j++) {
-      const int64_t row = s.key_row(b + j) * a.key_heads + key_head;
-      __builtin_prefetch(in.k.at((row + kRowsAhead * a.key_heads) * a.d).data);
-      pack_key(room.keys, in.k.at(row * a.d), j, t, a.d);
+      row_at[j] = (s.key_row(b + j) * a.key_heads + key_head) * a.d;
+      __builtin_prefetch(in.k.at(row_at[j] + kRowsAhead * a.key_heads * a.d).data);
+      pack_key(room.keys, in.k.at(row_at[j]), j, t, a.d);
     }
-    load_keys(room.rows, in.v, s, a, key_head, b, block_keys);
-    pack_values(room.values, room.rows, block_keys, a, t);
+    pack_values(room.values, in.v, row_at, block_keys, a, t);
     for (int64_t p = 0; p < panels; p++) {
       const Lanes lanes = lanes_of(p);
       const int64_t visible_keys = min(block_keys, lanes.last_position() + 1 - b);
@@ -85,21 +85,22 @@ static inline void attend_tiles_few(const Inputs& in, const Lanes& lanes, int64_
   const int64_t piece = heads * a.d * 2, end = lanes.last_position() + 1;
   for (int64_t b = a.first_key(lanes.position(0)) / kKeyBlock * kKeyBlock; b < end; b += kKeyBlock) {
     const int64_t count = min(kKeyBlock, end - b);
+    int64_t row_at[kKeyBlock + kDecodeKeysAhead];
+    for (int64_t j = 0; j < count + kDecodeKeysAhead; j++) {
+      row_at[j] = lanes.s.key_row(min(b + j, end - 1)) * row_elements;
+    }
     for (int64_t j = 0; j < count; j++) {
-      const int64_t row = lanes.s.key_row(b + j) * row_elements;
-      const char* next = keys.at(lanes.s.key_row(min(b + j + kDecodeKeysAhead, end - 1)) * row_elements).data;
-      const char* value = values.at(row).data;
+      const char *next = keys.at(row_at[j + kDecodeKeysAhead]).data, *value = values.at(row_at[j]).data;
       for (int64_t line = 0; line < piece; line += 64) {
         __builtin_prefetch(next + line, 0, 2);
         __builtin_prefetch(value + line, 0, 2);
       }
       for (int64_t h = 0; h < heads; h++) {
-        pack_key(room.keys + h * t.key_bytes(), keys.at(row + h * a.d), j, t, a.d);
+        pack_key(room.keys + h * t.key_bytes(), keys.at(row_at[j] + h * a.d), j, t, a.d);
       }
     }
     for (int64_t h = 0; h < heads; h++) {
-      load_keys(room.rows, in.v, lanes.s, a, first_head + h, b, count);
-      pack_values(room.values, room.rows, count, a, t);
+      pack_values(room.values, values.at(h * a.d), row_at, count, a, t);
       tile_panel<true>(room.output_of(h), state[h], room.scores, room.weights, room.queries_of(h),
                        room.keys + h * t.key_bytes(), room.values, b, count, lanes, t);
     }

@@ -82,12 +82,27 @@ static inline __attribute__((always_inline)) void pack_key(char* dst, FloatRef r
   }
 }
 
-/// Values [count, padded_d] as f32 as left operand of the outputs: [32 elements][step of keys], zero beyond count.
-static inline void pack_values(char* dst, const float* values, int64_t count, const AttentionShape& a,
-                               const TileShape& t) {
-  const Operand o = {FloatRef(reinterpret_cast<char*>(const_cast<float*>(values)), false), 1, a.padded_d};
-  for (int64_t c = 0; c < t.rows; c += kRows, dst += kKeySteps * kStepBytes) {
-    pack_steps(dst, o, Form::floats, 1, false, c, kRows, 0, (count + kStepK - 1) / kStepK, count);
+/// Rows row_at[0 … count) of the values of one key head as left operand of the outputs: [32 elements][step of keys], zero
+/// beyond count and d.
+static inline void pack_values(char* dst, FloatRef values, const int64_t* row_at, int64_t count,
+                               const AttentionShape& a, const TileShape& t) {
+  const auto* from = reinterpret_cast<const uint16_t*>(values.data);
+  const int64_t steps = (count + kStepK - 1) / kStepK;
+  for (int64_t c = 0; c < t.rows; c += kSide) {
+    const __mmask16 mask = static_cast<__mmask16>(a.d - c >= kSide ? 0xFFFF : a.d > c ? (1 << (a.d - c)) - 1 : 0);
+    const auto row = [&](int64_t key) __attribute__((always_inline)) {
+      const __mmask16 here = key < count ? mask : 0;
+      return (VU)_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(here, from + row_at[min(key, count - 1)] + c));
+    };
+    char* to = dst + c / kRows * kKeySteps * kStepBytes + c % kRows / kSide * (kStepBytes / 2);
+    for (int64_t s = 0; s < steps; s++, to += kStepBytes) {
+      VU pairs[W];
+#pragma GCC unroll 16
+      for (int u = 0; u < W; u++) pairs[u] = row(s * kStepK + 2 * u) | row(s * kStepK + 2 * u + 1) << 16;
+      transpose(pairs);
+#pragma GCC unroll 16
+      for (int q = 0; q < W; q++) *reinterpret_cast<VUm*>(to + q * 64) = pairs[q];
+    }
   }
 }
 
