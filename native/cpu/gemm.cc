@@ -60,7 +60,7 @@ void gemmPacked(Out c, In a, In packed, float alpha, float beta) {
 void multiply_sum(const Product& c, const Term* terms, int count, int64_t m, int64_t n) {
   // Decided by the right operand's type alone: a row's result must not depend on how many there are.
   if constexpr (kHasTiles) {
-    if (terms[0].b.data.half) return multiply_on_tiles(c, terms, count, nullptr, m, n);
+    if (terms[0].b.data.half) return multiply_on_tiles(c, terms, count, m, n);
   }
   // Several terms meet in f32 and are rounded once.
   const bool aside = count > 1 && c.data.half;
@@ -78,12 +78,6 @@ void multiply_sum(const Product& c, const Term* terms, int count, int64_t m, int
 
 void multiply_packed(const Product& c, const Operand& a, const char* panels, bool panels_half, int64_t m, int64_t n,
                      int64_t k) {
-  if constexpr (kHasTiles) {
-    if (panels_half) {
-      const Term term = {a, a, k};
-      return multiply_on_tiles(c, &term, 1, panels, m, n);
-    }
-  }
   multiply_blocks(c, a, {FloatRef(const_cast<char*>(panels), panels_half), 0, 0}, true, m, n, k);
 }
 

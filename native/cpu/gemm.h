@@ -30,7 +30,7 @@ static inline void multiply(const Product& c, const Operand& a, const Operand& b
   multiply_sum(c, &term, 1, m, n);
 }
 
-/// multiply() with b as panels of packWeight (behind their header).
+/// multiply() with b as panels of packWeight (behind their header), on vector units: packed_weight.h knows of tiles.
 void multiply_packed(const Product& c, const Operand& a, const char* panels, bool panels_half, int64_t m, int64_t n,
                      int64_t k);
 

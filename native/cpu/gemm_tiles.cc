@@ -7,7 +7,7 @@
 #include "gemm_tiles.h"
 
 #include "gemm_finish.h"
-#include "gemm_tiles_pack.h"
+#include "gemm_tiles_plan.h"
 #include "parallel.h"
 
 namespace lathe::LATHE_ISA {
@@ -15,131 +15,25 @@ namespace lathe::LATHE_ISA {
 #if defined(__AMX_BF16__)
 namespace {
 
-constexpr int64_t kBlockSteps = 12;          // of a strip in L1: 24 KB; the rest is for what passes
-constexpr int64_t kChunkPanels = 8;          // 32 rows each that stay in L2
-constexpr int64_t kResidentBytes = 1 << 20;  // of them that a run of blocks may take
-constexpr int64_t kGroupStrips = 16;         // most strips of a task whose sums wait from one such run to the next
-constexpr int64_t kWeaveStrips = 4;          // strips packed together where B's columns are contiguous: 256 bytes a row
+constexpr int64_t kGroupStrips = 16;  // most strips of a task whose sums wait from one such run to the next
 constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kSerialWork = 1 << 21;  // multiply-adds below which waking a thread costs more
 constexpr int64_t kHugePage = 2 << 20;
 constexpr int64_t kTileFloats = kRows * kRows;
-constexpr int kMostTerms = 8;
 
-/// A term in steps. Resident bytes of a panel begin at `offset`.
-struct Part {
-  const Term* term;
-  Form resident, streamed;
-  int parts;
-  int64_t first, steps, offset;
+struct Work : Plan {
+  using Plan::Plan;
 
-  int64_t end() const { return first + steps; }
-  int64_t step_bytes() const { return parts * kStepBytes; }
-};
-
-struct Plan {
-  const Product& c;
-  const char* panels;
-  int64_t m, n;
-  bool swapped;
-  int count = 0;
-  Part parts[kMostTerms];
-  int64_t steps = 0, panel_bytes = 0, blocks = 1, block_steps = 0, run_blocks = 1, together = 1;
-
-  Plan(const Product& product, const Term* terms, int term_count, const char* packed, int64_t rows, int64_t columns)
-      : c(product), panels(packed), m(rows), n(columns), swapped(!packed && terms[0].b.col == 1) {
-    for (int t = 0; t < term_count; t++) {
-      const bool half = terms[t].a.data.half;
-      const bool split = !(packed && t == 0) && (!terms[t].b.data.half || terms[t].scale != 1);
-      const Form resident = split ? Form::doubled : half ? Form::halves : Form::floats;
-      const Form streamed = split ? Form::split : Form::halves;
-      const int64_t depth = step_depth(streamed), here = (terms[t].k + depth - 1) / depth;
-      parts[count++] = {&terms[t], resident, streamed, half || terms[t].one_part ? 1 : 2, steps, here, panel_bytes};
-      steps += here;
-      panel_bytes += here * parts[t].step_bytes();
-    }
-    blocks = max(1, (steps + kBlockSteps / 2) / kBlockSteps);
-    block_steps = max(1, (steps + blocks - 1) / blocks);
-    const int64_t block_bytes = max(1, min(kChunkPanels, panels_of_rows()) * panel_bytes / blocks);
-    run_blocks = max(1, min(blocks, kResidentBytes / block_bytes));
-    together = swapped || packed ? 1 : kWeaveStrips;
-  }
-  int64_t panels_of_rows() const { return (m + kRows - 1) / kRows; }
-  int64_t strips() const { return (n + kRows - 1) / kRows; }
-  bool one_run() const { return run_blocks >= blocks; }
-
-  /// f(part, first, end) for the steps of block `b`, part by part.
-  template <class F>
-  void each_part(int64_t b, const F& f) const {
-    const int64_t from = b * block_steps, to = min(steps, from + block_steps);
-    for (int t = 0; t < count; t++) {
-      const int64_t first = max(from, parts[t].first), end = min(to, parts[t].end());
-      if (first < end) f(parts[t], first, end);
-    }
-  }
-
-  void pack_panel(char* dst, int64_t panel, int64_t block) const;
-  const char* pack_strip(char* dst, int64_t strip, int64_t block) const;
-  Ahead ahead(int64_t strip, int64_t block, int64_t steps_until) const;
   void compute(int64_t panel0, const char* resident, int64_t panel1, int64_t strip0, int64_t strip1, char* streamed,
                float* sums) const;
   void multiply_panels(int64_t panel0, const char* resident, int64_t panel1, int64_t strip, int64_t block,
                        const char* streamed, float* sums, Ahead& next) const;
 };
 
-/// Block `block` of a panel of A, in its place within the panel at dst.
-void Plan::pack_panel(char* dst, int64_t panel, int64_t block) const {
-  each_part(block, [&](const Part& p, int64_t first, int64_t end) {
-    const int64_t step = first - p.first;
-    pack_steps(dst + p.offset + step * p.step_bytes(), p.term->a, p.resident, p.parts, swapped, panel * kRows,
-               min(kRows, m - panel * kRows), step, end - first, p.term->k);
-  });
-}
-
-/// Block `block` of a strip of B: in room, or as it lies where it is packed already.
-const char* Plan::pack_strip(char* dst, int64_t strip, int64_t block) const {
-  if (panels && count == 1 && parts[0].term->k % kStepK == 0) {
-    return panels + (strip * steps + block * block_steps) * kStepBytes;
-  }
-  each_part(block, [&](const Part& p, int64_t first, int64_t end) {
-    char* to = dst + (first - block * block_steps) * kStepBytes;
-    if (panels && p.first == 0) {
-      const int64_t units = (p.term->k + 1) / 2, from = first * kSide, here = min((end - first) * kSide, units - from);
-      __builtin_memcpy(to, panels + (strip * units + from) * kPanelWidth * 4, here * kPanelWidth * 4);
-      __builtin_memset(to + here * kPanelWidth * 4, 0, ((end - first) * kSide - here) * kPanelWidth * 4);
-    } else {
-      pack_steps(to, p.term->b, p.streamed, 1, !swapped, strip * kRows, min(kRows, n - strip * kRows), first - p.first,
-                 end - first, p.term->k, p.term->scale);
-    }
-  });
-  return dst;
-}
-
-/// Where the block's part of B lies, to be asked for within the next `steps_until` steps.
-Ahead Plan::ahead(int64_t strip, int64_t block, int64_t steps_until) const {
-  Ahead next;
-  each_part(block, [&](const Part& p, int64_t first, int64_t end) {
-    if (next.rows > 0) return;
-    const Operand& b = p.term->b;
-    const int64_t size = b.data.half ? 2 : 4, k = (first - p.first) * step_depth(p.streamed), column = strip * kRows;
-    const int64_t depth = min(p.term->k - k, (end - first) * step_depth(p.streamed));
-    const int64_t columns = min(n - column, together * kRows);
-    if (panels && p.first == 0) {
-      next = {panels + (strip * ((p.term->k + 1) / 2) + k / 2) * kPanelWidth * 4, 1, depth * kPanelWidth * 2};
-    } else if (b.col == 1) {
-      next = {b.data.at(column * b.row + k).data, columns, depth * size, b.row * size};
-    } else {
-      next = {b.data.at(column * b.row + k * b.col).data, depth, columns * size, b.col * size};
-    }
-    next.lines_per_step = (next.rows * ((next.row_bytes + 63) / 64) + steps_until - 1) / steps_until;
-  });
-  return next;
-}
-
-void Plan::multiply_panels(int64_t panel0, const char* resident, int64_t panel1, int64_t strip, int64_t block,
+void Work::multiply_panels(int64_t panel0, const char* resident, int64_t panel1, int64_t strip, int64_t block,
                            const char* streamed, float* sums, Ahead& next) const {
-  const Product turned = {c.data, c.col, c.row, c.alpha, c.beta};
-  const int64_t columns = min(kRows, n - strip * kRows);
+  const int output = output_of(strip);
+  const int64_t column = (strip - of[output].first) * kRows, columns = min(kRows, of[output].n - column);
   for (int64_t i = panel0; i < panel1; i++, sums += kTileFloats) {
     const int64_t rows = min(kRows, m - i * kRows);
     Run runs[kMostTerms];
@@ -152,17 +46,19 @@ void Plan::multiply_panels(int64_t panel0, const char* resident, int64_t panel1,
                                    : (swapped ? tile_block<true, false> : tile_block<false, false>);
     run(sums, block > 0, runs, run_count, next);
     if (block + 1 < blocks) continue;
-    if (swapped) {
-      write_tile(turned, sums, strip * kRows, columns, i * kRows, rows);
+    if (finish) {
+      finish->call(finish->context, output, {i * kRows, rows, column, columns}, sums);
+    } else if (swapped) {
+      write_tile({c->data, c->col, c->row, c->alpha, c->beta}, sums, column, columns, i * kRows, rows);
     } else {
-      write_tile(c, sums, i * kRows, rows, strip * kRows, columns);
+      write_tile(*c, sums, i * kRows, rows, column, columns);
     }
   }
 }
 
 /// Rows of panels [panel0, panel1) (at `resident`) by strips [strip0, strip1). streamed: room for a block of `together`
 /// strips; sums: for those, or for all of the task's where k is more than one run.
-void Plan::compute(int64_t panel0, const char* resident, int64_t panel1, int64_t strip0, int64_t strip1, char* streamed,
+void Work::compute(int64_t panel0, const char* resident, int64_t panel1, int64_t strip0, int64_t strip1, char* streamed,
                    float* sums) const {
   const int64_t strip_floats = (panel1 - panel0) * kTileFloats, strip_bytes = block_steps * kStepBytes;
   for (int64_t run = 0; run < blocks; run += run_blocks) {
@@ -187,15 +83,11 @@ void Plan::compute(int64_t panel0, const char* resident, int64_t panel1, int64_t
   }
 }
 
-}  // namespace
-
-void multiply_on_tiles(const Product& c, const Term* terms, int count, const char* panels, int64_t m, int64_t n) {
-  if (m == 0 || n == 0) return;
-  const Plan plan(c, terms, count, panels, m, n);
-  const int64_t work = m * n * plan.steps * kStepK, threads = work < kSerialWork ? 1 : thread_count();
-  const int64_t all = plan.panels_of_rows(), strips = plan.strips();
+void run_tasks(const Work& plan, int64_t columns) {
+  const int64_t work = plan.m * columns * plan.steps * kStepK, threads = work < kSerialWork ? 1 : thread_count();
+  const int64_t all = plan.panels_of_rows(), strips = plan.strips;
   // Groups of one size; when k is several runs their sums wait in L2.
-  int64_t groups = min(strips, threads == 1 ? 1 : threads * kTasksPerThread);
+  int64_t groups = min(strips, threads == 1 ? 1 : threads * kTasksPerThread * plan.outputs);
   if (!plan.one_run()) groups = min(strips, round_up((strips + kGroupStrips - 1) / kGroupStrips, threads));
   const int64_t group = round_up((strips + groups - 1) / groups, plan.together);
   groups = (strips + group - 1) / group;
@@ -228,6 +120,18 @@ void multiply_on_tiles(const Product& c, const Term* terms, int count, const cha
       parallel_tasks(chunks * groups, multiply);
     }
   }
+}
+
+}  // namespace
+
+void multiply_on_tiles(const Product& c, const Term* terms, int count, int64_t m, int64_t n) {
+  if (m > 0 && n > 0) run_tasks(Work(c, terms, count, m, n), n);
+}
+
+void tile_products(const Operand& a, const PackedWeight* weights, int count, int64_t m, const Finish& finish) {
+  const Term term = {a, a, weights[0].k};
+  const Work plan(term, weights, count, m, finish);
+  if (m > 0 && plan.strips > 0) run_tasks(plan, plan.strips * kRows);
 }
 
 #endif

@@ -1,5 +1,6 @@
 // Linear layers that read the same rows, each row with a low-rank adapter of its own: first what the adapters make of x,
 // for all layers in one go, then the products; bias and adapters are added and the result rounded where a sum is finished.
+#include "gemm_finish.h"
 #include "gemm_thin.h"
 #include "low_rank.h"
 #include "ops_parts.h"
@@ -97,6 +98,11 @@ void Group::finish(int layer, int64_t row, int64_t first, int64_t columns, float
 bool run_by_blocks(const Group& g, const PackedWeight* weights) {
   const auto finish = [](void* context, int layer, const SumsBlock& block, float* sums) {
     const auto* group = static_cast<const Group*>(context);
+    const FloatRef y(*group->y[layer]);
+    if (!y.half && !group->bias[layer] && !group->hidden) {
+      write_tile({y, group->width(layer), 1, 1.0f, 0.0f}, sums, block.row, block.rows, block.first, block.columns);
+      return;
+    }
     for (int64_t t = 0; t < block.rows; t++) group->fetch_branch(layer, block.row + t, block.first, block.columns);
     for (int64_t t = 0; t < block.rows; t++) {
       group->finish(layer, block.row + t, block.first, block.columns, sums + t * kPanelWidth);

@@ -59,8 +59,8 @@ bool multiply_by_blocks(const Operand& a, const PackedWeight* weights, int count
     int8_products(a, weights, count, m, finish);
     return true;
   }
-  if (bf16 < count || !is_thin(a, m)) return false;
-  thin_products(a, weights, count, m, finish);
+  if (!kHasTiles || bf16 < count) return false;
+  (is_thin(a, m) ? thin_products : tile_products)(a, weights, count, m, finish);
   return true;
 }
 

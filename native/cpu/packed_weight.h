@@ -36,7 +36,7 @@ struct Finish {
 };
 
 /// A·W_iᵀ for up to three weights of one depth, handed over block by block, where there is such a kernel: for int8 weights,
-/// and for bf16 weights and few rows on AMX. False, and nothing done, where there is none. Rows of a: k side by side.
+/// and for bf16 weights on AMX. False, and nothing done, where there is none. Rows of a: k side by side.
 bool multiply_by_blocks(const Operand& a, const PackedWeight* weights, int count, int64_t m, const Finish& finish);
 
 /// C = alpha·A·Wᵀ + beta·C for any number of rows; a row's result does not depend on how many there are.
