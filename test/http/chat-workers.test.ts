@@ -164,8 +164,11 @@ describe('which worker answers', () => {
     await trainedOn(null); // from before digests were kept
     expect((await chat({ model: tuned.id })).status).toBe(200);
     await trainedOn(mine);
-    await holds(there.worker, null); // a worker of an earlier release
+    expect(there.worker.requests.length).toBe(2);
+    await holds(there.worker, null); // a worker of an earlier release, which refuses fields that it does not know
     expect((await chat({ model: tuned.id })).status).toBe(200);
+    expect(there.worker.requests).toHaveLength(3);
+    expect(there.worker.requests.at(-1)).not.toHaveProperty('base_digest');
   });
 
   it('passes on why it refuses', async () => {

@@ -68,13 +68,15 @@ interface Round {
 async function askEach(
   { config, log }: Deps,
   { wire, whole }: Question,
-  urls: string[],
+  workers: Suited[],
   round: Round,
   signal: AbortSignal,
 ): Promise<AsyncGenerator<GenerateEvent, void> | null> {
-  for (const url of urls) {
+  for (const { url, baseDigest } of workers) {
+    // One that tells no digest is of an earlier release, and refuses fields that it does not know.
+    const asked = baseDigest === null ? { ...wire, base_digest: undefined } : wire;
     try {
-      const begin = async () => untilFirstToken(await openGeneration(url, config.workerToken, wire, signal));
+      const begin = async () => untilFirstToken(await openGeneration(url, config.workerToken, asked, signal));
       const events = await (round.stops === 0 ? begin() : alone(wire.base_model, signal, begin));
       return whole ? await untilEnd(events) : events;
     } catch (error) {
@@ -110,8 +112,10 @@ async function alone<T>(baseModel: string, signal: AbortSignal, begin: () => Pro
   }
 }
 
-/** Addresses of the ready workers whose base model is the one that was trained on, in random order. */
-function suited({ log }: Deps, { wire }: Question, known: InferenceWorker[]): string[] {
+type Suited = Pick<InferenceWorker, 'baseDigest'> & { url: string };
+
+/** The ready workers whose base model is the one that was trained on, in random order. */
+function suited({ log }: Deps, { wire }: Question, known: InferenceWorker[]): Suited[] {
   const ready = known.flatMap(({ url, isReady, baseDigest }) =>
     url !== null && isReady ? [{ url, baseDigest }] : [],
   );
@@ -121,7 +125,7 @@ function suited({ log }: Deps, { wire }: Question, known: InferenceWorker[]): st
     const what = 'a model was trained on other files of its base model than some workers hold';
     log.warn({ model: wire.adapter?.model_id, trained_on: wire.base_digest, here }, what);
   }
-  return shuffled(fits.map(({ url }) => url));
+  return shuffled(fits);
 }
 
 /** What is not known (from before digests were kept) is no reason to refuse. */
