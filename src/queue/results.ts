@@ -56,7 +56,7 @@ export function saveSettings(
   return statements.updateSettings(database.db, fence, settings);
 }
 
-/** Notes which files of the base model the job trains on; what was noted first stays. @throws LeaseLost */
+/** Notes which files of the base model the job trains on, instead of those noted before. @throws LeaseLost */
 export function saveBaseDigest(database: Database, fence: Fence, digest: string): Promise<void> {
   return statements.updateBaseDigest(database.db, fence, digest);
 }

@@ -39,6 +39,21 @@ function replaceBase(): void {
 }
 afterEach(() => writeFileSync(weights(), original));
 
+/** A job whose trainer died when it had done `steps`, waiting for the next one. */
+async function interrupted(seed: number, steps: number): Promise<string> {
+  const id = await service.createJob({ ...REQUEST, seed });
+  const leave = new AbortController();
+  const config = { crashBackoffSeconds: [3600] };
+  const failpoints = [`child.step.${steps}=kill`];
+  const running = service.runQueue({ config, failpoints, drain: leave.signal, once: false });
+  const { row } = await service.waitFor(id, ({ row: { crashes, workerId } }) => crashes === 1 && !workerId);
+  expect(row.baseDigest).toBe(before);
+  leave.abort();
+  await running;
+  await service.database.db.update(jobs).set({ runAfter: new Date() }).where(eq(jobs.id, id));
+  return id;
+}
+
 const CHANGED = {
   status: 'failed',
   error: {
@@ -58,16 +73,8 @@ describe('a base model that was replaced', () => {
   });
 
   it('ends a job that was interrupted, before it computes anything with the wrong weights', async () => {
-    const id = await service.createJob({ ...REQUEST, seed: 3 });
-    const leave = new AbortController();
-    const config = { crashBackoffSeconds: [3600] };
-    const failpoints = ['child.step.5=kill'];
-    const running = service.runQueue({ config, failpoints, drain: leave.signal, once: false });
-    const crashed = await service.waitFor(id, ({ row }) => row.crashes === 1 && row.workerId === null);
-    expect(crashed.checkpoints.length).toBeGreaterThan(0);
-    leave.abort();
-    await running;
-    await service.database.db.update(jobs).set({ runAfter: new Date() }).where(eq(jobs.id, id));
+    const id = await interrupted(3, 5);
+    expect((await service.view(id)).checkpoints.length).toBeGreaterThan(0);
     replaceBase();
     await service.runQueue();
     const ended = await service.view(id);
@@ -95,11 +102,27 @@ describe('a base model that was replaced', () => {
     expect(fresh.models.at(-1)!.baseDigest).toBe(fresh.row.baseDigest);
   });
 
-  it('under the job of an earlier release, which knows no digest, is taken as it is', async () => {
-    const id = await service.createJob({ ...REQUEST, seed: 4 });
-    await service.runQueue({ failpoints: ['child.step.5@1=kill'] });
+  it('is nothing to a job that was interrupted before it had kept anything', async () => {
+    const id = await interrupted(4, 2);
+    expect((await service.view(id)).checkpoints).toEqual([]);
+    replaceBase();
+    const now = await digestHere();
+    expect(now).not.toBe(before);
+    await service.runQueue();
     const done = await service.view(id);
-    expect(done.row).toMatchObject({ status: 'succeeded', attempts: 2, baseDigest: before });
+    expect(done.row).toMatchObject({ status: 'succeeded', attempts: 2, baseDigest: now });
+    for (const model of done.allModels.filter(({ jobId }) => jobId === id))
+      expect(model.baseDigest).toBe(now);
+  });
+
+  it('under the job of an earlier release, which knows no digest, is taken as it is', async () => {
+    const id = await interrupted(6, 5);
+    await service.database.db.update(jobs).set({ baseDigest: null }).where(eq(jobs.id, id));
+    replaceBase();
+    await service.runQueue();
+    const done = await service.view(id);
+    expect(done.row).toMatchObject({ status: 'succeeded', attempts: 2, baseDigest: await digestHere() });
+    expect(done.events.map(({ message }) => message).join()).toContain('Continuing from the checkpoint');
   });
 });
 

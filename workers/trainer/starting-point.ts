@@ -17,8 +17,8 @@ import { fetchNewestCheckpoint, fetchStartWeights, StoredObjectDamaged } from '.
 import { JobFailed } from './outcomes.ts';
 
 /**
- * Looks which files of the base model lie here and notes them with the job. @throws JobFailed when the job already
- * trained on other ones, or continues a model that did: going on would end in weights that fit neither.
+ * Looks which files of the base model lie here and notes them with the job. @throws JobFailed when the job has weights
+ * that were trained on other ones, or continues a model that was: going on would end in weights that fit neither.
  */
 export async function openBase(attempt: Attempt, job: ClaimedJob): Promise<BaseFiles> {
   const { worker, fence, log, progress, closed } = attempt;
@@ -31,15 +31,23 @@ export async function openBase(attempt: Attempt, job: ClaimedJob): Promise<BaseF
     closed.signal,
   );
   log.info({ model: id, digest: base.digest, hashed_bytes: base.hashedBytes }, 'base model looked at');
-  if (trainedOn !== null && trainedOn !== base.digest) {
+  if (trainedOn !== null && trainedOn !== base.digest && (await hasLearned(attempt, job))) {
     log.error({ model: id, trained_on: trainedOn, here: base.digest }, 'the base model has other files');
     const of = job.job.startModel === null ? 'this job' : `this job or ${job.job.startModel}`;
     const text = `The job failed because the files of its base model '${id}' are not the ones that ${of} was trained on.`;
     throw new JobFailed({ code: BASE_MODEL_CHANGED, message: text, param: 'model' });
   }
-  if (trainedOn === null) await progress.inTurn(() => saveBaseDigest(worker.database, fence, base.digest));
+  if (trainedOn !== base.digest)
+    await progress.inTurn(() => saveBaseDigest(worker.database, fence, base.digest));
   await retryOf(attempt)(() => noteBaseDigest(worker.database.db, id, base.digest));
   return base;
+}
+
+/** Whether there are weights that go with the files noted before: a job that lost all its steps begins anew with any. */
+async function hasLearned(attempt: Attempt, { job }: ClaimedJob): Promise<boolean> {
+  if (job.startModel !== null) return true;
+  const { worker, fence } = attempt;
+  return (await retryOf(attempt)(() => listCheckpoints(worker.database, fence))).length > 0;
 }
 
 /** The newest checkpoint that can be read back, told to the user when the job had one. */

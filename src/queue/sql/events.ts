@@ -86,10 +86,10 @@ export async function updateSettings(
   if (rowCount === 0) throw new LeaseLost(fence);
 }
 
-/** Notes which files of the base model the job trains on; what was noted first stays. @throws LeaseLost */
+/** Notes which files of the base model the job trains on, instead of those noted before. @throws LeaseLost */
 export async function updateBaseDigest(db: Queryable, fence: Fence, digest: string): Promise<void> {
   const { rowCount } = await db.execute(sql`
-    update fine_tuning_jobs set base_digest = coalesce(base_digest, ${digest}) where ${held(fence)}`);
+    update fine_tuning_jobs set base_digest = ${digest} where ${held(fence)}`);
   if (rowCount === 0) throw new LeaseLost(fence);
 }
 
