@@ -115,7 +115,8 @@ describe('schemas that are not strict', { timeout: 60_000 }, () => {
     [{ type: 'object', required: 'a' }, 'required'],
     [{ $ref: '#/nowhere' }, '$ref'],
     [{ type: 'integer', minimum: 3, maximum: 2 }, 'minimum'],
-    [{ $defs: { a: { allOf: [{ $ref: '#/$defs/a' }, {}] } }, $ref: '#/$defs/a' }, 'schema'],
+    [{ $defs: { a: { allOf: [{ $ref: '#/$defs/a' }, {}] } }, $ref: '#/$defs/a' }, '$ref'],
+    [{ $defs: { a: { type: 'object', allOf: [{ $ref: '#/$defs/a' }] } }, $ref: '#/$defs/a' }, '$ref'],
   ])('are refused where they are no schemas, or allow nothing: %j', (schema, keyword) => {
     try {
       schemaGrammar(schema, { lenient: true });

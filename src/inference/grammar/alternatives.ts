@@ -35,6 +35,7 @@ export function alternatives(context: Context, options: Node[], path: Path): Nod
   return plain.length > 1 ? choice(exact(context, choice(...plain), path), ...nested) : choice(...options);
 }
 
+/** The node of a schema's `keyword`: the schemas of its list as alternatives. @throws SchemaRefusal */
 export function combination(
   context: Context,
   keyword: 'anyOf' | 'oneOf' | 'allOf',
@@ -51,7 +52,19 @@ export function combination(
   const arrays = taken.filter((item) => [(item as Schema | null)?.type].flat().includes('array')).length;
   if (arrays > 1 && !context.options.lenient)
     throw new SchemaRefusal(path, keyword, 'with more than one array schema is not supported.');
-  const options = taken.map((item, index) => node(context, item, [...path, keyword, index]));
+  return anyOfThese(
+    context,
+    taken.map((item, index) => [item, [...path, keyword, index]]),
+    path,
+  );
+}
+
+/** A schema and where it stands. */
+export type Placed = readonly [schema: unknown, path: Path];
+
+/** Schemas as alternatives. */
+export function anyOfThese(context: Context, schemas: readonly Placed[], path: Path): Node {
+  const options = schemas.map(([schema, at]) => node(context, schema, at));
   return alternatives(context, options, path);
 }
 

@@ -7,8 +7,9 @@ import { alternatives, anyTextOf, combination } from './alternatives.ts';
 import { arrayNode, objectNode } from './containers.ts';
 import { toEbnf } from './ebnf.ts';
 import { anyBoolean, anyValue } from './json-text.ts';
+import { bindingKeywords, isKnown, OF_TYPE } from './keywords.ts';
 import { type Budget, LIMITS, LONG_ENUM, literalLength, schemaBudget, weigh } from './limits.ts';
-import { merged } from './merge.ts';
+import { mergedNode } from './merge.ts';
 import { type Node, Rules, text } from './nodes.ts';
 import { reference } from './references.ts';
 import { SchemaRefusal } from './refusal.ts';
@@ -33,46 +34,10 @@ export interface Context {
   readonly options: SchemaOptions;
   /** Prefix of this schema's own rules. */
   readonly prefix: string;
+  /** The rules of schemas that were put together (merge.ts). */
+  readonly merged: Map<Schema, string>;
   budget: Budget;
 }
-
-const ANNOTATIONS = new Set([
-  '$schema',
-  '$id',
-  '$comment',
-  '$defs',
-  'definitions',
-  'title',
-  'description',
-  'default',
-  'example',
-  'examples',
-  'deprecated',
-  'readOnly',
-  'writeOnly',
-  'discriminator',
-  'contentMediaType',
-  'contentEncoding',
-]);
-const OF_TYPE: Record<string, readonly string[]> = {
-  string: ['minLength', 'maxLength', 'pattern', 'format'],
-  number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'format'],
-  integer: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'format'],
-  object: ['properties', 'required', 'additionalProperties'],
-  array: ['items', 'prefixItems', 'minItems', 'maxItems'],
-  boolean: [],
-  null: [],
-};
-const ASSERTIONS = new Set([
-  ...Object.values(OF_TYPE).flat(),
-  'type',
-  'enum',
-  'const',
-  'anyOf',
-  'oneOf',
-  'allOf',
-  '$ref',
-]);
 
 /**
  * The rule of `schema` among `rules`; `prefix` keeps the rules of several schemas in one grammar apart.
@@ -84,6 +49,7 @@ export function schemaNode(rules: Rules, schema: unknown, options: SchemaOptions
     root: schema,
     options,
     prefix,
+    merged: new Map(),
     budget: options.budget ?? schemaBudget(),
   };
   return reference(context, '#', []);
@@ -142,8 +108,8 @@ function build(context: Context, schema: unknown, path: Path): Node {
   if ('enum' in plain) return values(context, plain.enum, plain, path);
   for (const keyword of ['anyOf', 'oneOf', 'allOf'] as const) {
     if (!(keyword in plain)) continue;
-    const list = context.options.lenient ? merged(context, keyword, plain, beside, path) : null;
-    return combination(context, keyword, list ?? plain[keyword], path);
+    if (context.options.lenient) return mergedNode(context, keyword, plain, beside, path);
+    return combination(context, keyword, plain[keyword], path);
   }
   return typed(context, plain, path);
 }
@@ -153,11 +119,10 @@ function build(context: Context, schema: unknown, path: Path): Node {
  * @returns what binds beside the keyword that leads
  */
 function checkKeywords({ options }: Context, schema: Schema, path: Path): string[] {
-  const found: string[] = [];
-  for (const keyword of Object.keys(schema)) {
-    if (ANNOTATIONS.has(keyword) || keyword.startsWith('x-')) continue;
-    if (ASSERTIONS.has(keyword)) found.push(keyword);
-    else if (!options.lenient) throw new SchemaRefusal(path, keyword, 'is not supported.');
+  const found = bindingKeywords(schema);
+  for (const keyword of options.lenient ? [] : Object.keys(schema)) {
+    if (isKnown(keyword)) continue;
+    throw new SchemaRefusal(path, keyword, 'is not supported.');
   }
   const leading = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'].find((keyword) => keyword in schema);
   const others = found.filter((keyword) => keyword !== leading);

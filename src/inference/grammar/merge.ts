@@ -2,44 +2,81 @@
  * Schemas that hold together, as one: `allOf`, and keywords beside `anyOf` or `oneOf`. Exact for objects with different
  * properties; where two say something of the same property or keyword, the later one counts. For lenient schemas only.
  */
-import type { Context, Path, Schema } from './json-schema.ts';
-import { resolve } from './references.ts';
+import { anyOfThese, combination, type Placed } from './alternatives.ts';
+import { type Context, node, type Path, type Schema } from './json-schema.ts';
+import { bindingKeywords } from './keywords.ts';
+import { type Node, rule } from './nodes.ts';
+import { inlining, pointer, resolve } from './references.ts';
 
 /**
- * The schemas under `keyword`, each together with what stands beside it; `allOf` becomes a single one. Null when there is
- * nothing to put together. @throws SchemaRefusal for a reference to nowhere
+ * The node of a schema with a list under `keyword`: each schema of the list together with what stands beside it, and those
+ * of `allOf` as a single one. Schemas that are put together become a rule, as references do, so they may be recursive.
+ * @param beside the other keywords that bind @throws SchemaRefusal
  */
-export function merged(
+export function mergedNode(
   context: Context,
   keyword: 'anyOf' | 'oneOf' | 'allOf',
   schema: Schema,
   beside: readonly string[],
   path: Path,
-): unknown[] | null {
+): Node {
+  const { rules, merged } = context;
   const list = schema[keyword];
-  if (!Array.isArray(list) || (beside.length === 0 && (keyword !== 'allOf' || list.length < 2))) return null;
-  const rest: Schema = Object.fromEntries(beside.map((name) => [name, schema[name]]));
-  const each = list.map((item) => resolved(context, item, path));
-  if (keyword === 'allOf') return [each.reduce(together, rest)];
-  return each.map((item) => together(rest, item));
+  if (!Array.isArray(list)) return combination(context, keyword, list, path);
+  const all = list.map((item, index): Placed => [item, [...path, keyword, index]]);
+  const placed = keyword === 'allOf' ? all.filter(([item]) => binds(item)) : all;
+  if (beside.length === 0 && keyword === 'allOf' && placed.length === 1) return node(context, ...placed[0]!);
+  if (beside.length === 0 && (keyword !== 'allOf' || placed.length === 0))
+    return combination(context, keyword, list, path);
+  const known = merged.get(schema);
+  if (known !== undefined && rules.has(known)) return rule(known);
+  const name = rules.fresh(`${context.prefix}_merged`);
+  merged.set(schema, name);
+  rules.reserve(name);
+  const rest: Schema = Object.fromEntries(beside.map((each) => [each, schema[each]]));
+  const options = together(context, keyword, rest, placed, path);
+  return rules.define(
+    name,
+    inlining(context, path, () => anyOfThese(context, options, path)),
+  );
 }
 
-/** What a reference names, one step far; anything else as it is. */
-function resolved(context: Context, schema: unknown, path: Path): unknown {
-  const target = isObject(schema) ? schema.$ref : undefined;
-  return typeof target === 'string' && target.startsWith('#') ? resolve(context, target, path) : schema;
+/** Every alternative with `rest`; for `allOf` the only one there is. */
+function together(
+  context: Context,
+  keyword: string,
+  rest: Schema,
+  placed: readonly Placed[],
+  path: Path,
+): Placed[] {
+  const resolved = placed.map((each) => target(context, each));
+  if (keyword !== 'allOf') return resolved.map(([item, at]) => [both(rest, item), at]);
+  const one = resolved.map(([item]) => item).reduce(both, rest);
+  return [[one, resolved[0]?.[1] ?? path]];
 }
 
-function together(a: unknown, b: unknown): unknown {
+/** Whether a schema says anything that the grammar keeps. */
+function binds(schema: unknown): boolean {
+  if (!isObject(schema)) return schema !== true;
+  return bindingKeywords(schema).length > 0 || 'patternProperties' in schema;
+}
+
+/** What a reference names, one step far, and where that stands; anything else as it is. */
+function target(context: Context, [schema, path]: Placed): Placed {
+  const to = isObject(schema) ? schema.$ref : undefined;
+  if (typeof to !== 'string' || !to.startsWith('#')) return [schema, path];
+  return [resolve(context, to, path), pointer(to)];
+}
+
+function both(a: unknown, b: unknown): unknown {
   if (a === false || b === false) return false;
   if (!isObject(a)) return b;
   if (!isObject(b)) return a;
-  const both: Record<string, unknown> = { ...a, ...b };
-  if (isObject(a.properties) && isObject(b.properties))
-    both.properties = { ...a.properties, ...b.properties };
+  const one: Record<string, unknown> = { ...a, ...b };
+  if (isObject(a.properties) && isObject(b.properties)) one.properties = { ...a.properties, ...b.properties };
   if (Array.isArray(a.required) && Array.isArray(b.required))
-    both.required = [...new Set([...a.required, ...b.required])];
-  return both;
+    one.required = [...new Set([...a.required, ...b.required])];
+  return one;
 }
 
 function isObject(value: unknown): value is Schema {

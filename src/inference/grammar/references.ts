@@ -17,19 +17,29 @@ export function reference(context: Context, target: unknown, path: Path): Node {
     );
   const name = ruleName(context, target);
   if (context.rules.has(name)) return rule(name);
-  if (--context.budget.references < 0)
-    throw new SchemaRefusal(path, '$ref', `leads through more than ${LIMITS.references} references.`);
   context.rules.reserve(name);
-  const found = node(context, resolve(context, target, path), pointer(target));
-  context.budget.references++;
-  return context.rules.define(name, found);
+  const schema = resolve(context, target, path);
+  return context.rules.define(
+    name,
+    inlining(context, path, () => node(context, schema, pointer(target))),
+  );
+}
+
+/** Goes on at another place in the document, which ends when references lead through too many others. */
+export function inlining({ budget }: Context, path: Path, make: () => Node): Node {
+  if (--budget.references < 0)
+    throw new SchemaRefusal(path, '$ref', `leads through more than ${LIMITS.references} references.`);
+  const found = make();
+  budget.references++;
+  return found;
 }
 
 function ruleName({ prefix }: Context, target: string): string {
   return `${prefix}_ref_${Buffer.from(target).toString('hex')}`;
 }
 
-function pointer(target: string): string[] {
+/** Where in the document a reference leads. */
+export function pointer(target: string): string[] {
   if (target === '#' || target === '#/') return [];
   return decodePart(target.slice(2))
     .split('/')
