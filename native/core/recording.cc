@@ -66,6 +66,7 @@ class CpuGraph : public Graph {
   std::shared_ptr<RecordedMemory> memory = shared_memory();
 
   void launch() override {
+    if (cpu_recording()) throw Error(ErrorCode::invalid_argument, "graphLaunch: ops are being recorded");
     for (const Call& call : calls) {
       try {
         call.run();

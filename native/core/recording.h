@@ -9,8 +9,8 @@
 
 namespace lathe {
 
-/// Memory of tensors made while ops are recorded. All recordings alive in the process share it, one after the other, so
-/// what they make takes as much as the largest needs; it goes back to the pool with the last of them.
+/// Memory of tensors made while ops are recorded. All recordings alive in the process share its blocks, one after the
+/// other: a block serves requests of its size down to half of it. It goes back to the pool with the last of them.
 class RecordedMemory {
  public:
   virtual ~RecordedMemory() = default;

@@ -1,5 +1,5 @@
 import { tmpdir } from 'node:os';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { openDevice } from '../../workers/engine/device.ts';
 import { KvCache } from '../../workers/engine/models/kv-cache.ts';
 import type { Model } from '../../workers/engine/models/model.ts';
@@ -212,7 +212,11 @@ describe('forwardPaged', () => {
         const turned = model.forwardPaged({ ...batch, logitRows: batch.logitRows.toReversed() }, plain.cache);
         for (const s of plain.sequences) s.cached++;
         const expected = adapters.map((_, n) => turned.slice((2 - n) * VOCABULARY, (3 - n) * VOCABULARY));
+        const launches = vi.spyOn(device.native, 'graphLaunch');
         expect(feed(model, recorded.cache, recorded.sequences, () => 1)).toEqual(expected);
+        // The first step of a shape runs op by op.
+        expect(launches).toHaveBeenCalledTimes(step === 0 ? 0 : 1);
+        launches.mockRestore();
       }
     }
   });

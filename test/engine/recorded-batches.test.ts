@@ -140,6 +140,17 @@ describe('recorded micro-batches', () => {
     expect(at({})).not.toThrow();
   });
 
+  it('take as many sequences as tokens', () => {
+    const model = own(tinyModel(device.device));
+    const recorded = own(recordedGradients(model, options));
+    const [ids, targets] = [randomIds(TOKENS_MAX, 5), randomIds(TOKENS_MAX, 6)];
+    const cuSeqlens = Int32Array.from({ length: TOKENS_MAX + 1 }, (_, s) => s);
+    const batch = { ids, targets, positions: new Int32Array(TOKENS_MAX), cuSeqlens };
+    const [ours, plain] = [gradientsOf(model, batch, recorded), gradientsOf(model, batch, null)];
+    expect(ours.labelled).toBe(TOKENS_MAX);
+    expect(Math.abs(ours.lossSum - plain.lossSum) / plain.lossSum).toBeLessThan(1e-6);
+  });
+
   it('are not for dropout', () => {
     const model = adapted(own(tinyModel(device.device, { trainable: false })), 0.1);
     expect(() => recordedGradients(model, options)).toThrow('dropout cannot be recorded');

@@ -83,8 +83,11 @@ export async function check(
   const folder = mkdtempSync(join(tmpdir(), 'lathe-check-'));
   try {
     const { stdout } = await run(path, [String(options.seed), folder]).catch((error) => {
-      if (typeof error.stdout === 'string' && error.stdout !== '') return error as { stdout: string };
-      throw error;
+      if (typeof error.stdout !== 'string' || error.stdout === '') throw error;
+      const told = error.stdout.includes('FAIL');
+      return {
+        stdout: told ? error.stdout : `${error.stdout}\nFAIL ended with ${error.signal ?? error.code}`,
+      };
     });
     return stdout.trim().split('\n');
   } finally {

@@ -7,7 +7,7 @@ import type { Device } from './device.ts';
 import { scope } from './tensor.ts';
 
 export interface Replay {
-  /** Runs the recorded ops on what their tensors hold now. */
+  /** Runs the recorded ops on what their tensors hold now. @throws an op's error; ops before it may have run */
   run(): void;
   dispose(): void;
 }
@@ -95,21 +95,19 @@ export class RecordedShapes<S extends { dispose(): void }> {
     return entry.shape;
   }
 
-  /** Whether the work was recorded and replayed; if not, none of it has run. */
+  /** Whether the work could be recorded and was replayed; if not, none of it has run. */
   #replay(recorder: Recorder, entry: Entry<S>, body: () => void): boolean {
     try {
       entry.replay ??= recorder.record(body);
-      entry.replay.run();
-      return true;
     } catch (error) {
       if (!REFUSALS.has((error as { code?: string }).code ?? '')) throw error;
       process.emitWarning(`ops are no longer recorded, which is slower: ${(error as Error).message}`);
+      this.#recorder = null;
+      this.forget();
+      return false;
     }
-    this.#recorder = null;
-    this.forget();
-    entry.replay?.dispose();
-    entry.replay = null;
-    return false;
+    entry.replay.run();
+    return true;
   }
 
   /** All shapes but the `kept` used last. */

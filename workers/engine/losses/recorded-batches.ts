@@ -94,7 +94,7 @@ export class RecordedBatches {
     this.#work = work;
     this.#shapes = new RecordedShapes(recorder, SHAPES_MAX);
     this.#tokensMax = tokensMax;
-    const most = { tokens: tokensMax, sequences: sequencesFor(tokensMax), rows: tokensMax };
+    const most = { tokens: tokensMax, sequences: sequencesFor(tokensMax + 1), rows: tokensMax };
     this.#integers = new Int32Array(layoutOf(most).end);
     this.#buffer = keep(Tensor.fromInt32(device, this.#integers));
     this.#results = {
@@ -223,6 +223,11 @@ function checkBatch(batch: PackedBatch, labels: LabelledRows, vocabSize: number,
   const isToken = (id: number) => id >= 0 && id < vocabSize;
   if (batch.positions.length !== ids.length || cuSeqlens[0] !== 0 || cuSeqlens.at(-1) !== ids.length)
     throw new RangeError('a packed batch needs as many positions as ids, and bounds from 0 to their number');
+  if (
+    labels.targets.length !== labels.rows.length ||
+    labels.rows.some((row) => !(row >= 0 && row < ids.length))
+  )
+    throw new RangeError('labels need a target for each row, and rows of the batch');
   if (cuSeqlens.some((bound, s) => s > 0 && bound < cuSeqlens[s - 1]!))
     throw new RangeError('the bounds of sequences must not fall');
   const bad = ids.find((id) => !isToken(id)) ?? labels.targets.find((id) => !isToken(id));

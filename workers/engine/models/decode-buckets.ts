@@ -93,8 +93,8 @@ export class DecodeBuckets {
    */
   run(rows: GroupedRows): Tensor {
     const count = rows.ids.length;
-    const { model, cache, pool } = this.#step;
-    checkRows(rows, model, cache, this.#positions);
+    const { model, pool } = this.#step;
+    checkRows(rows, this.#step, this.#positions);
     const size = this.#padded ? DECODE_BUCKETS.find((bucket) => bucket >= count) : count;
     if (size === undefined || size > this.#rowsMax || count === 0)
       throw new Error(`a decode step of ${count} rows`);

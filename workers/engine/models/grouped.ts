@@ -127,7 +127,7 @@ export interface GroupedRows {
  * Refuses indices that would read or write outside the model, the cache or the pool: a recorded step checks nothing.
  * `positions`: rows of the rotary table. @throws Error naming the first of them
  */
-export function checkRows(rows: GroupedRows, model: Model, cache: KvCache, positions: number): void {
+export function checkRows(rows: GroupedRows, { model, cache, pool }: GroupedStep, positions: number): void {
   const { blockSize } = cache;
   const within = (what: string, values: Int32Array, end: number, begin = 0) => {
     for (const value of values)
@@ -138,4 +138,5 @@ export function checkRows(rows: GroupedRows, model: Model, cache: KvCache, posit
   within('cache row', rows.slots, cache.scratchRow);
   within('block', rows.blockTables, cache.blocks);
   within('context length', rows.contextLens, rows.maxBlocks * blockSize + 1, 1);
+  if (rows.adapterSlots !== null) within('adapter slot', rows.adapterSlots, pool.slots, -1);
 }
