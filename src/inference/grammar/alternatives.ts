@@ -6,7 +6,7 @@ import { deterministic, TooManyStates } from './automaton.ts';
 import { type Context, node, type Path, type Schema } from './json-schema.ts';
 import { LIMITS, literalLength } from './limits.ts';
 import { choice, type Node, sequence, text } from './nodes.ts';
-import { SchemaRefusal } from './refusal.ts';
+import { NothingFits, SchemaRefusal } from './refusal.ts';
 
 /**
  * A text without nested values, written so that the matcher reads it rightly (automaton.ts).
@@ -62,10 +62,36 @@ export function combination(
 /** A schema and where it stands. */
 export type Placed = readonly [schema: unknown, path: Path];
 
-/** Schemas as alternatives. */
+/** Schemas as alternatives. Lenient ones that no value fits are none, as long as another one remains. */
 export function anyOfThese(context: Context, schemas: readonly Placed[], path: Path): Node {
-  const options = schemas.map(([schema, at]) => node(context, schema, at));
+  if (!context.options.lenient)
+    return alternatives(
+      context,
+      schemas.map(([schema, at]) => node(context, schema, at)),
+      path,
+    );
+  const options: Node[] = [];
+  let refusal: NothingFits | null = null;
+  for (const [schema, at] of schemas) {
+    const option = unlessEmpty(context, () => node(context, schema, at));
+    if (option instanceof NothingFits) refusal = option;
+    else options.push(option);
+  }
+  if (options.length === 0 && refusal) throw refusal;
   return alternatives(context, options, path);
+}
+
+/** What is made, or why no value fits it; then nothing of it stays behind. */
+export function unlessEmpty({ rules, budget }: Context, make: () => Node): Node | NothingFits {
+  const [size, references] = [rules.size, budget.references];
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof NothingFits)) throw error;
+    rules.forget(size);
+    budget.references = references; // counts how deep they lead into each other, the other limits what was spent
+    return error;
+  }
 }
 
 /** Whether no value can fit two of the schemas: other types, or another constant under the same required property. */

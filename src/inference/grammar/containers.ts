@@ -7,7 +7,7 @@ import { anyObject, anyString, space } from './json-text.ts';
 import { weigh } from './limits.ts';
 import { choice, type Node, optional, repeat, rule, sequence, text } from './nodes.ts';
 import { otherName } from './other-names.ts';
-import { SchemaRefusal } from './refusal.ts';
+import { NothingFits, SchemaRefusal } from './refusal.ts';
 
 const ITEMS_MAX = 1_000;
 /** Parts of arrays up to this weight are written where they are used. */
@@ -43,7 +43,7 @@ export function objectNode(context: Context, schema: Schema, path: Path): Node {
   for (const name of required) {
     if (Object.hasOwn(listed, name)) continue;
     if (further === false)
-      throw new SchemaRefusal(
+      throw new NothingFits(
         path,
         'required',
         `names ${JSON.stringify(name.slice(0, 80))}, which additionalProperties excludes.`,
@@ -148,7 +148,7 @@ export function arrayNode(context: Context, schema: Schema, path: Path): Node {
   const min = asked > ITEMS_MAX && options.lenient ? 0 : asked;
   const given = count(schema, 'maxItems', path);
   const max = given !== null && given > ITEMS_MAX && options.lenient ? null : given;
-  if (max !== null && max < min) throw new SchemaRefusal(path, 'maxItems', "is less than 'minItems'.");
+  if (max !== null && max < min) throw new NothingFits(path, 'maxItems', "is less than 'minItems'.");
   if (Math.max(min, max ?? 0) > ITEMS_MAX)
     throw new SchemaRefusal(
       path,
@@ -160,7 +160,7 @@ export function arrayNode(context: Context, schema: Schema, path: Path): Node {
   const open = items !== false && (max === null || max > fixed.length);
   const item = open ? named(context, node(context, items, [...path, 'items'])) : null;
   if (item === null && fixed.length < min)
-    throw new SchemaRefusal(path, 'minItems', 'asks for more items than the others allow.');
+    throw new NothingFits(path, 'minItems', 'asks for more items than the others allow.');
   const taken = max === null ? fixed : fixed.slice(0, max);
   return sequence(text('['), space(rules), elements(context, taken, item, min, max), text(']'));
 }

@@ -1,5 +1,6 @@
 /** Grammars as text, in the EBNF that the inference worker's matcher reads. */
-import { ASCII_LAST, complement, type Node, type Ranges, type Rules } from './nodes.ts';
+import type { Node, Rules } from './nodes.ts';
+import { ASCII_LAST, complement, type Ranges } from './ranges.ts';
 
 /** The grammar whose start is `root`. */
 export function toEbnf(rules: Rules, root: Node): string {

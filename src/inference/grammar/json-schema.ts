@@ -12,7 +12,7 @@ import { type Budget, LIMITS, LONG_ENUM, literalLength, schemaBudget, weigh } fr
 import { mergedNode } from './merge.ts';
 import { type Node, Rules, text } from './nodes.ts';
 import { reference } from './references.ts';
-import { SchemaRefusal } from './refusal.ts';
+import { NothingFits, SchemaRefusal } from './refusal.ts';
 import { numberNode, stringNode } from './scalars.ts';
 
 export type Schema = Readonly<Record<string, unknown>>;
@@ -96,7 +96,7 @@ export function node(context: Context, schema: unknown, path: Path): Node {
 
 function build(context: Context, schema: unknown, path: Path): Node {
   if (schema === true) return anyValue(context.rules);
-  if (schema === false) throw new SchemaRefusal(path, 'false', 'allows no value.');
+  if (schema === false) throw new NothingFits(path, 'false', 'allows no value.');
   if (typeof schema !== 'object' || schema === null || Array.isArray(schema))
     throw new SchemaRefusal(path, 'schema', 'must be an object or a boolean.');
   if (path.length > 2 * LIMITS.depth) throw new SchemaRefusal(path, 'schema', 'nests too deeply.');
@@ -151,7 +151,7 @@ function values(context: Context, list: unknown, schema: Schema, path: Path): No
   }
   const types = typesOf(schema, path);
   const allowed = list.filter((value) => types === null || types.some((type) => isOfType(value, type)));
-  if (allowed.length === 0) throw new SchemaRefusal(path, 'enum', "has no value of the schema's type.");
+  if (allowed.length === 0) throw new NothingFits(path, 'enum', "has no value of the schema's type.");
   return anyTextOf(allowed.map((value) => JSON.stringify(value)));
 }
 

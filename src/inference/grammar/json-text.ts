@@ -8,13 +8,13 @@ import {
   type Node,
   oneOf,
   optional,
-  type Ranges,
   type Rules,
   repeat,
   rule,
   sequence,
   text,
 } from './nodes.ts';
+import type { Ranges } from './ranges.ts';
 
 /**
  * Characters that stand for themselves inside a JSON string. Surrogates are not cut out: their bytes are no UTF-8 and

@@ -2,15 +2,16 @@
  * Schemas that hold together, as one: `allOf`, and keywords beside `anyOf` or `oneOf`. Exact for objects with different
  * properties; where two say something of the same property or keyword, the later one counts. For lenient schemas only.
  */
-import { anyOfThese, combination, type Placed } from './alternatives.ts';
+import { anyOfThese, combination, type Placed, unlessEmpty } from './alternatives.ts';
 import { type Context, node, type Path, type Schema } from './json-schema.ts';
 import { bindingKeywords } from './keywords.ts';
 import { type Node, rule } from './nodes.ts';
 import { inlining, pointer, resolve } from './references.ts';
+import { NothingFits } from './refusal.ts';
 
 /**
  * The node of a schema with a list under `keyword`: each schema of the list together with what stands beside it, and those
- * of `allOf` as a single one. Schemas that are put together become a rule, as references do, so they may be recursive.
+ * of `allOf` as a single one, or the first of them where no value fits all. Schemas that are put together become a rule, as references do, so they may be recursive.
  * @param beside the other keywords that bind @throws SchemaRefusal
  */
 export function mergedNode(
@@ -35,10 +36,11 @@ export function mergedNode(
   rules.reserve(name);
   const rest: Schema = Object.fromEntries(beside.map((each) => [each, schema[each]]));
   const options = together(context, keyword, rest, placed, path);
-  return rules.define(
-    name,
-    inlining(context, path, () => anyOfThese(context, options, path)),
-  );
+  const whole = unlessEmpty(context, () => inlining(context, path, () => anyOfThese(context, options, path)));
+  if (!(whole instanceof NothingFits)) return rules.define(name, whole);
+  const [first] = placed;
+  if (keyword !== 'allOf' || !first) throw whole;
+  return rules.define(name, node(context, ...first));
 }
 
 /** Every alternative with `rest`; for `allOf` the only one there is. */

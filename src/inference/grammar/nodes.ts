@@ -3,8 +3,7 @@
  * schemas, nor how a grammar is written down.
  */
 
-/** Inclusive code-point ranges. */
-export type Ranges = readonly (readonly [low: number, high: number])[];
+import { ASCII_LAST, type Ranges, UNICODE_LAST } from './ranges.ts';
 
 export type Node =
   | { kind: 'text'; text: string }
@@ -27,8 +26,6 @@ export const repeat = (item: Node, min: number, max: number | null): Node =>
   min === 1 && max === 1 ? item : { kind: 'repeat', item, min, max };
 export const optional = (item: Node): Node => repeat(item, 0, 1);
 
-export const ASCII_LAST = 0x7f;
-const UNICODE_LAST = 0x10ffff;
 const LISTED_MAX = 256;
 /** Nodes that one node may come to without rules; a rule that is named twice counts once. */
 const EXPANSION_STEPS = 20_000;
@@ -85,6 +82,18 @@ export class Rules {
   reserve(name: string): void {
     this.#reserved.add(name);
     this.#nodes.set(name, text(''));
+  }
+
+  /** How many rules there are; `forget` goes back to it. */
+  get size(): number {
+    return this.#nodes.size;
+  }
+
+  /** Takes back the rules that were named since there were `size`, when what needed them came to nothing. */
+  forget(size: number): void {
+    for (const name of [...this.#nodes.keys()].slice(size)) {
+      for (const known of [this.#nodes, this.#reserved, this.#expanded]) known.delete(name);
+    }
   }
 
   /** Defines the rule the first time it is asked for. */
@@ -233,17 +242,4 @@ function beginnings(node: Node, nullable: ReadonlySet<string>): string[] {
     default:
       return [];
   }
-}
-
-/** The code points up to `last` that are in none of the ranges. */
-export function complement(ranges: Ranges, last = UNICODE_LAST): Ranges {
-  const sorted = ranges.toSorted((a, b) => a[0] - b[0]);
-  const found: [number, number][] = [];
-  let from = 0;
-  for (const [low, high] of sorted) {
-    if (low > from) found.push([from, Math.min(low - 1, last)]);
-    from = Math.max(from, high + 1);
-  }
-  if (from <= last) found.push([from, last]);
-  return found;
 }

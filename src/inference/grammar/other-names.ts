@@ -1,6 +1,7 @@
 /** Names of properties that are none of those a schema lists, as a grammar. */
 import { PLAIN, stringRest } from './json-text.ts';
-import { choice, type Node, oneOf, type Ranges, type Rules, rule, sequence, text } from './nodes.ts';
+import { choice, type Node, oneOf, type Rules, rule, sequence, text } from './nodes.ts';
+import type { Ranges } from './ranges.ts';
 
 /** A string that is none of `names`: a walk along their trie that leaves it or stops between names. */
 export function otherName(rules: Rules, prefix: string, names: readonly string[]): Node {

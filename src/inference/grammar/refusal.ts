@@ -17,3 +17,6 @@ export class SchemaRefusal extends Error {
     this.keyword = keyword;
   }
 }
+
+/** A schema that is understood, and that no value fits. */
+export class NothingFits extends SchemaRefusal {}

@@ -5,7 +5,8 @@
  * references, word boundaries) is refused.
  */
 import { PLAIN } from './json-text.ts';
-import { choice, complement, type Node, oneOf, type Ranges, repeat, sequence, text } from './nodes.ts';
+import { choice, type Node, oneOf, repeat, sequence, text } from './nodes.ts';
+import { complement, intersect, type Ranges } from './ranges.ts';
 
 export class RegexRefusal extends Error {}
 
@@ -237,13 +238,3 @@ const ESCAPES: [point: number, escape: string][] = [0x22, 0x5c, 0x08, 0x09, 0x0a
   point,
   JSON.stringify(String.fromCodePoint(point)).slice(1, -1),
 ]);
-
-function intersect(a: Ranges, b: Ranges): Ranges {
-  const found: [number, number][] = [];
-  for (const [low, high] of a) {
-    for (const [from, to] of b) {
-      if (Math.max(low, from) <= Math.min(high, to)) found.push([Math.max(low, from), Math.min(high, to)]);
-    }
-  }
-  return found;
-}

@@ -6,7 +6,7 @@ import type { Context, Path, Schema } from './json-schema.ts';
 import { anyInteger, anyNumber, anyString, stringOf } from './json-text.ts';
 import { type Node, sequence, text } from './nodes.ts';
 import { type Bounds, decimalsWithin, integersWithin, multiplesWithin } from './numbers.ts';
-import { SchemaRefusal } from './refusal.ts';
+import { NothingFits, SchemaRefusal } from './refusal.ts';
 import { RegexRefusal, regexNode } from './regex.ts';
 
 /** Longer strings are possible, but not countable in a grammar of reasonable size. */
@@ -27,7 +27,7 @@ export function stringNode(context: Context, schema: Schema, path: Path): Node {
     }
     return expression;
   }
-  if (max !== null && max < min) throw new SchemaRefusal(path, 'maxLength', "is less than 'minLength'.");
+  if (max !== null && max < min) throw new NothingFits(path, 'maxLength', "is less than 'minLength'.");
   const bound = Math.max(min, max ?? 0);
   if (bound > LENGTH_MAX) {
     if (options.lenient) return anyString(rules);
@@ -92,7 +92,7 @@ export function numberNode(context: Context, type: 'number' | 'integer', schema:
     return type === 'integer' ? anyInteger(rules) : anyNumber(rules);
   const found = type === 'integer' ? integersWithin(bounds) : decimalsWithin(bounds);
   if (found) return exact(context, found, path);
-  throw new SchemaRefusal(
+  throw new NothingFits(
     path,
     bounds.min === null ? 'maximum' : 'minimum',
     `leaves no ${type} that can be written.`,
@@ -140,5 +140,5 @@ function multiples(context: Context, bounds: Bounds, step: unknown, path: Path):
       throw new SchemaRefusal(path, 'multipleOf', 'allows too many values in one schema.');
     if (listed.length > 0) return anyTextOf(listed.map(String));
   }
-  throw new SchemaRefusal(path, 'multipleOf', 'leaves no value within the bounds.');
+  throw new NothingFits(path, 'multipleOf', 'leaves no value within the bounds.');
 }
