@@ -2,6 +2,7 @@
 import path from 'node:path';
 import { baseModels, workers } from '../../src/db/schema.ts';
 import { newId } from '../../src/ids.ts';
+import { baseDigestFolder, digestBase } from '../../workers/base-digest.ts';
 import { startOperations } from '../../workers/operations/operations.ts';
 import type { TestApp } from '../helpers/app.ts';
 import { CONTEXT } from '../inference/tiny-worker.ts';
@@ -28,10 +29,13 @@ export async function serveOperations(t: TestApp, id: string, location: string, 
     heartbeatAt,
   };
   await t.database.db.insert(workers).values({ ...row, device: 'cpu', host: 'h', pid: 1, state: 'ready' });
+  const ownHome = path.join(home, `operations-${id}`);
+  const { digest } = await digestBase(location, baseDigestFolder(ownHome), () => undefined);
   return startOperations({
     ...t,
-    config: { ...t.config, home: path.join(home, `operations-${id}`), pollMilliseconds: 50, threads: 1 },
+    config: { ...t.config, home: ownHome, pollMilliseconds: 50, threads: 1 },
     baseModel: { id, location },
+    baseDigest: digest,
     deadlineMs: { import: 5_000, export: 60_000 },
   });
 }

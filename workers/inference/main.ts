@@ -72,7 +72,14 @@ async function main(config: Config, log: Log): Promise<void> {
       );
     }
     const storage = await openStorage(config);
-    const operations = await startOperations({ config, database, storage, baseModel: source, log });
+    const operations = await startOperations({
+      config,
+      database,
+      storage,
+      baseModel: source,
+      baseDigest,
+      log,
+    });
     await registration.announce({ state: 'ready', device, url, baseDigest });
     log.info({ url, model: source.id }, 'ready');
 

@@ -4,15 +4,13 @@
  * that is empty afterwards.
  */
 import { fork } from 'node:child_process';
-import { createReadStream } from 'node:fs';
-import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { nodeFlags } from '../../src/commands/child.ts';
 import type { BaseModelSource, Config } from '../../src/config.ts';
 import type { Database } from '../../src/db/client.ts';
-import type { StoredFile } from '../../src/db/columns.ts';
 import {
   claimOperation,
   failOperation,
@@ -32,12 +30,15 @@ import { openProcessFolder } from '../process-folder.ts';
 import { digestOf } from '../trainer/checkpoint.ts';
 import { fetchObject, StoredObjectDamaged } from '../trainer/inputs.ts';
 import type { OperationAnswer, OperationRequest } from './messages.ts';
+import { putFolder } from './put-folder.ts';
 
 export interface OperationsParts {
   config: Pick<Config, 'home' | 'threads' | 'pollMilliseconds' | 'exportSeconds'>;
   database: Database;
   storage: Storage;
   baseModel: BaseModelSource;
+  /** Which files of it this worker holds (base-digest.ts). */
+  baseDigest: string;
   log: Log;
   /** How long the process of an operation may take; DEADLINE_MS unless given. */
   deadlineMs?: Record<'import' | 'export', number>;
@@ -80,11 +81,12 @@ export async function startOperations(parts: OperationsParts): Promise<{ stop():
 }
 
 async function work(parts: OperationsParts, folder: string, leave: AbortSignal): Promise<void> {
-  const { config, database, baseModel, log } = parts;
+  const { config, database, log } = parts;
   const workerId = newId('worker_');
+  const base = { id: parts.baseModel.id, digest: parts.baseDigest };
   while (!leave.aborted) {
     try {
-      const row = await claimOperation(database.db, workerId, baseModel.id, LEASE_SECONDS);
+      const row = await claimOperation(database.db, workerId, base, LEASE_SECONDS);
       if (row) {
         await perform(
           parts,
@@ -201,28 +203,6 @@ async function inProcess(request: OperationRequest, deadlineMs: number, signal: 
   if (said?.type === 'refused') throw new Refused(said.message);
   if (said?.type !== 'done' || code !== 0)
     throw new ChildDied(`the process ended with ${killedBy ?? code} and no answer: ${complaint}`);
-}
-
-async function putFolder(
-  storage: Storage,
-  prefix: string,
-  folder: string,
-  signal: AbortSignal,
-): Promise<StoredFile[]> {
-  const files: StoredFile[] = [];
-  for (const name of (await readdir(folder)).sort()) {
-    signal.throwIfAborted();
-    const source = path.join(folder, name);
-    const { size } = await stat(source);
-    const stored = await storage.put(
-      `${prefix}/${name}`,
-      createReadStream(source, { highWaterMark: 1 << 20 }),
-    );
-    if (stored.bytes !== size) throw new Error(`${name} changed on its way to storage`);
-    await rm(source); // room for the next operation as soon as may be
-    files.push({ name, ...stored });
-  }
-  return files;
 }
 
 /**

@@ -5,6 +5,7 @@
 import { and, eq, sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../../db/client.ts';
 import type { StoredFile } from '../../db/columns.ts';
+import { workers } from '../../db/schema.ts';
 import { tunedModels } from '../../db/schema-jobs.ts';
 import { modelOperations } from '../../db/schema-uploads.ts';
 import { CLAIMS_MAX, type OperationRow, organizationSlug } from './operations-repository.ts';
@@ -31,13 +32,21 @@ const held = (fence: OperationFence) =>
     eq(modelOperations.status, 'running'),
   );
 
-/** Takes the oldest operation on one of these base models that nobody holds, or null. */
+/** A worker that was silent for longer does not come back to its operations. */
+const ALIVE_SECONDS = 60;
+
+/**
+ * Takes the oldest operation on this base model that nobody holds, or null. One that belongs to other files of the base
+ * model is left to the workers that hold those; when none lives, whoever takes it can only say so.
+ */
 export async function claimOperation(
   db: Queryable,
   workerId: string,
-  baseModel: string,
+  base: { id: string; digest: string },
   leaseSeconds: number,
 ): Promise<OperationRow | null> {
+  const othersHoldIt = sql`exists (select 1 from ${workers} w where w.kind = 'inference' and w.base_model = o.base_model
+    and w.base_digest = o.base_digest and w.heartbeat_at > clock_timestamp() - make_interval(secs => ${ALIVE_SECONDS}))`;
   const rows = await db
     .update(modelOperations)
     .set({
@@ -45,8 +54,9 @@ export async function claimOperation(
       epoch: sql`${modelOperations.epoch} + 1`,
     })
     .where(
-      sql`${modelOperations.id} = (select o.id from ${modelOperations} o where o.base_model = ${baseModel}
+      sql`${modelOperations.id} = (select o.id from ${modelOperations} o where o.base_model = ${base.id}
         and (o.status = 'queued' or (o.status = 'running' and o.lease_until < clock_timestamp()))
+        and (o.base_digest is null or o.base_digest = ${base.digest} or not ${othersHoldIt})
         and o.epoch < ${CLAIMS_MAX} order by o.created_at limit 1 for update skip locked)`,
     )
     .returning();
