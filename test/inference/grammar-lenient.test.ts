@@ -1,6 +1,7 @@
 /** Schemas that are not strict: what the grammar cannot keep does not bind, and everything else does. No model takes part. */
 import { describe, expect, it } from 'vitest';
 import { schemaGrammar } from '../../src/inference/grammar/json-schema.ts';
+import { schemaBudget } from '../../src/inference/grammar/limits.ts';
 import { SchemaRefusal } from '../../src/inference/grammar/refusal.ts';
 import { useMatcher } from './matcher.ts';
 
@@ -101,6 +102,26 @@ const CASES: Record<string, [schema: unknown, good: string[], bad: string[]]> = 
   ],
 };
 
+const costly = (count: number) =>
+  Object.fromEntries(
+    Array.from({ length: count }, (_, i) => [
+      `p${i}`,
+      { type: 'string', pattern: `(a|b)*a(a|b){15}${'c'.repeat(i)}` },
+    ]),
+  );
+/** What takes an automaton: a format, bounds, a step of one, and plain texts that begin alike. */
+const exacting = {
+  e: { type: 'string', format: 'date' },
+  n: { type: 'integer', minimum: 3, maximum: 12 },
+  m: { type: 'number', minimum: 3, multipleOf: 1 },
+  o: { anyOf: [{ const: 'aaa' }, { type: 'string', maxLength: 2 }] },
+};
+const object = (properties: Record<string, unknown>) => ({
+  type: 'object',
+  properties,
+  required: Object.keys(properties),
+});
+
 describe('schemas that are not strict', { timeout: 60_000 }, () => {
   it.each(Object.entries(CASES))('bind as far as can be: %s', async (_, [schema, good, bad]) => {
     const ok = await accepts(schema, { lenient: true });
@@ -126,5 +147,34 @@ describe('schemas that are not strict', { timeout: 60_000 }, () => {
       return;
     }
     throw new Error('not refused');
+  });
+
+  it('keep the rest where a pattern takes too much', async () => {
+    const ok = await accepts(object({ ...costly(3), ...exacting }), { lenient: true });
+    const given = '{"p0":"x","p1":"y","p2":"z"';
+    expect(await ok(`${given},"e":"2024-02-10","n":7,"m":4,"o":"aaa"}`)).toBe(true);
+    for (const rest of [
+      '"e":"now","n":7,"m":4,"o":"aaa"}',
+      '"e":"2024-02-10","n":13,"m":4,"o":"aaa"}',
+      '"e":"2024-02-10","n":7,"m":2,"o":"aaa"}',
+      '"e":"2024-02-10","n":7,"m":4,"o":"bbb"}',
+    ])
+      expect([rest, await ok(`${given},${rest}`)]).toEqual([rest, false]);
+  });
+
+  it('are never refused for what their texts take, and soon there', async () => {
+    const started = performance.now();
+    schemaGrammar(object({ ...costly(100), ...exacting }), { lenient: true });
+    expect(performance.now() - started).toBeLessThan(5_000);
+    const spent = () => ({ ...schemaBudget(), work: 0 });
+    expect(() => schemaGrammar(object(exacting), { budget: spent() })).toThrow(SchemaRefusal);
+    const ok = await accepts(object(exacting), { lenient: true, budget: spent() });
+    expect(await ok('{"e":"now","n":13,"m":2,"o":"bbb"}')).toBe(true);
+    for (const text of [
+      '{"e":1,"n":1,"m":1,"o":""}',
+      '{"e":"","n":1.5,"m":1,"o":""}',
+      '{"e":"","n":1,"m":1}',
+    ])
+      expect([text, await ok(text)]).toEqual([text, false]);
   });
 });

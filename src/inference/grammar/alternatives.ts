@@ -4,6 +4,7 @@
  */
 import { deterministic, TooManyStates } from './automaton.ts';
 import { type Context, node, type Path, type Schema } from './json-schema.ts';
+import { anyValue } from './json-text.ts';
 import { LIMITS, literalLength } from './limits.ts';
 import { choice, type Node, sequence, text } from './nodes.ts';
 import { NothingFits, SchemaRefusal } from './refusal.ts';
@@ -22,7 +23,37 @@ export function exact({ rules, prefix, budget }: Context, regular: Node, path: P
   }
 }
 
-/** Alternatives; those that are plain texts (strings, numbers, constants) are told apart by one automaton. */
+/** Below this no automaton is worth its beginning. */
+const WORK_LEAST = 16;
+
+/**
+ * The same, from at most `share` of the states and the work that are left: null for a lenient schema where that is not
+ * enough. Giving up costs no more than half of what was left, so that what comes after has some too.
+ * @throws SchemaRefusal for a schema that is not lenient, which may take everything
+ */
+export function exactWithin(context: Context, regular: Node, share: number, path: Path): Node | null {
+  const { rules, prefix, budget, options } = context;
+  if (!options.lenient) return exact(context, regular, path);
+  const given = { states: Math.floor(share * budget.states), work: Math.floor(share * budget.work) };
+  if (given.work < WORK_LEAST) return null;
+  const left = { ...given };
+  let found: Node | null = null;
+  try {
+    found = deterministic(rules, regular, prefix, left);
+  } catch (error) {
+    if (!(error instanceof TooManyStates)) throw error;
+  }
+  for (const kind of ['states', 'work'] as const) {
+    const spent = given[kind] - Math.max(0, left[kind]);
+    budget[kind] -= found ? spent : Math.min(spent, Math.floor(budget[kind] / 2));
+  }
+  return found;
+}
+
+/**
+ * Alternatives; those that are plain texts (strings, numbers, constants) are told apart by one automaton. Lenient ones that
+ * cannot be told apart may be any value.
+ */
 export function alternatives(context: Context, options: Node[], path: Path): Node {
   if (options.length === 1) return options[0]!;
   const plain: Node[] = [];
@@ -32,7 +63,9 @@ export function alternatives(context: Context, options: Node[], path: Path): Nod
     if (regular) plain.push(regular);
     else nested.push(option);
   }
-  return plain.length > 1 ? choice(exact(context, choice(...plain), path), ...nested) : choice(...options);
+  if (plain.length < 2) return choice(...options);
+  const apart = exactWithin(context, choice(...plain), 1, path);
+  return apart ? choice(apart, ...nested) : anyValue(context.rules);
 }
 
 /** The node of a schema's `keyword`: the schemas of its list as alternatives. @throws SchemaRefusal */

@@ -1,10 +1,10 @@
 /** `string`, `number` and `integer` of a JSON Schema as grammars. */
 
-import { anyTextOf, exact } from './alternatives.ts';
+import { anyTextOf, exactWithin } from './alternatives.ts';
 import { FORMATS } from './formats.ts';
 import type { Context, Path, Schema } from './json-schema.ts';
 import { anyInteger, anyNumber, anyString, stringOf } from './json-text.ts';
-import { type Node, sequence, text } from './nodes.ts';
+import { type Node, rule, sequence, text } from './nodes.ts';
 import { type Bounds, decimalsWithin, integersWithin, multiplesWithin } from './numbers.ts';
 import { NothingFits, SchemaRefusal } from './refusal.ts';
 import { RegexRefusal, regexNode } from './regex.ts';
@@ -13,6 +13,8 @@ import { RegexRefusal, regexNode } from './regex.ts';
 const LENGTH_MAX = 2_000;
 const MULTIPLES_MAX = 2_000;
 const PATTERN_MAX = 1_000;
+/** Of the states and the work that are left, for one pattern that need not bind. */
+const PATTERN_SHARE = 1 / 4;
 
 export function stringNode(context: Context, schema: Schema, path: Path): Node {
   const { rules, options } = context;
@@ -50,18 +52,14 @@ function expressionOf(context: Context, schema: Schema, path: Path): Node | null
     if (typeof pattern !== 'string' || pattern.length > PATTERN_MAX)
       throw new SchemaRefusal(path, 'pattern', `must be a string of at most ${PATTERN_MAX} characters.`);
     try {
-      return exact(context, quoted(regexNode(pattern)), path);
+      const found = exactWithin(context, quoted(regexNode(pattern)), PATTERN_SHARE, path);
+      if (found) return found;
     } catch (error) {
-      if (!(error instanceof RegexRefusal || (lenient && error instanceof SchemaRefusal))) throw error;
-      if (known === null && lenient) return null;
-      if (known === null) throw new SchemaRefusal(path, 'pattern', error.message);
+      if (!(error instanceof RegexRefusal)) throw error;
+      if (known === null && !lenient) throw new SchemaRefusal(path, 'pattern', error.message);
     }
   }
-  if (known !== null) {
-    return context.rules.once(`format_${format}`.replaceAll('-', '_'), () =>
-      exact(context, quoted(regexNode(known)), path),
-    );
-  }
+  if (known !== null) return formatNode(context, format as string, known, path);
   if (format === undefined || lenient) return null;
   const names = Object.keys(FORMATS).join(', ');
   throw new SchemaRefusal(
@@ -69,6 +67,14 @@ function expressionOf(context: Context, schema: Schema, path: Path): Node | null
     'format',
     `${JSON.stringify(format).slice(0, 80)} is not supported (supported: ${names}).`,
   );
+}
+
+/** Null when a lenient schema has nothing left for it. */
+function formatNode(context: Context, format: string, expression: string, path: Path): Node | null {
+  const name = `format_${format}`.replaceAll('-', '_');
+  if (context.rules.has(name)) return rule(name);
+  const found = exactWithin(context, quoted(regexNode(expression)), 1, path);
+  return found && context.rules.define(name, found);
 }
 
 const quoted = (inner: Node): Node => sequence(text('"'), inner, text('"'));
@@ -82,21 +88,24 @@ function length(schema: Schema, keyword: string, path: Path): number | null {
 }
 
 export function numberNode(context: Context, type: 'number' | 'integer', schema: Schema, path: Path): Node {
-  const { rules, options } = context;
+  const { options } = context;
   if (schema.format !== undefined && !options.lenient)
     throw new SchemaRefusal(path, 'format', `of a ${type} is not supported.`);
   const bounds = boundsOf(schema, path);
   if (schema.multipleOf !== undefined && !(options.lenient && !areListed(bounds, schema.multipleOf)))
     return multiples(context, bounds, schema.multipleOf, path);
-  if (bounds.min === null && bounds.max === null)
-    return type === 'integer' ? anyInteger(rules) : anyNumber(rules);
+  if (bounds.min === null && bounds.max === null) return unbounded(context, type);
   const found = type === 'integer' ? integersWithin(bounds) : decimalsWithin(bounds);
-  if (found) return exact(context, found, path);
+  if (found) return exactWithin(context, found, 1, path) ?? unbounded(context, type);
   throw new NothingFits(
     path,
     bounds.min === null ? 'maximum' : 'minimum',
     `leaves no ${type} that can be written.`,
   );
+}
+
+function unbounded({ rules }: Context, type: 'number' | 'integer'): Node {
+  return type === 'integer' ? anyInteger(rules) : anyNumber(rules);
 }
 
 function boundsOf(schema: Schema, path: Path): Bounds {
@@ -126,7 +135,7 @@ function multiples(context: Context, bounds: Bounds, step: unknown, path: Path):
     throw new SchemaRefusal(path, 'multipleOf', 'is supported for whole numbers of at least 1 only.');
   if (step === 1) {
     const whole = integersWithin(bounds);
-    if (whole) return exact(context, whole, path);
+    if (whole) return exactWithin(context, whole, 1, path) ?? unbounded(context, 'integer');
   } else {
     const listed = multiplesWithin(bounds, step, MULTIPLES_MAX);
     if (listed === null)
