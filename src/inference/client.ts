@@ -20,10 +20,13 @@ export class WorkerLost extends Error {
   override name = 'WorkerLost';
   /** It had the request when it was lost. */
   readonly underWay: boolean;
+  /** It said nothing for so long that the connection was given up; it may well be alive. */
+  readonly isSlow: boolean;
 
   constructor(message: string, options: ErrorOptions & { underWay?: boolean } = {}) {
     super(message, options);
     this.underWay = options.underWay ?? false;
+    this.isSlow = SILENT.includes(codeOf(options.cause));
   }
 }
 
@@ -33,10 +36,14 @@ const NOT_CONNECTED = [
   ...['ETIMEDOUT', 'UND_ERR_CONNECT_TIMEOUT'],
 ];
 
-function wasConnected(error: unknown): boolean {
-  const { cause } = error as { cause?: { code?: unknown } };
-  return !NOT_CONNECTED.includes(String(cause?.code));
-}
+/** A connection on which nothing came for too long, before or after the head of the answer. */
+const SILENT = ['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT'];
+
+/** fetch's reason is the cause of the error that it throws. */
+const codeOf = (error: unknown): string =>
+  String((error as { cause?: { code?: unknown } } | undefined)?.cause?.code);
+
+const wasConnected = (error: unknown): boolean => !NOT_CONNECTED.includes(codeOf(error));
 
 /**
  * Asks the worker at `url`; resolves when it has begun. The events end with `done` or `error`; leaving the loop (or

@@ -3,7 +3,9 @@
  * written with the others of the moment in one transaction. What was asked but not yet written when the process dies
  * is asked again; what is written is never asked again.
  */
+import { BASE_MODEL_CHANGED } from '../../errors.ts';
 import { newId } from '../../ids.ts';
+import { WORKER_LOST } from '../../inference/protocol.ts';
 import type { AnswerRequest, InnerAnswer } from '../answer-request.ts';
 import type { Dependencies } from '../dependencies.ts';
 import type { Identity } from '../keys/lookup.ts';
@@ -88,17 +90,27 @@ async function answerLine(
     await pause.over(signal);
     if (base !== null) await load.untilIdle(base, signal);
     const answer = await ask(work.identity, work.endpoint, body, signal);
-    if (answer.status === 429 || answer.status === 503) {
+    if ((answer.status === 429 || answer.status === 503) && !isOver(answer)) {
       pause.refused(answer.retryAfterSeconds);
       continue;
     }
     if (answer.status >= 500 && !answer.isFinal && ++failures < SERVER_ERRORS_MAX) {
-      pause.refused(null);
+      pause.refused(answer.retryAfterSeconds);
       continue;
     }
     pause.answered();
     return recordOf(number, customId, answer);
   }
+}
+
+/**
+ * A refusal that no later worker mends: what was learned needs other files. One whose workers were lost several times is
+ * counted like a failure of the server: it may be the reason.
+ */
+function isOver({ status, text, isFinal }: InnerAnswer): boolean {
+  if (status !== 503) return false;
+  const { code } = (JSON.parse(text) as { error: { code: string | null } }).error;
+  return code === WORKER_LOST || (isFinal && code === BASE_MODEL_CHANGED);
 }
 
 function streamRefused(): InnerAnswer {

@@ -1,10 +1,16 @@
 /**
  * From a generation's request to a worker's events: which workers are asked, in which order, and what happens when one
- * is lost. As long as its caller has been sent nothing, a request whose worker stopped is asked once more; one that was
- * under way when two workers in a row stopped may be what stopped them, and is refused.
+ * is lost. As long as its caller has been sent nothing, a request whose worker stopped is asked again; one that was under
+ * way when two workers stopped, and alone when the latter did, is what stopped it and is refused.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ApiError, baseModelChanged, modelUnavailable, requestStopsWorkers } from '../../errors.ts';
+import {
+  ApiError,
+  BASE_MODEL_CHANGED,
+  baseModelChanged,
+  modelUnavailable,
+  requestStopsWorkers,
+} from '../../errors.ts';
 import { openGeneration, WorkerLost, WorkerRefused } from '../../inference/client.ts';
 import {
   type GenerateEvent,
@@ -13,8 +19,9 @@ import {
   type WorkerError,
 } from '../../inference/protocol.ts';
 import type { Dependencies } from '../dependencies.ts';
-import { Slots } from '../slots.ts';
+import { untilEnd, untilFirstToken } from './read-ahead.ts';
 import { type InferenceWorker, inferenceWorkers } from './repository.ts';
+import { isAvoided, noteUnreachable, takePlace, Visit } from './suspects.ts';
 
 type Deps = Pick<Dependencies, 'database' | 'config' | 'log'>;
 
@@ -27,7 +34,12 @@ export interface Question {
 }
 
 const RETRY_SECONDS = 2;
+/** So many stops, the last of them with nothing else under way, and a request is what stops workers. */
 const STOPS_MAX = 2;
+/** Always in company, it may be innocent: it is not tried for ever, but may be sent again. */
+const TRIES_MAX = 6;
+/** A suspect waits so long for the others. */
+const PLACE_SECONDS = 300;
 /** How often a request whose worker stopped looks for one that takes over. */
 const LOOK_AGAIN_MS = { first: 250, most: 1_000 };
 
@@ -40,19 +52,33 @@ export async function askWorkers(
   question: Question,
   signal: AbortSignal,
 ): Promise<AsyncGenerator<GenerateEvent, void>> {
-  const { database, config } = deps;
-  const round: Round = { stops: 0, refused: null };
-  const until = () => performance.now() + 1000 * config.workerWaitSeconds;
+  const round: Round = { stops: 0, stopped: new Set(), isDrained: false, refused: null };
+  const until = () => performance.now() + 1000 * deps.config.workerWaitSeconds;
   let deadline = 0; // of a request that waits for a worker to come back
   for (let pause = LOOK_AGAIN_MS.first; ; pause = Math.min(2 * pause, LOOK_AGAIN_MS.most)) {
-    const known = await inferenceWorkers(database.db, question.wire.base_model);
-    const stopsBefore = round.stops;
-    const answer = await askEach(deps, question, suited(deps, question, known), round, signal);
-    if (answer) return answer;
-    if (round.stops > stopsBefore) deadline = until();
-    if (round.stops === 0 || round.refused?.status === 429 || performance.now() > deadline)
+    const before = { ...round };
+    const queuedAt = performance.now();
+    const leave = round.stops === 0 ? () => {} : await placeOf(question, signal);
+    deadline += performance.now() - queuedAt; // its turn is not what it waits for
+    let known: InferenceWorker[];
+    try {
+      known = await inferenceWorkers(deps.database.db, question.wire.base_model);
+      const answer = await askEach(deps, question, suited(deps, question, known), { round, leave, signal });
+      if (answer) return answer;
+    } finally {
+      leave();
+    }
+    const isNew = round.stops > before.stops;
+    if (isNew || (round.isDrained && !before.isDrained)) deadline = until();
+    if (isNew && known.some(({ url, isReady }) => isReady && url !== null && !round.stopped.has(url)))
+      continue;
+    const waits = round.stops > 0 || round.isDrained;
+    if (!waits || round.refused?.status === 429 || performance.now() > deadline)
       throw refusalOf(question, known, round.refused);
-    await sleep(pause, undefined, { signal });
+    await sleep(pause, undefined, { signal }).catch((error: unknown) => {
+      signal.throwIfAborted();
+      throw error;
+    });
   }
 }
 
@@ -60,55 +86,101 @@ export async function askWorkers(
 interface Round {
   /** Workers that stopped while they worked on it. */
   stops: number;
+  /** Their addresses, which are asked last from then on. */
+  stopped: Set<string>;
+  /** A worker that shut down in an orderly way did not finish it: nobody's fault. */
+  isDrained: boolean;
   /** The latest refusal. */
   refused: ApiError | null;
 }
 
-/** Asks the workers one after the other; null when none has answered. */
+async function placeOf({ model, wire }: Question, signal: AbortSignal): Promise<() => void> {
+  const leave = await takePlace(wire.base_model, PLACE_SECONDS, signal);
+  if (leave === null) throw modelUnavailable(model, 'its workers keep stopping.', RETRY_SECONDS);
+  return leave;
+}
+
+/** One try; `leave` gives the suspects' place back, if the request has it. */
+interface Try {
+  round: Round;
+  leave: () => void;
+  signal: AbortSignal;
+}
+
+/**
+ * Asks the workers one after the other; null when none has answered, or one stopped. A request that was lost once leaves
+ * the suspects' place with its first token; one that was lost again may stop workers later than that, and stays.
+ */
 async function askEach(
   { config, log }: Deps,
-  { wire, whole }: Question,
+  question: Question,
   workers: Suited[],
-  round: Round,
-  signal: AbortSignal,
+  { round, leave, signal }: Try,
 ): Promise<AsyncGenerator<GenerateEvent, void> | null> {
-  for (const { url, baseDigest } of workers) {
+  const { wire, whole } = question;
+  const hasStopped = ({ url }: Suited) => Number(round.stopped.has(url));
+  for (const { url, baseDigest } of workers.toSorted((a, b) => hasStopped(a) - hasStopped(b))) {
+    if (round.stops > 0 && isAvoided(url)) continue;
     // One that tells no digest is of an earlier release, and refuses fields that it does not know.
     const asked = baseDigest === null ? { ...wire, base_digest: undefined } : wire;
+    const visit = new Visit(url);
+    const startedAt = performance.now();
     try {
-      const begin = async () => untilFirstToken(await openGeneration(url, config.workerToken, asked, signal));
-      const events = await (round.stops === 0 ? begin() : alone(wire.base_model, signal, begin));
+      const opened = await openGeneration(url, config.workerToken, asked, signal);
+      const events = await untilFirstToken(visited(opened, visit));
+      if (round.stops < STOPS_MAX) leave();
       return whole ? await untilEnd(events) : events;
     } catch (error) {
+      if (isStop(error)) visit.stopped();
+      visit.end();
       const isRefused = error instanceof WorkerRefused;
       if (!isRefused && !(error instanceof WorkerLost)) throw error;
       log.warn({ err: error, worker: url, completion: wire.request_id }, 'worker did not answer');
-      if (isRefused ? error.error.code === WORKER_LOST : error.underWay) {
-        if (++round.stops >= STOPS_MAX) throw requestStopsWorkers();
-      } else if (isRefused) {
-        if (error.error.status < 500 && error.error.status !== 429) throw toApiError(error.error);
-        round.refused = toApiError(error.error);
+      if (isStop(error)) {
+        round.stops += 1;
+        round.stopped.add(url);
+        if (round.stops >= STOPS_MAX && !visit.hadCompany) throw requestStopsWorkers();
+        if (round.stops >= TRIES_MAX) throw workerLost();
+        return null;
       }
+      if (isRefused) noteRefusal(error.error, round);
+      else if (error.isSlow)
+        throw modelUnavailable(question.model, 'its workers are too slow.', RETRY_SECONDS);
+      else noteUnreachable(url, performance.now() - startedAt);
     }
   }
   return null;
 }
 
-/** For each base model the one place of requests that were under way when a worker stopped. */
-const suspects = new Map<string, Slots>();
+/** The worker, or its engine, ended while it had the request. */
+const isStop = (error: unknown): boolean =>
+  error instanceof WorkerRefused
+    ? error.error.code === WORKER_LOST
+    : error instanceof WorkerLost && error.underWay && !error.isSlow;
 
-/**
- * Begins what was under way when a worker stopped, one such request of this process at a time: if it stops the next
- * worker too, it was none of the others.
- */
-async function alone<T>(baseModel: string, signal: AbortSignal, begin: () => Promise<T>): Promise<T> {
-  const place = suspects.get(baseModel) ?? new Slots(1);
-  suspects.set(baseModel, place);
-  const leave = await place.take(signal);
+/** Keeps why a worker refused. Throws what every other worker would say too. */
+function noteRefusal(error: WorkerError, round: Round): void {
+  const isBusy = error.status === 429 || error.status >= 500;
+  if (!isBusy || error.code === 'model_not_finite') throw toApiError(error);
+  if (error.code === 'server_is_overloaded') round.isDrained = true;
+  round.refused = toApiError(error);
+}
+
+/** The same events; the visit ends with them. */
+async function* visited(
+  events: AsyncGenerator<GenerateEvent, void>,
+  visit: Visit,
+): AsyncGenerator<GenerateEvent, void> {
   try {
-    return await begin();
+    for await (const event of events) {
+      if (event.type === 'error' && event.error.code === WORKER_LOST) visit.stopped();
+      yield event;
+    }
+  } catch (error) {
+    if (isStop(error)) visit.stopped();
+    throw error;
   } finally {
-    leave();
+    visit.end();
   }
 }
 
@@ -149,7 +221,10 @@ function refusalOf({ model, wire }: Question, known: InferenceWorker[], refused:
 /** What a worker's error event, or its loss after the first token, is to the caller; null for anything else. */
 export function generationError(error: unknown): ApiError | null {
   if (error instanceof WorkerRefused) return toApiError(error.error);
-  if (!(error instanceof WorkerLost)) return null;
+  return error instanceof WorkerLost ? workerLost() : null;
+}
+
+function workerLost(): ApiError {
   return new ApiError({
     status: 503,
     message: 'The worker that generated this answer was lost. Please try again.',
@@ -161,45 +236,9 @@ export function generationError(error: unknown): ApiError | null {
 
 export function toApiError(error: WorkerError): ApiError {
   const retry = error.retry_after_seconds;
-  return new ApiError({ ...error, headers: retry === undefined ? {} : { 'retry-after': String(retry) } });
-}
-
-/** Reads on to the first event that carries output, and returns all events again. */
-async function untilFirstToken(
-  events: AsyncGenerator<GenerateEvent, void>,
-): Promise<AsyncGenerator<GenerateEvent, void>> {
-  const early: GenerateEvent[] = [];
-  for (;;) {
-    const next = await events.next();
-    if (next.done) throw new WorkerLost('the worker ended without an answer', { underWay: true });
-    if (next.value.type === 'error') throw new WorkerRefused(next.value.error);
-    early.push(next.value);
-    if (next.value.type !== 'start') return replay(early, events);
-  }
-}
-
-/** Reads to the end, and returns all events again. */
-async function untilEnd(
-  events: AsyncGenerator<GenerateEvent, void>,
-): Promise<AsyncGenerator<GenerateEvent, void>> {
-  const all: GenerateEvent[] = [];
-  for await (const event of events) {
-    if (event.type === 'error') throw new WorkerRefused(event.error);
-    all.push(event);
-  }
-  return replay(all, events);
-}
-
-async function* replay(
-  early: GenerateEvent[],
-  rest: AsyncGenerator<GenerateEvent, void>,
-): AsyncGenerator<GenerateEvent, void> {
-  try {
-    yield* early;
-    yield* rest;
-  } finally {
-    await rest.return();
-  }
+  const headers: Record<string, string> = retry === undefined ? {} : { 'retry-after': String(retry) };
+  if (error.code === BASE_MODEL_CHANGED) headers['x-should-retry'] = 'false';
+  return new ApiError({ ...error, headers });
 }
 
 function shuffled<T>(items: T[]): T[] {
