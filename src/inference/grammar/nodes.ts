@@ -91,6 +91,7 @@ export class Rules {
 
   /** Takes back the rules that were named since there were `size`, when what needed them came to nothing. */
   forget(size: number): void {
+    if (this.#nodes.size === size) return;
     for (const name of [...this.#nodes.keys()].slice(size)) {
       for (const known of [this.#nodes, this.#reserved, this.#expanded]) known.delete(name);
     }
