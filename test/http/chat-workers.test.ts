@@ -3,6 +3,7 @@ import { eq } from 'drizzle-orm';
 import { describe, expect, it } from 'vitest';
 import { workers } from '../../src/db/schema.ts';
 import { tunedModels } from '../../src/db/schema-jobs.ts';
+import { wereSeenLately } from '../../src/domain/chat/suited-workers.ts';
 import { newId } from '../../src/ids.ts';
 import type { WorkerError } from '../../src/inference/protocol.ts';
 import { BASE_MODEL } from '../helpers/app.ts';
@@ -211,7 +212,11 @@ describe('which worker answers', () => {
       const { status, headers, json } = await chat({ model });
       expect([status, json.error.code, json.error.param]).toEqual([503, 'model_unavailable', 'model']);
       expect(json.error.message).toBe(`The model '${model}' cannot be served at the moment: ${why}`);
-      expect([headers.get('x-should-retry'), headers.get('retry-after')]).toEqual(['false', null]);
+      // There was one a moment ago, which may come back.
+      expect([headers.get('x-should-retry'), headers.get('retry-after')]).toEqual([null, '2']);
     }
+    const later = performance.now() + 61_000;
+    expect([wereSeenLately(BASE_MODEL), wereSeenLately(BASE_MODEL, later)]).toEqual([true, false]);
+    expect(wereSeenLately('never held')).toBe(false);
   });
 });

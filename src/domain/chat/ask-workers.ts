@@ -20,7 +20,8 @@ import {
 } from '../../inference/protocol.ts';
 import type { Dependencies } from '../dependencies.ts';
 import { untilEnd, untilFirstToken } from './read-ahead.ts';
-import { type InferenceWorker, inferenceWorkers } from './repository.ts';
+import type { InferenceWorker } from './repository.ts';
+import { isSame, knownWorkers, type Suited, suited, wereSeenLately } from './suited-workers.ts';
 import { isAvoided, noteUnreachable, takePlace, Visit } from './suspects.ts';
 
 type Deps = Pick<Dependencies, 'database' | 'config' | 'log'>;
@@ -62,8 +63,12 @@ export async function askWorkers(
     deadline += performance.now() - queuedAt; // its turn is not what it waits for
     let known: InferenceWorker[];
     try {
-      known = await inferenceWorkers(deps.database.db, question.wire.base_model);
-      const answer = await askEach(deps, question, suited(deps, question, known), { round, leave, signal });
+      known = await knownWorkers(deps, question.wire.base_model);
+      const answer = await askEach(deps, question, suited(deps, question.wire, known), {
+        round,
+        leave,
+        signal,
+      });
       if (answer) return answer;
     } finally {
       leave();
@@ -184,33 +189,16 @@ async function* visited(
   }
 }
 
-type Suited = Pick<InferenceWorker, 'baseDigest'> & { url: string };
-
-/** The ready workers whose base model is the one that was trained on, in random order. */
-function suited({ log }: Deps, { wire }: Question, known: InferenceWorker[]): Suited[] {
-  const ready = known.flatMap(({ url, isReady, baseDigest }) =>
-    url !== null && isReady ? [{ url, baseDigest }] : [],
-  );
-  const fits = ready.filter(({ baseDigest }) => isSame(baseDigest, wire.base_digest));
-  if (fits.length < ready.length) {
-    const here = ready.map(({ baseDigest }) => baseDigest);
-    const what = 'a model was trained on other files of its base model than some workers hold';
-    log.warn({ model: wire.adapter?.model_id, trained_on: wire.base_digest, here }, what);
-  }
-  return shuffled(fits);
-}
-
-/** What is not known (from before digests were kept) is no reason to refuse. */
-const isSame = (held: string | null, wanted: string | undefined): boolean =>
-  held === null || wanted === undefined || held === wanted;
-
 /** Why no worker has answered, as its caller is told. */
 function refusalOf({ model, wire }: Question, known: InferenceWorker[], refused: ApiError | null): ApiError {
   // One without a code is a fault of the worker, which says nothing to users.
   if (refused && refused.code !== null && refused.code !== 'server_error') return refused;
   const base = `its base model '${wire.base_model}'`;
   const what = wire.adapter === null ? 'it' : base;
-  if (known.length === 0) return modelUnavailable(model, `no inference worker holds ${what}.`, null);
+  if (known.length === 0) {
+    const retry = wereSeenLately(wire.base_model) ? RETRY_SECONDS : null;
+    return modelUnavailable(model, `no inference worker holds ${what}.`, retry);
+  }
   const ready = known.filter(({ isReady }) => isReady);
   if (ready.length > 0 && !ready.some(({ baseDigest }) => isSame(baseDigest, wire.base_digest)))
     return baseModelChanged(model, wire.base_model);
@@ -239,11 +227,4 @@ export function toApiError(error: WorkerError): ApiError {
   const headers: Record<string, string> = retry === undefined ? {} : { 'retry-after': String(retry) };
   if (error.code === BASE_MODEL_CHANGED) headers['x-should-retry'] = 'false';
   return new ApiError({ ...error, headers });
-}
-
-function shuffled<T>(items: T[]): T[] {
-  return items
-    .map((item) => [Math.random(), item] as const)
-    .toSorted(([a], [b]) => a - b)
-    .map(([, item]) => item);
 }
