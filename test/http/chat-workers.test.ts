@@ -89,19 +89,23 @@ describe('which worker answers', () => {
   });
 
   it('is refused to the request that stops it, and not to those beside it', async () => {
-    there.worker.script = ({ messages }) => {
-      if (messages[0]!.content !== 'stops') return [100, ...answerOf(['fine'])];
-      setTimeout(() => there.worker.breakAll(), 40);
+    const contents = ['a', 'b', 'stops', 'c', 'd', 'e'];
+    const asked = (content: unknown) =>
+      there.worker.requests.filter(({ messages }) => messages[0]!.content === content).length;
+    // It stops once all are under way, however long their arrival takes, and again when it is asked again.
+    there.worker.script = ({ messages: [message] }) => {
+      const isAgain = asked(message!.content) > 1;
+      if (isAgain && message!.content !== 'stops') return answerOf(['fine']);
+      if (isAgain || contents.every((content) => asked(content) > 0)) {
+        setTimeout(() => there.worker.breakAll(), 40);
+      }
       return [10_000];
     };
-    const contents = ['a', 'b', 'stops', 'c', 'd', 'e'];
     const answers = await Promise.all(
       contents.map((content, i) => chat({ messages: [{ role: 'user', content }], stream: i === 1 })),
     );
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 500, 200, 200, 200]);
     expect(answers[2]!.json.error.code).toBe('request_stops_workers');
-    const asked = (content: string) =>
-      there.worker.requests.filter(({ messages }) => messages[0]!.content === content).length;
     expect(contents.map(asked)).toEqual([2, 2, 2, 2, 2, 2]);
   });
 
