@@ -2,7 +2,7 @@
  * Real inference workers that are killed or come back with other files, behind the API: what was under way, what had been
  * streamed, and what was trained on the earlier files.
  */
-import type { ChildProcess } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { eq } from 'drizzle-orm';
@@ -40,6 +40,13 @@ async function killWorker(): Promise<void> {
   const { pid, id } = await serving();
   process.kill(pid, 'SIGKILL');
   await t.database.db.update(workers).set({ state: 'dead' }).where(eq(workers.id, id));
+}
+
+/** Lets the serving worker run a sixteenth of the time from now on, so that what is under way is so for seconds. */
+async function slowDown(): Promise<void> {
+  const { pid } = await serving();
+  const loop = `while kill -CONT ${pid}; do sleep 0.002; kill -STOP ${pid}; sleep 0.03; done`;
+  started.push(spawn('bash', ['-c', loop], { stdio: 'ignore' }));
 }
 
 function startAnother() {
@@ -83,6 +90,7 @@ function stream(i: number) {
 describe('a worker that is killed under load', () => {
   it('costs no answer of which nothing was sent, and ends streams with an error', async () => {
     const expected = await Promise.all([0, 1, 2, 3].map((i) => ask(i)));
+    await slowDown();
     const answers = [0, 1, 2, 3].map((i) => ask(i));
     const streams = [0, 1, 2].map(stream);
     await Promise.all(streams.map(({ began }) => began));
@@ -114,6 +122,7 @@ describe('a worker that is killed under load', () => {
     // As long as the context allows: it must still run when the kill comes.
     const answering = ask(5, { n: 8, max_tokens: 230 });
     for (let kills = 0; kills < 2; kills++) {
+      await slowDown();
       await underWay();
       await killWorker();
       startAnother();
@@ -144,6 +153,8 @@ it('a base model that was replaced does not serve what was trained before, and s
     expect(refused.json.error.message).toContain(trained);
     expect((await ask(1)).status).toBe(200);
     await vi.waitFor(() => expect(output()).toContain('has other files than when it was last opened'));
+    // The trainers' sweep: an export waits for a worker that was there a moment ago.
+    await t.database.db.delete(workers).where(eq(workers.state, 'dead'));
     const created = await t.call('POST', '/v1/fine_tuning/exports', { json: { model: trained } });
     const exported = async () => (await t.call('GET', `/v1/fine_tuning/exports/${created.json.id}`)).json;
     await vi.waitFor(async () => expect((await exported()).status).toBe('failed'), { timeout: 30_000 });
