@@ -61,7 +61,7 @@ export function runOps(device: Device, until: number): { rows: number; of: numbe
 function checkRow(device: Device, row: OpCase, type: FloatType): number {
   const prepared = prepare(row, type, device.kind);
   const [first, second] = [once(device, prepared, type), once(device, prepared, type)];
-  const limit = limits(row, type);
+  const limit = limits(row, type, device.native.info().isa);
   const shares: number[] = [];
   const compare = (what: string, ours: ArrayLike<number>, reference: ArrayLike<number>, bound: number) => {
     const error = relativeError(ours, reference);

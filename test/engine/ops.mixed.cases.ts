@@ -10,7 +10,7 @@ import type { OpCase } from './ops.table.ts';
  * 1.7e-3 of the norm of such sums; over 64 probed elements that strays by 3e-4, so this is six deviations off.
  * Everything else keeps the bounds of f32.
  */
-const ONE_PART = { gradients: { x: 3.5e-3 } };
+const ONE_PART = { gradientsOnTiles: { x: 3.5e-3 } };
 const X_PROBES = 64;
 
 function mixed(row: OpCase, bounds: OpCase['tolerance'] = {}): OpCase {

@@ -76,10 +76,10 @@ const DEFAULTS = {
   bf16: { value: TOLERANCE.opBf16, gradient: TOLERANCE.opBf16 },
 };
 
-/** Bounds on the relative errors of values and gradients; `gradients` names the inputs that have one of their own. */
-export function limits(row: OpCase, type: FloatType) {
+/** Bounds on the relative errors of values and gradients; `gradients` names the inputs that have one of their own on `isa`. */
+export function limits(row: OpCase, type: FloatType, isa: string) {
   const t = row.tolerance ?? {};
-  const gradients = t.gradients ?? {};
+  const gradients = isa === 'amx' ? (t.gradientsOnTiles ?? {}) : {};
   return type === 'f32'
     ? { value: t.f32 ?? DEFAULTS.f32.value, gradient: t.gradientF32 ?? DEFAULTS.f32.gradient, gradients }
     : { value: t.bf16 ?? DEFAULTS.bf16.value, gradient: t.gradientBf16 ?? DEFAULTS.bf16.gradient, gradients };

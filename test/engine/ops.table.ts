@@ -51,8 +51,8 @@ export interface OpCase {
     bf16?: number;
     gradientF32?: number;
     gradientBf16?: number;
-    /** Of the inputs that have a bound of their own. */
-    gradients?: Record<string, number>;
+    /** Of the inputs that have a bound of their own where products go through bf16 tiles. */
+    gradientsOnTiles?: Record<string, number>;
   };
   /** `device` decides only where the devices promise different results; the drawn inputs are the same. */
   make(random: Random, device: NativeDevice): Problem;

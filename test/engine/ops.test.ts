@@ -45,7 +45,7 @@ for (const { row, wanted } of rows) {
           const { expected, gradients } = prepared(target.device);
           native.configure({ isa: target.isa });
           const bench = new Bench(native, type, target.device);
-          const limit = limits(row, type);
+          const limit = limits(row, type, target.isa);
           try {
             const got = run(bench, prepared(target.device));
             for (const [name, values] of Object.entries(expected)) {
